@@ -1,0 +1,74 @@
+package wire
+
+// Plan is what would be destroyed and written. People approve a plan, not a
+// machine: its hash is what an approval binds, and any difference voids it.
+type Plan struct {
+	MachineID     string     `json:"machine_id"`
+	SystemUUID    string     `json:"system_uuid,omitempty"`
+	SystemSerial  string     `json:"system_serial,omitempty"`
+	MACs          []string   `json:"macs"`
+	InventoryHash string     `json:"inventory_hash"`
+	Erase         PlanDisk   `json:"erase"`     // the one disk that is erased and written
+	Untouched     []PlanDisk `json:"untouched"` // every other disk, named so that people see they stay
+	Image         PlanImage  `json:"image"`
+	Layout        Layout     `json:"layout"`
+	FirstBoot     FirstBoot  `json:"first_boot"`
+	Warnings      []string   `json:"warnings,omitempty"` // sentences for the person approving
+}
+
+// PlanDisk is a disk with what lies on it when the plan was made.
+type PlanDisk struct {
+	DiskID
+	Name          string   `json:"name"`
+	Model         string   `json:"model,omitempty"`
+	Transport     string   `json:"transport,omitempty"`
+	LogicalSector int      `json:"logical_sector"`
+	Contents      Contents `json:"contents"`
+}
+
+// PlanImage names the bytes that are written.
+type PlanImage struct {
+	Name      string `json:"name"`
+	Digest    string `json:"digest"` // of the manifest
+	SizeBytes uint64 `json:"size_bytes"`
+}
+
+// Layout says how the image is laid out on the disk.
+type Layout struct {
+	// GrowRoot extends the image's last Linux partition to the end of the disk
+	// (less the seed partition).
+	GrowRoot bool `json:"grow_root"`
+}
+
+// FirstBoot is what the installed system is told about itself, by a NoCloud
+// seed on a partition of its own.
+type FirstBoot struct {
+	Hostname      string   `json:"hostname,omitempty"`
+	SSHKeys       []string `json:"ssh_keys,omitempty"`
+	NetworkConfig string   `json:"network_config,omitempty"` // cloud-init network-config, version 2 YAML; empty means DHCP
+	UserData      string   `json:"user_data,omitempty"`      // cloud-init user-data as given
+}
+
+// Hash names the plan. Where the kernel put a disk is left out: the same disk
+// under another name is the same plan.
+func (p Plan) Hash() string {
+	p.Erase.Name = ""
+	p.Warnings = nil
+	untouched := make([]PlanDisk, len(p.Untouched))
+	for i, d := range p.Untouched {
+		d.Name = ""
+		untouched[i] = d
+	}
+	p.Untouched = untouched
+	return hashJSON(p)
+}
+
+// Grant is the one-use permission to erase that follows from an approval.
+type Grant struct {
+	TaskID     string `json:"task_id"`
+	Generation uint64 `json:"generation"` // of the task; a retry raises it, so an old grant is void
+	Plan       Plan   `json:"plan"`
+	PlanHash   string `json:"plan_hash"`
+	// PhoneHome is the URL the installed system reports to from its own disk.
+	PhoneHome string `json:"phone_home"`
+}
