@@ -1,0 +1,214 @@
+package http1
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"time"
+)
+
+func TestAgainstARealServer(t *testing.T) {
+	big := strings.Repeat("0123456789", 100_000)
+	var conns atomic.Int32
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/echo":
+			_, _ = io.Copy(w, r.Body)
+		case "/chunked":
+			w.(http.Flusher).Flush()
+			_, _ = io.WriteString(w, big)
+		case "/none":
+			w.WriteHeader(http.StatusNoContent)
+		case "/header":
+			_, _ = io.WriteString(w, r.Header.Get("Authorization")+r.URL.RawQuery)
+		case "/close":
+			w.Header().Set("Connection", "close")
+			_, _ = io.WriteString(w, "bye")
+		}
+	}))
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	srv.Start()
+	defer srv.Close()
+	c := &Client{}
+	defer c.Close()
+	for _, tc := range []struct {
+		name   string
+		req    Request
+		status int
+		want   string
+	}{
+		{"a body comes back", Request{Method: "POST", URL: "/echo", Body: []byte("hello")}, 200, "hello"},
+		{"an empty body", Request{Method: "POST", URL: "/echo"}, 200, ""},
+		{"a chunked reply", Request{Method: "GET", URL: "/chunked"}, 200, big},
+		{"no content", Request{Method: "GET", URL: "/none"}, 204, ""},
+		{"fields and query", Request{Method: "GET", URL: "/header?a=b", Header: []Field{{"Authorization", "Bearer x"}}}, 200, "Bearer xa=b"},
+		{"not found", Request{Method: "GET", URL: "/header", Header: nil}, 200, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tc.req.URL = srv.URL + tc.req.URL
+			resp, err := c.Do(context.Background(), tc.req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(resp.Body)
+			if err != nil || string(got) != tc.want || resp.Status != tc.status {
+				t.Fatalf("status %d, %d bytes, %v", resp.Status, len(got), err)
+			}
+			_ = resp.Body.Close()
+		})
+	}
+	if n := conns.Load(); n != 1 {
+		t.Errorf("%d connections for requests one after the other, want 1", n)
+	}
+	for range 2 {
+		resp, err := c.Do(context.Background(), Request{Method: "GET", URL: srv.URL + "/close"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := io.ReadAll(resp.Body); string(got) != "bye" {
+			t.Fatalf("got %q", got)
+		}
+	}
+}
+
+func TestAKeptConnectionThatDiedIsReplaced(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") }))
+	defer srv.Close()
+	c := &Client{}
+	for range 2 {
+		resp, err := c.Do(context.Background(), Request{Method: "GET", URL: srv.URL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.ReadAll(resp.Body)
+		srv.CloseClientConnections()
+	}
+}
+
+// serve answers each connection with one fixed reply and closes it.
+func serve(t *testing.T, reply string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = http.ReadRequest(bufio.NewReader(c))
+			_, _ = io.WriteString(c, reply)
+			_ = c.Close()
+		}
+	}()
+	return "http://" + l.Addr().String() + "/"
+}
+
+func TestACutReplyIsNeverSuccess(t *testing.T) {
+	for name, reply := range map[string]string{
+		"in the status line": "HTTP/1.1 20",
+		"in the header":      "HTTP/1.1 200 OK\r\nContent-Le",
+		"in a stated body":   "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345",
+		"in a chunk":         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n12345",
+		"before last chunk":  "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n",
+		"in the trailer":     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n",
+		"at once":            "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp, err := (&Client{}).Do(context.Background(), Request{Method: "GET", URL: serve(t, reply)})
+			if err == nil {
+				_, err = io.ReadAll(resp.Body)
+			}
+			if !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Fatalf("error %v, want an unexpected end", err)
+			}
+		})
+	}
+}
+
+func TestBadRepliesAreRefused(t *testing.T) {
+	for name, reply := range map[string]string{
+		"another protocol":    "SSH-2.0-OpenSSH\r\n\r\n",
+		"two lengths":         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+		"a negative length":   "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+		"an empty length":     "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+		"an unknown coding":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+		"a header for ever":   "HTTP/1.1 200 OK\r\n" + strings.Repeat("A: b\r\n", 20_000),
+		"interim for ever":    strings.Repeat("HTTP/1.1 103 Early\r\n\r\n", 50),
+		"a field with spaces": "HTTP/1.1 200 OK\r\nA b: c\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := readHead(bufio.NewReader(strings.NewReader(reply)), "GET"); err == nil {
+				t.Fatal("accepted")
+			}
+		})
+	}
+}
+
+func TestContextEndsARequest(t *testing.T) {
+	release := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-release }))
+	defer srv.Close()
+	defer close(release)
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := (&Client{}).Do(ctx, Request{Method: "GET", URL: srv.URL}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestSilenceEndsARequest(t *testing.T) {
+	release := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "5")
+		w.(http.Flusher).Flush()
+		<-release
+	}))
+	defer srv.Close()
+	defer close(release)
+	resp, err := (&Client{Stall: 50 * time.Millisecond}).Do(context.Background(), Request{Method: "GET", URL: srv.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var timeout net.Error
+	if _, err := io.ReadAll(resp.Body); !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Fatalf("error %v, want a timeout", err)
+	}
+}
+
+func FuzzReply(f *testing.F) {
+	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
+	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nA: b\r\n\r\n"))
+	f.Add([]byte("HTTP/1.1 103 Early\r\n\r\nHTTP/1.0 404 No\r\n\r\nx"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := bufio.NewReaderSize(iotest.OneByteReader(bytes.NewReader(data)), 16)
+		h, err := readHead(r, "GET")
+		if err != nil {
+			return
+		}
+		if h.status < 200 || h.status > 999 {
+			t.Fatalf("status %d", h.status)
+		}
+		if h.chunked {
+			if n, err := io.Copy(io.Discard, newChunked(r)); err == nil && n > int64(len(data)) {
+				t.Fatalf("%d bytes out of %d", n, len(data))
+			}
+		}
+	})
+}
