@@ -1,0 +1,81 @@
+package fleet
+
+import "github.com/lpmos/lpmos/agent/wire"
+
+// BootAction is what a machine that netboots is told to do.
+type BootAction string
+
+// The two answers. Whatever is not wanted by a person boots its own disk.
+const (
+	BootAgent BootAction = "agent"
+	BootLocal BootAction = "local"
+)
+
+// BootDecision is the answer with its reason.
+type BootDecision struct {
+	Action    BootAction
+	MachineID string // empty for a machine not known
+	Name      string
+	Reason    string // a sentence
+	// LocalDrive is the BIOS drive to boot for BootLocal, counted from 0.
+	LocalDrive int
+}
+
+// Boot decides what the machine with this hardware address boots. It changes
+// nothing: an unknown machine costs no log entry.
+//
+// A machine boots the agent when it is not known yet, when a task wants it, when
+// its last install did not finish (its disk does not boot), or when nothing at
+// all lies on its disks. In every other case it boots its own disk.
+func (s *State) Boot(mac string) BootDecision {
+	m := s.MachineByMAC(mac)
+	if m == nil {
+		if t := s.TaskForMAC(mac); t != nil {
+			return BootDecision{Action: BootAgent, Reason: "task " + t.ID + " waits for it"}
+		}
+		return BootDecision{Action: BootAgent, Reason: "not known here: the agent looks at what it is and changes nothing"}
+	}
+	d := BootDecision{MachineID: m.ID, Name: m.Name, LocalDrive: localDrive(m)}
+	t := s.tasks[m.TaskID]
+	switch {
+	case t != nil && t.Open():
+		d.Action, d.Reason = BootAgent, "task "+t.ID+" is "+string(t.Status)
+	case m.Unfinished:
+		d.Action, d.Reason = BootAgent, "its last install did not finish, so its disk does not boot"
+	case m.Installed != nil:
+		d.Action, d.Reason = BootLocal, m.Installed.Image+" was installed by task "+m.Installed.TaskID
+	case m.Inventory != nil && allBlank(m.Inventory.Disks):
+		d.Action, d.Reason = BootAgent, "nothing is asked of it and nothing lies on its disks"
+	default:
+		d.Action, d.Reason = BootLocal, "nothing is asked of it"
+	}
+	return d
+}
+
+func allBlank(disks []wire.Disk) bool {
+	for _, d := range disks {
+		if !d.Removable && !d.Contents.Blank() {
+			return false
+		}
+	}
+	return true
+}
+
+// localDrive guesses the BIOS number of the installed disk: firmware counts the
+// fixed disks in the order the kernel finds them far more often than not.
+func localDrive(m *Machine) int {
+	if m.Installed == nil || m.Inventory == nil {
+		return 0
+	}
+	n := 0
+	for _, d := range m.Inventory.Disks {
+		if d.Removable {
+			continue
+		}
+		if d.ID() == m.Installed.Disk {
+			return n
+		}
+		n++
+	}
+	return 0
+}

@@ -1,0 +1,211 @@
+package fleet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lpmos/lpmos/agent/wire"
+)
+
+// Command is one entry of the log. Its JSON form is kept for ever: a type or a
+// field may be added, never changed.
+type Command struct {
+	Version int       `json:"v"` // 1
+	ID      string    `json:"id"`
+	At      time.Time `json:"at"` // the proposing node's time, the only clock the rules know
+	Body    Body      `json:"-"`
+}
+
+// Body is what a command does.
+type Body interface {
+	commandType() string
+	apply(s *State, c Command) (any, error)
+}
+
+// ErrUnknownCommand is met by a node that is older than the entry. It must stop
+// rather than go on with a state that others do not have.
+var ErrUnknownCommand = errors.New("log entry is of a kind this version does not know; upgrade this node")
+
+type (
+	// PutNode records a node of the cluster.
+	PutNode struct{ Node Node }
+
+	// PutImage makes an image known by its name; a second with the same name
+	// takes its place for tasks to come.
+	PutImage struct{ Image Image }
+
+	// DeleteImage forgets an image that no open task uses.
+	DeleteImage struct{ Name string }
+
+	// ReportMachine is an agent's report. NewID is used if the machine is new.
+	// The result is a *Machine.
+	ReportMachine struct {
+		NewID       string
+		RegionID    string
+		BootID      string
+		SessionHash string
+		MAC         string
+		IP          string
+		Inventory   wire.Inventory
+	}
+
+	// ServeBoot records that a machine with an open task was told to boot the agent.
+	ServeBoot struct{ MAC string }
+
+	// CreateTask asks for an install; the result is a *Task.
+	CreateTask struct {
+		ID         string
+		RegionID   string
+		TargetMAC  string
+		Spec       Spec
+		PhoneToken string
+	}
+
+	// DecideTask approves or rejects; the result is a *Task.
+	DecideTask struct {
+		TaskID   string
+		Approved bool
+		PlanHash string
+		Notes    string
+		By       string
+	}
+
+	// StartInstall is the compare-and-set approved → installing. The result is a *Task.
+	StartInstall struct {
+		TaskID      string
+		Generation  uint64
+		PlanHash    string
+		SessionHash string
+	}
+
+	// Advance carries the newest progress of any number of installs.
+	Advance struct{ Items []AdvanceItem }
+
+	// FinishInstall ends an install; Error nil means it is complete. The result is a *Task.
+	FinishInstall struct {
+		TaskID      string
+		Generation  uint64
+		SessionHash string
+		Error       *wire.TaskError
+	}
+
+	// ReportUp is an installed system's word from its own disk. The result is a *Task.
+	ReportUp struct {
+		PhoneToken string
+		Hostname   string
+		IP         string
+	}
+
+	// CancelTask stops a task; an install that runs leaves its disk unfinished.
+	CancelTask struct {
+		TaskID string
+		By     string
+	}
+
+	// RetryTask starts an ended task anew under a higher generation.
+	RetryTask struct {
+		TaskID     string
+		By         string
+		PhoneToken string
+	}
+
+	// DeleteTask forgets a task that is not installing.
+	DeleteTask struct{ TaskID string }
+
+	// SettleQuestion answers a clash of ids: the machine takes the rival's ids,
+	// or the rival is forgotten. The result is a *Machine.
+	SettleQuestion struct {
+		MachineID string
+		Accept    bool
+	}
+
+	// DeleteMachine forgets a machine without an open task.
+	DeleteMachine struct{ MachineID string }
+)
+
+// AdvanceItem is the progress of one install.
+type AdvanceItem struct {
+	TaskID     string
+	Generation uint64
+	Progress   wire.Progress
+}
+
+func (PutNode) commandType() string        { return "put_node" }
+func (PutImage) commandType() string       { return "put_image" }
+func (DeleteImage) commandType() string    { return "delete_image" }
+func (ReportMachine) commandType() string  { return "report_machine" }
+func (ServeBoot) commandType() string      { return "serve_boot" }
+func (CreateTask) commandType() string     { return "create_task" }
+func (DecideTask) commandType() string     { return "decide_task" }
+func (StartInstall) commandType() string   { return "start_install" }
+func (Advance) commandType() string        { return "advance" }
+func (FinishInstall) commandType() string  { return "finish_install" }
+func (ReportUp) commandType() string       { return "report_up" }
+func (CancelTask) commandType() string     { return "cancel_task" }
+func (RetryTask) commandType() string      { return "retry_task" }
+func (DeleteTask) commandType() string     { return "delete_task" }
+func (SettleQuestion) commandType() string { return "settle_question" }
+func (DeleteMachine) commandType() string  { return "delete_machine" }
+
+// bodies decodes each kind of body.
+var bodies = map[string]func(json.RawMessage) (Body, error){
+	"put_node":        decode[PutNode],
+	"put_image":       decode[PutImage],
+	"delete_image":    decode[DeleteImage],
+	"report_machine":  decode[ReportMachine],
+	"serve_boot":      decode[ServeBoot],
+	"create_task":     decode[CreateTask],
+	"decide_task":     decode[DecideTask],
+	"start_install":   decode[StartInstall],
+	"advance":         decode[Advance],
+	"finish_install":  decode[FinishInstall],
+	"report_up":       decode[ReportUp],
+	"cancel_task":     decode[CancelTask],
+	"retry_task":      decode[RetryTask],
+	"delete_task":     decode[DeleteTask],
+	"settle_question": decode[SettleQuestion],
+	"delete_machine":  decode[DeleteMachine],
+}
+
+func decode[T Body](raw json.RawMessage) (Body, error) {
+	var b T
+	err := json.Unmarshal(raw, &b)
+	return b, err
+}
+
+type envelope struct {
+	Version int             `json:"v"`
+	ID      string          `json:"id"`
+	At      time.Time       `json:"at"`
+	Type    string          `json:"type"`
+	Data    json.RawMessage `json:"data"`
+}
+
+// Encode gives the command as it stands in the log.
+func (c Command) Encode() ([]byte, error) {
+	data, err := json.Marshal(c.Body)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", c.Body.commandType(), err)
+	}
+	return json.Marshal(envelope{Version: 1, ID: c.ID, At: c.At.UTC(), Type: c.Body.commandType(), Data: data})
+}
+
+// DecodeCommand reads a log entry. A kind or version that is not known here
+// gives ErrUnknownCommand.
+func DecodeCommand(b []byte) (Command, error) {
+	var e envelope
+	if err := json.Unmarshal(b, &e); err != nil {
+		return Command{}, fmt.Errorf("decode log entry: %w", err)
+	}
+	dec, ok := bodies[e.Type]
+	if !ok || e.Version != 1 {
+		return Command{}, fmt.Errorf("%w (type %q version %d)", ErrUnknownCommand, e.Type, e.Version)
+	}
+	body, err := dec(e.Data)
+	if err != nil {
+		return Command{}, fmt.Errorf("decode log entry %s: %w", e.Type, err)
+	}
+	return Command{Version: e.Version, ID: e.ID, At: e.At.UTC(), Body: body}, nil
+}

@@ -1,0 +1,40 @@
+package fleet
+
+import "time"
+
+// EventType says what changed.
+type EventType string
+
+// The types of events.
+const (
+	EventTaskCreated    EventType = "task_created"
+	EventStatus         EventType = "status"   // a task moved, or its plan changed
+	EventProgress       EventType = "progress" // how far an install has come
+	EventTaskDeleted    EventType = "task_deleted"
+	EventHardware       EventType = "hardware" // an agent reported an inventory
+	EventMachine        EventType = "machine"  // anything else about a machine
+	EventMachineDeleted EventType = "machine_deleted"
+	EventImage          EventType = "image"
+	EventImageDeleted   EventType = "image_deleted"
+	EventNode           EventType = "node"
+)
+
+// Event is one change, published inside the state change that made it.
+type Event struct {
+	Index     uint64    `json:"index"` // of the log entry; several events may share one
+	Type      EventType `json:"type"`
+	At        time.Time `json:"at"`
+	TaskID    string    `json:"task_id,omitempty"`
+	MachineID string    `json:"machine_id,omitempty"`
+	Name      string    `json:"name,omitempty"` // of the image or node
+
+	// Live marks a progress that is ahead of the log: Index is then the index of
+	// the state it was told beside, and a watcher that resumes gets a newer one.
+	Live bool `json:"live,omitempty"`
+
+	// What it is after the change; nil after a deletion.
+	Task    *Task    `json:"-"`
+	Machine *Machine `json:"-"`
+	Image   *Image   `json:"-"`
+	Node    *Node    `json:"-"`
+}

@@ -1,0 +1,152 @@
+package fleet
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lpmos/lpmos/agent/wire"
+)
+
+// Machine is a bare-metal computer.
+type Machine struct {
+	ID       string `json:"id"`
+	Name     string `json:"name"` // the hostname it was given, else made from serial or MAC
+	RegionID string `json:"region_id"`
+	IDs      IDs    `json:"ids"`
+
+	// Inventory is what its agent last reported; its hash is part of every plan.
+	Inventory     *wire.Inventory `json:"inventory,omitempty"`
+	InventoryHash string          `json:"inventory_hash,omitempty"`
+
+	// Addresses are the IPv4 addresses it keeps for ever, by MAC.
+	Addresses map[string]string `json:"addresses,omitempty"`
+
+	// BootID and SessionHash belong to the agent that reported last. The session
+	// itself is known to the agent alone.
+	BootID      string `json:"boot_id,omitempty"`
+	SessionHash string `json:"session_hash,omitempty"`
+	AgentMAC    string `json:"agent_mac,omitempty"`
+	AgentIP     string `json:"agent_ip,omitempty"`
+
+	FirstSeen  time.Time `json:"first_seen"`
+	ReportedAt time.Time `json:"reported_at"`
+
+	TaskID    string     `json:"task_id,omitempty"` // the open task, else the last one
+	Installed *Installed `json:"installed,omitempty"`
+	// Unfinished is set from the first destructive byte until the install
+	// completes: the disk does not boot.
+	Unfinished bool `json:"unfinished,omitempty"`
+
+	// Question is a clash of ids a person has to settle, as a sentence.
+	Question string `json:"question,omitempty"`
+	Rival    *IDs   `json:"rival,omitempty"` // the ids that clash
+}
+
+// Installed says what we put on a machine.
+type Installed struct {
+	TaskID   string      `json:"task_id"`
+	Image    string      `json:"image"` // name
+	Digest   string      `json:"digest"`
+	Disk     wire.DiskID `json:"disk"`
+	Hostname string      `json:"hostname,omitempty"`
+	At       time.Time   `json:"at"`
+	CameUp   time.Time   `json:"came_up,omitzero"` // when it first reported from its own disk
+}
+
+// IDs is the set of ids a machine is known by.
+type IDs struct {
+	UUID   string   `json:"uuid,omitempty"`
+	Serial string   `json:"serial,omitempty"`
+	MACs   []string `json:"macs"`
+}
+
+// IDsOf takes the ids out of an inventory. Placeholders that vendors leave in
+// place of a number identify nothing and are dropped.
+func IDsOf(inv wire.Inventory) IDs {
+	ids := IDs{UUID: strings.ToLower(inv.System.UUID), Serial: inv.System.Serial, MACs: inv.MACs()}
+	if PlaceholderUUID(ids.UUID) {
+		ids.UUID = ""
+	}
+	if placeholderSerial(ids.Serial) {
+		ids.Serial = ""
+	}
+	return ids
+}
+
+// PlaceholderUUID reports whether a SMBIOS UUID is one that firmware ships on
+// many boards at once, or none at all.
+func PlaceholderUUID(uuid string) bool {
+	u := strings.ToLower(strings.TrimSpace(uuid))
+	digits := strings.ReplaceAll(u, "-", "")
+	if len(digits) != 32 || strings.Count(digits, digits[:1]) == 32 {
+		return true
+	}
+	switch u {
+	case "03000200-0400-0500-0006-000700080009", // AMI's sample value
+		"00020003-0004-0005-0006-000700080009", // the same in the other byte order
+		"12345678-1234-5678-90ab-cddeefaabbcc",
+		"12345678-1234-1234-1234-123456789abc",
+		"01234567-89ab-cdef-0123-456789abcdef",
+		"4c4c4544-0000-2010-8020-80c04f202020": // Dell without a service tag
+		return true
+	}
+	return false
+}
+
+func placeholderSerial(s string) bool {
+	switch strings.ToLower(strings.TrimSpace(s)) {
+	case "", "0", "00000000", "123456789", "0123456789", "none", "n/a", "not specified", "not available",
+		"unknown", "default string", "system serial number", "serial number", "to be filled by o.e.m.",
+		"to be filled by o.e.m", "oem", "empty", "invalid":
+		return true
+	}
+	return false
+}
+
+// clash says why two sets of ids that share one cannot be the same machine, or
+// "" when they can.
+func clash(known, seen IDs) string {
+	shared := false
+	for _, m := range seen.MACs {
+		if slices.Contains(known.MACs, m) {
+			shared = true
+		}
+	}
+	switch {
+	case shared && known.UUID != "" && seen.UUID != "" && known.UUID != seen.UUID:
+		return "a machine with UUID " + seen.UUID + " reported with a MAC of this machine, whose UUID is " + known.UUID
+	case !shared && known.UUID == seen.UUID && known.UUID != "" && (known.Serial == "" || known.Serial != seen.Serial):
+		return "a machine with this machine's UUID reported with other MACs (" + strings.Join(seen.MACs, ", ") + ") and serial " + quoteOrNone(seen.Serial)
+	}
+	return ""
+}
+
+func quoteOrNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return `"` + s + `"`
+}
+
+// machineName makes a name people can point at until the machine has a hostname.
+func machineName(ids IDs) string {
+	if ids.Serial != "" {
+		return strings.ToLower(ids.Serial)
+	}
+	if len(ids.MACs) > 0 {
+		return "m-" + strings.ReplaceAll(ids.MACs[0], ":", "")
+	}
+	return "m-" + ids.UUID
+}
+
+// Actions a person may take on a machine now, given its latest task.
+func (m *Machine) Actions(t *Task) []string {
+	if m.Question != "" {
+		return []string{"resolve", "forget"}
+	}
+	if t != nil && t.Open() {
+		return nil
+	}
+	return []string{"install", "forget"}
+}

@@ -1,0 +1,227 @@
+package fleet
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/lpmos/lpmos/agent/wire"
+)
+
+func (b PutNode) apply(s *State, c Command) (any, error) {
+	n := b.Node
+	if n.ID == "" {
+		return nil, invalid("id", "a node needs an id")
+	}
+	n.SeenAt = c.At
+	s.nodes[n.ID] = &n
+	s.events = append(s.events, Event{Type: EventNode, Name: n.Name, Node: &n})
+	return &n, nil
+}
+
+// apply finds which machine reports, or makes a new one. Ids that clash raise a
+// question and overwrite nothing.
+func (b ReportMachine) apply(s *State, c Command) (any, error) {
+	ids := IDsOf(b.Inventory)
+	if b.MAC != "" && !slices.Contains(ids.MACs, b.MAC) {
+		ids.MACs = append(ids.MACs, b.MAC)
+		slices.Sort(ids.MACs)
+	}
+	if len(ids.MACs) == 0 {
+		return nil, invalid("inventory.nics", "a report needs the MAC it came from")
+	}
+	known, question := s.recognise(ids)
+	if question != "" {
+		if known.Question != question {
+			m := *known
+			m.Question, m.Rival = question, &ids
+			s.putMachine(&m, EventMachine)
+		}
+		return nil, refuse(Conflict, "%s; a person has to say on the dashboard which is right", question)
+	}
+	m := &Machine{ID: b.NewID, FirstSeen: c.At, Name: machineName(ids)}
+	if known != nil {
+		copied := *known
+		m = &copied
+	} else if b.NewID == "" {
+		return nil, invalid("id", "a new machine needs an id")
+	}
+	inv := b.Inventory
+	interrupted := m.BootID != "" && m.BootID != b.BootID
+	m.IDs, m.RegionID = ids, b.RegionID
+	m.Inventory, m.InventoryHash = &inv, inv.Hash()
+	m.BootID, m.SessionHash = b.BootID, b.SessionHash
+	m.AgentMAC, m.AgentIP, m.ReportedAt = b.MAC, b.IP, c.At
+	m.Addresses = s.keepAddress(m, b.MAC, b.IP)
+
+	t := s.tasks[m.TaskID]
+	if t == nil || !t.Open() {
+		if waiting := s.taskWaitingFor(ids.MACs); waiting != nil {
+			t = waiting
+			m.TaskID = t.ID
+		}
+	}
+	s.putMachine(m, EventHardware)
+	if t != nil && t.Open() {
+		s.reportToTask(t, m, interrupted, c.At)
+	}
+	return m, nil
+}
+
+// recognise finds the known machine that the ids belong to, or the question
+// they raise about it.
+func (s *State) recognise(ids IDs) (*Machine, string) {
+	var found []*Machine
+	add := func(id string) {
+		if m := s.machines[id]; m != nil && !slices.Contains(found, m) {
+			found = append(found, m)
+		}
+	}
+	for _, mac := range ids.MACs {
+		add(s.byMAC[mac])
+	}
+	if ids.UUID != "" {
+		add(s.byUUID[ids.UUID])
+	}
+	for _, m := range found {
+		if q := clash(m.IDs, ids); q != "" {
+			return m, q
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, ""
+	case 1:
+		return found[0], ""
+	}
+	return found[0], "a machine reported with MACs that belong to " + found[0].Name + " and to " + found[1].Name
+}
+
+func (s *State) taskWaitingFor(macs []string) *Task {
+	for _, mac := range macs {
+		if t := s.tasks[s.byTarget[mac]]; t != nil {
+			return t
+		}
+	}
+	return nil
+}
+
+// keepAddress adds the address the machine reported from to those it keeps,
+// unless it is another machine's.
+func (s *State) keepAddress(m *Machine, mac, ip string) map[string]string {
+	addr, err := netip.ParseAddr(ip)
+	if err != nil || !addr.Is4() || mac == "" {
+		return m.Addresses
+	}
+	if owner := s.byAddress[ip]; owner != "" && owner != m.ID {
+		return m.Addresses
+	}
+	if m.Addresses[mac] == ip {
+		return m.Addresses
+	}
+	out := maps.Clone(m.Addresses)
+	if out == nil {
+		out = map[string]string{}
+	}
+	out[mac] = ip
+	return out
+}
+
+// reportToTask moves the open task of a machine whose agent has just reported.
+func (s *State) reportToTask(old *Task, m *Machine, newBoot bool, at time.Time) {
+	t := old.clone()
+	t.MachineID, t.ReportedAt = m.ID, at
+	if t.Status == wire.StatusInstalling {
+		if !newBoot {
+			return
+		}
+		t.Status = wire.StatusInterrupted
+		t.FinishedAt = at
+		t.log(at, "the machine started anew while its disk was being written; the disk does not boot until the task is retried")
+		s.putTask(t, EventStatus)
+		return
+	}
+	before := t.Plan
+	s.replan(t, m)
+	switch {
+	case t.Status != wire.StatusApproved:
+		if t.Status != wire.StatusPendingApproval {
+			t.log(at, "the agent reported from "+m.AgentIP)
+		}
+		t.Status = wire.StatusPendingApproval
+	case t.Approval == nil || t.PlanHash != t.Approval.PlanHash:
+		t.Status, t.Approval = wire.StatusPendingApproval, nil
+		text := "the approval is void, the machine has changed"
+		for _, ch := range PlanChanges(before, t.Plan) {
+			text += "; " + ch
+		}
+		t.log(at, text)
+	}
+	t.UpdatedAt = at
+	s.putTask(t, EventStatus)
+}
+
+// replan gives the task the plan that follows from the machine's latest report.
+func (s *State) replan(t *Task, m *Machine) {
+	t.Plan, t.PlanHash, t.Problem = nil, "", ""
+	img := s.images[t.Spec.imageName()]
+	if img == nil {
+		t.Problem = "there is no image " + t.Spec.imageName() + " any more; import it or retry with another"
+		return
+	}
+	p, err := MakePlan(m, t.Spec, img)
+	if err != nil {
+		t.Problem = err.Error()
+		return
+	}
+	t.Plan, t.PlanHash = &p, p.Hash()
+}
+
+func (b ServeBoot) apply(s *State, c Command) (any, error) {
+	t := s.TaskForMAC(b.MAC)
+	if t == nil || (t.Status != wire.StatusPending && t.Status != wire.StatusReady) {
+		return t, nil
+	}
+	t = t.clone()
+	t.Status = wire.StatusBooting
+	t.log(c.At, "the machine asked what to boot and was told: the agent")
+	s.putTask(t, EventStatus)
+	return t, nil
+}
+
+func (b SettleQuestion) apply(s *State, c Command) (any, error) {
+	old := s.machines[b.MachineID]
+	if old == nil {
+		return nil, refuse(NotFound, "there is no machine %s", b.MachineID)
+	}
+	if old.Question == "" {
+		return nil, refuse(Conflict, "machine %s has no open question", old.Name)
+	}
+	m := *old
+	if b.Accept && m.Rival != nil {
+		for _, mac := range m.Rival.MACs {
+			if other := s.byMAC[mac]; other != "" && other != m.ID {
+				return nil, refuse(Conflict, "MAC %s belongs to machine %s; forget that one first", mac, s.machines[other].Name)
+			}
+		}
+		m.IDs = *m.Rival
+	}
+	m.Question, m.Rival = "", nil
+	s.putMachine(&m, EventMachine)
+	return &m, nil
+}
+
+func (b DeleteMachine) apply(s *State, c Command) (any, error) {
+	m := s.machines[b.MachineID]
+	if m == nil {
+		return nil, refuse(NotFound, "there is no machine %s", b.MachineID)
+	}
+	if t := s.tasks[m.TaskID]; t != nil && t.Open() {
+		return nil, refuse(Conflict, "machine %s has open task %s; cancel it first", m.Name, t.ID)
+	}
+	s.unindexMachine(m)
+	delete(s.machines, m.ID)
+	s.events = append(s.events, Event{Type: EventMachineDeleted, MachineID: m.ID})
+	return nil, nil
+}

@@ -1,0 +1,163 @@
+package fleet
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// State is everything the nodes agree on. It has no lock: the consensus package
+// owns it and lets readers in.
+type State struct {
+	index    uint64 // of the last entry applied
+	machines map[string]*Machine
+	tasks    map[string]*Task
+	images   map[string]*Image
+	nodes    map[string]*Node
+
+	// Indexes, rebuilt from the maps above on restore.
+	byMAC     map[string]string // MAC → machine
+	byUUID    map[string]string // UUID → machine
+	byAddress map[string]string // IPv4 → machine
+	byTarget  map[string]string // MAC → task waiting for a machine not seen yet
+	byToken   map[string]string // phone token → task
+
+	events []Event // of the entry being applied
+}
+
+// NewState is the state of a cluster that has agreed on nothing yet.
+func NewState() *State {
+	return &State{
+		machines: map[string]*Machine{}, tasks: map[string]*Task{}, images: map[string]*Image{}, nodes: map[string]*Node{},
+		byMAC: map[string]string{}, byUUID: map[string]string{}, byAddress: map[string]string{},
+		byTarget: map[string]string{}, byToken: map[string]string{},
+	}
+}
+
+// Index of the last entry applied.
+func (s *State) Index() uint64 { return s.index }
+
+// Apply changes the state by one command. The result is the rule's own; events
+// tell what changed. A refused command changes nothing but the index.
+func (s *State) Apply(index uint64, c Command) (result any, events []Event, err error) {
+	s.index = index
+	s.events = nil
+	result, err = c.Body.apply(s, c)
+	events, s.events = s.events, nil
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range events {
+		events[i].Index, events[i].At = index, c.At
+	}
+	return result, events, nil
+}
+
+// Machine by id, or nil.
+func (s *State) Machine(id string) *Machine { return s.machines[id] }
+
+// MachineByMAC finds the machine that has the hardware address, or nil.
+func (s *State) MachineByMAC(mac string) *Machine { return s.machines[s.byMAC[strings.ToLower(mac)]] }
+
+// MachineByAddress finds the machine that keeps the IPv4 address, or nil.
+func (s *State) MachineByAddress(ip string) *Machine { return s.machines[s.byAddress[ip]] }
+
+// Task by id, or nil.
+func (s *State) Task(id string) *Task { return s.tasks[id] }
+
+// TaskByPhoneToken finds the task whose installed system reports with the token.
+func (s *State) TaskByPhoneToken(token string) *Task {
+	if token == "" {
+		return nil
+	}
+	return s.tasks[s.byToken[token]]
+}
+
+// TaskForMAC is the open task for the machine with this address, seen or not.
+func (s *State) TaskForMAC(mac string) *Task {
+	mac = strings.ToLower(mac)
+	if m := s.MachineByMAC(mac); m != nil {
+		if t := s.tasks[m.TaskID]; t != nil && t.Open() {
+			return t
+		}
+		return nil
+	}
+	return s.tasks[s.byTarget[mac]]
+}
+
+// Image by name, or nil.
+func (s *State) Image(name string) *Image { return s.images[name] }
+
+// Node by id, or nil.
+func (s *State) Node(id string) *Node { return s.nodes[id] }
+
+// Machines sorted by id, which is the order they were first seen in.
+func (s *State) Machines() []*Machine { return sorted(s.machines) }
+
+// Tasks sorted by id, which is the order they were made in.
+func (s *State) Tasks() []*Task { return sorted(s.tasks) }
+
+// Images sorted by name.
+func (s *State) Images() []*Image { return sorted(s.images) }
+
+// Nodes sorted by id.
+func (s *State) Nodes() []*Node { return sorted(s.nodes) }
+
+func sorted[T any](m map[string]*T) []*T {
+	out := make([]*T, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, m[k])
+	}
+	return out
+}
+
+func (s *State) putTask(t *Task, event EventType) {
+	if old := s.tasks[t.ID]; old != nil && old.PhoneToken != t.PhoneToken {
+		delete(s.byToken, old.PhoneToken)
+	}
+	s.tasks[t.ID] = t
+	s.indexTask(t)
+	s.events = append(s.events, Event{Type: event, TaskID: t.ID, MachineID: t.MachineID, Task: t})
+}
+
+func (s *State) indexTask(t *Task) {
+	if t.PhoneToken != "" {
+		s.byToken[t.PhoneToken] = t.ID
+	}
+	if t.MachineID == "" && t.Open() {
+		s.byTarget[t.TargetMAC] = t.ID
+	} else if s.byTarget[t.TargetMAC] == t.ID {
+		delete(s.byTarget, t.TargetMAC)
+	}
+}
+
+func (s *State) putMachine(m *Machine, event EventType) {
+	if old := s.machines[m.ID]; old != nil {
+		s.unindexMachine(old)
+	}
+	s.machines[m.ID] = m
+	s.indexMachine(m)
+	s.events = append(s.events, Event{Type: event, TaskID: m.TaskID, MachineID: m.ID, Machine: m})
+}
+
+func (s *State) indexMachine(m *Machine) {
+	for _, mac := range m.IDs.MACs {
+		s.byMAC[mac] = m.ID
+	}
+	if m.IDs.UUID != "" {
+		s.byUUID[m.IDs.UUID] = m.ID
+	}
+	for _, ip := range m.Addresses {
+		s.byAddress[ip] = m.ID
+	}
+}
+
+func (s *State) unindexMachine(m *Machine) {
+	for _, mac := range m.IDs.MACs {
+		delete(s.byMAC, mac)
+	}
+	delete(s.byUUID, m.IDs.UUID)
+	for _, ip := range m.Addresses {
+		delete(s.byAddress, ip)
+	}
+}
