@@ -54,13 +54,23 @@ type (
 	// ServeBoot records that a machine with an open task was told to boot the agent.
 	ServeBoot struct{ MAC string }
 
-	// CreateTask asks for an install; the result is a *Task.
+	// CreateTask asks for an install; the result is a *Task. With Approve it is
+	// made and approved in one step, or not made at all when the plan is not the
+	// one that was approved.
 	CreateTask struct {
 		ID         string
 		RegionID   string
 		TargetMAC  string
 		Spec       Spec
 		PhoneToken string
+		Approve    *Decision `json:",omitempty"`
+	}
+
+	// Decision is who approved which plan.
+	Decision struct {
+		PlanHash string
+		Notes    string
+		By       string
 	}
 
 	// DecideTask approves or rejects; the result is a *Task.

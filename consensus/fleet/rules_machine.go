@@ -165,9 +165,9 @@ func (s *State) reportToTask(old *Task, m *Machine, newBoot bool, at time.Time) 
 // replan gives the task the plan that follows from the machine's latest report.
 func (s *State) replan(t *Task, m *Machine) {
 	t.Plan, t.PlanHash, t.Problem = nil, "", ""
-	img := s.images[t.Spec.imageName()]
+	img := s.images[t.Spec.ImageName()]
 	if img == nil {
-		t.Problem = "there is no image " + t.Spec.imageName() + " any more; import it or retry with another"
+		t.Problem = "there is no image " + t.Spec.ImageName() + " any more; import it or retry with another"
 		return
 	}
 	p, err := MakePlan(m, t.Spec, img)

@@ -10,8 +10,8 @@ import (
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
-// imageName is the image a spec asks for: "debian-12" for debian and 12.
-func (sp Spec) imageName() string {
+// ImageName is the image a spec asks for: "debian-12" for debian and 12.
+func (sp Spec) ImageName() string {
 	if sp.OSVersion == "" {
 		return sp.OSType
 	}
@@ -40,7 +40,7 @@ func (b DeleteImage) apply(s *State, c Command) (any, error) {
 		return nil, refuse(NotFound, "there is no image %s", b.Name)
 	}
 	for _, t := range s.tasks {
-		if t.Open() && t.Spec.imageName() == b.Name {
+		if t.Open() && t.Spec.ImageName() == b.Name {
 			return nil, refuse(Conflict, "image %s is used by open task %s", b.Name, t.ID)
 		}
 	}
@@ -80,15 +80,15 @@ func (s *State) checkSpec(sp Spec) error {
 	if sp.OSType == "" {
 		return invalid("os_type", "a task needs an os_type, for instance debian")
 	}
-	if s.images[sp.imageName()] == nil {
+	if s.images[sp.ImageName()] == nil {
 		var have []string
 		for _, i := range s.Images() {
 			have = append(have, i.Name)
 		}
 		if len(have) == 0 {
-			return invalid("os_type", "there is no image %s; no image has been imported yet (lpmos image import FILE --name %s)", sp.imageName(), sp.imageName())
+			return invalid("os_type", "there is no image %s; no image has been imported yet (lpmos image import FILE --name %s)", sp.ImageName(), sp.ImageName())
 		}
-		return invalid("os_type", "there is no image %s; there are: %s", sp.imageName(), strings.Join(have, ", "))
+		return invalid("os_type", "there is no image %s; there are: %s", sp.ImageName(), strings.Join(have, ", "))
 	}
 	if h := sp.NetworkConfig.Hostname; h != "" && !ValidHostname(h) {
 		return invalid("network_config.hostname", "hostname %q: use letters, digits and dashes, 63 at most", h)
@@ -123,19 +123,31 @@ func (b CreateTask) apply(s *State, c Command) (any, error) {
 	}
 	t := &Task{ID: b.ID, Generation: 1, RegionID: b.RegionID, TargetMAC: mac, Spec: b.Spec,
 		Status: wire.StatusPending, PhoneToken: b.PhoneToken, CreatedAt: c.At, UpdatedAt: c.At}
-	t.log(c.At, "task made: install "+b.Spec.imageName())
-	s.attach(t)
+	t.log(c.At, "task made: install "+b.Spec.ImageName())
+	m := s.attach(t)
+	if b.Approve != nil {
+		if t.Status != wire.StatusPendingApproval {
+			return nil, refuse(Conflict, "machine %s has not reported yet, so there is no plan to approve; make the task without approving", mac)
+		}
+		if err := approve(t, *b.Approve, c.At); err != nil {
+			return nil, err
+		}
+	}
+	if m != nil {
+		s.putMachine(m, EventMachine)
+	}
 	s.putTask(t, EventTaskCreated)
 	return t, nil
 }
 
 // attach binds a task to its machine if that is known, and gives it the state
-// that follows: an agent that waits there can be approved at once.
-func (s *State) attach(t *Task) {
+// that follows: an agent that waits there can be approved at once. It returns
+// the machine as it has to be put.
+func (s *State) attach(t *Task) *Machine {
 	t.Status = wire.StatusPending
 	old := s.MachineByMAC(t.TargetMAC)
 	if old == nil {
-		return
+		return nil
 	}
 	m := *old
 	m.TaskID = t.ID
@@ -148,7 +160,7 @@ func (s *State) attach(t *Task) {
 		t.Status = wire.StatusPendingApproval
 		s.replan(t, &m)
 	}
-	s.putMachine(&m, EventMachine)
+	return &m
 }
 
 func validMAC(mac string) bool {
@@ -190,29 +202,36 @@ func (b DecideTask) apply(s *State, c Command) (any, error) {
 		return nil, refuse(Conflict, "task %s is %s: there is nothing to approve or reject", t.ID, t.Status)
 	}
 	if b.Approved {
-		if t.Plan == nil {
-			return nil, refuse(Conflict, "task %s has no plan to approve: %s", t.ID, t.Problem)
+		if err := approve(t, Decision{PlanHash: b.PlanHash, Notes: b.Notes, By: b.By}, c.At); err != nil {
+			return nil, err
 		}
-		if b.PlanHash == "" {
-			return nil, &Error{Code: Precondition, Field: "plan_hash", Message: "say which plan is approved: plan_hash is the task's plan_hash as you saw it"}
-		}
-		if b.PlanHash != t.PlanHash {
-			return nil, &Error{Code: Precondition, Field: "plan_hash",
-				Message: fmt.Sprintf("the plan of task %s is not the one you saw; look at it again", t.ID),
-				Changed: []string{"plan is now " + t.PlanHash[:12] + ", you approved " + short(b.PlanHash)}}
-		}
-	}
-	t.Approval = &Approval{Approved: b.Approved, By: b.By, Notes: b.Notes, PlanHash: b.PlanHash, At: c.At}
-	if b.Approved {
-		t.Status = wire.StatusApproved
-		t.log(c.At, fmt.Sprintf("approved by %s: erase %s (%s) and write %s", b.By, t.Plan.Erase, Bytes(t.Plan.Erase.SizeBytes), t.Plan.Image.Name))
 	} else {
+		t.Approval = &Approval{By: b.By, Notes: b.Notes, PlanHash: b.PlanHash, At: c.At}
 		t.Status = wire.StatusRejected
 		t.FinishedAt = c.At
 		t.log(c.At, "rejected by "+b.By)
 	}
 	s.putTask(t, EventStatus)
 	return t, nil
+}
+
+// approve binds a person's word to the plan the task has now.
+func approve(t *Task, d Decision, at time.Time) error {
+	if t.Plan == nil {
+		return refuse(Conflict, "task %s has no plan to approve: %s", t.ID, t.Problem)
+	}
+	if d.PlanHash == "" {
+		return &Error{Code: Precondition, Field: "plan_hash", Message: "say which plan is approved: plan_hash is the task's plan_hash as you saw it"}
+	}
+	if d.PlanHash != t.PlanHash {
+		return &Error{Code: Precondition, Field: "plan_hash",
+			Message: fmt.Sprintf("the plan of task %s is not the one you saw; look at it again", t.ID),
+			Changed: []string{"the plan is now " + short(t.PlanHash) + ", you approved " + short(d.PlanHash)}}
+	}
+	t.Approval = &Approval{Approved: true, By: d.By, Notes: d.Notes, PlanHash: d.PlanHash, At: at}
+	t.Status = wire.StatusApproved
+	t.log(at, fmt.Sprintf("approved by %s: erase %s (%s) and write %s", d.By, t.Plan.Erase, Bytes(t.Plan.Erase.SizeBytes), t.Plan.Image.Name))
+	return nil
 }
 
 func short(hash string) string {
@@ -431,7 +450,9 @@ func (b RetryTask) apply(s *State, c Command) (any, error) {
 	t.Plan, t.PlanHash, t.Problem, t.InstallBootID = nil, "", "", ""
 	t.StartedAt, t.FinishedAt = time.Time{}, time.Time{}
 	t.log(c.At, "tried again by "+b.By)
-	s.attach(t)
+	if m := s.attach(t); m != nil {
+		s.putMachine(m, EventMachine)
+	}
 	s.putTask(t, EventStatus)
 	return t, nil
 }
