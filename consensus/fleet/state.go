@@ -21,6 +21,7 @@ type State struct {
 	byAddress map[string]string // IPv4 → machine
 	byTarget  map[string]string // MAC → task waiting for a machine not seen yet
 	byToken   map[string]string // phone token → task
+	bySession map[string]string // hash of an agent's session → machine
 
 	events []Event // of the entry being applied
 }
@@ -30,7 +31,7 @@ func NewState() *State {
 	return &State{
 		machines: map[string]*Machine{}, tasks: map[string]*Task{}, images: map[string]*Image{}, nodes: map[string]*Node{},
 		byMAC: map[string]string{}, byUUID: map[string]string{}, byAddress: map[string]string{},
-		byTarget: map[string]string{}, byToken: map[string]string{},
+		byTarget: map[string]string{}, byToken: map[string]string{}, bySession: map[string]string{},
 	}
 }
 
@@ -61,6 +62,14 @@ func (s *State) MachineByMAC(mac string) *Machine { return s.machines[s.byMAC[st
 
 // MachineByAddress finds the machine that keeps the IPv4 address, or nil.
 func (s *State) MachineByAddress(ip string) *Machine { return s.machines[s.byAddress[ip]] }
+
+// MachineBySession finds the machine whose agent holds the session, or nil.
+func (s *State) MachineBySession(hash string) *Machine {
+	if hash == "" {
+		return nil
+	}
+	return s.machines[s.bySession[hash]]
+}
 
 // Task by id, or nil.
 func (s *State) Task(id string) *Task { return s.tasks[id] }
@@ -147,6 +156,9 @@ func (s *State) indexMachine(m *Machine) {
 	if m.IDs.UUID != "" {
 		s.byUUID[m.IDs.UUID] = m.ID
 	}
+	if m.SessionHash != "" {
+		s.bySession[m.SessionHash] = m.ID
+	}
 	for _, ip := range m.Addresses {
 		s.byAddress[ip] = m.ID
 	}
@@ -157,6 +169,7 @@ func (s *State) unindexMachine(m *Machine) {
 		delete(s.byMAC, mac)
 	}
 	delete(s.byUUID, m.IDs.UUID)
+	delete(s.bySession, m.SessionHash)
 	for _, ip := range m.Addresses {
 		delete(s.byAddress, ip)
 	}
