@@ -1,0 +1,165 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"regexp"
+	"sync"
+	"time"
+)
+
+// maxLine bounds a console line in bytes; a longer one is cut into several.
+const maxLine = 4096
+
+// Match is a line of a machine's console that fits a pattern.
+type Match struct {
+	Line    int       `json:"line"`    // counted from 0 over the rack's life; search on from Line+1
+	Text    string    `json:"text"`    // without escape sequences; unfinished when it is a prompt
+	At      time.Time `json:"at"`      // when the line's first byte came
+	Elapsed float64   `json:"elapsed"` // the same in seconds since the rack was started
+}
+
+// console records a serial port: raw bytes to one file, lines with their time
+// to another, and both are kept in memory for those who wait for a line.
+// Lines are bare text: firmware paints its screens with cursor movements, and
+// whoever looks for a word should not have to know.
+type console struct {
+	now   func() time.Time
+	start time.Time
+	raw   io.Writer
+	timed io.Writer
+
+	mu    sync.Mutex
+	lines []Match
+	grown chan struct{} // closed and replaced whenever lines change
+	open  bool          // the last line is still being written
+	text  []byte        // the text of that line
+	state escapeState
+}
+
+type escapeState int
+
+const (
+	plain    escapeState = iota
+	escape               // after ESC
+	sequence             // after ESC [
+)
+
+func newConsole(raw, timed io.Writer, start time.Time, now func() time.Time) *console {
+	return &console{now: now, start: start, raw: raw, timed: timed, grown: make(chan struct{})}
+}
+
+// Write takes what the machine said.
+func (c *console) Write(p []byte) (int, error) {
+	if _, err := c.raw.Write(p); err != nil {
+		return 0, fmt.Errorf("serial log: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, b := range p {
+		if err := c.feed(b); err != nil {
+			return 0, fmt.Errorf("timed serial log: %w", err)
+		}
+	}
+	if c.open {
+		c.lines[len(c.lines)-1].Text = string(c.text)
+	}
+	close(c.grown)
+	c.grown = make(chan struct{})
+	return len(p), nil
+}
+
+func (c *console) feed(b byte) error {
+	switch c.state {
+	case escape:
+		c.state = plain
+		if b == '[' {
+			c.state = sequence
+		}
+		return nil
+	case sequence:
+		// ECMA-48 5.4: parameters are 0x20 to 0x3f, a byte from 0x40 ends the sequence.
+		if b >= 0x40 {
+			c.state = plain
+			if b == 'H' || b == 'J' { // cursor to a place, clear screen: what follows is another line
+				return c.endLine()
+			}
+		}
+		return nil
+	}
+	switch {
+	case b == 0x1b:
+		c.state = escape
+	case b == '\n':
+		if !c.open {
+			c.beginLine()
+		}
+		return c.endLine()
+	case b == '\t':
+		c.put(' ')
+	case b >= 0x20 && b != 0x7f:
+		c.put(b)
+		if len(c.text) >= maxLine {
+			return c.endLine()
+		}
+	}
+	return nil
+}
+
+func (c *console) put(b byte) {
+	if !c.open {
+		c.beginLine()
+	}
+	c.text = append(c.text, b)
+}
+
+func (c *console) beginLine() {
+	now := c.now()
+	c.lines = append(c.lines, Match{Line: len(c.lines), At: now, Elapsed: now.Sub(c.start).Seconds()})
+	c.open = true
+	c.text = c.text[:0]
+}
+
+func (c *console) endLine() error {
+	if !c.open {
+		return nil
+	}
+	last := &c.lines[len(c.lines)-1]
+	last.Text = string(c.text)
+	c.open = false
+	_, err := fmt.Fprintf(c.timed, "[%9.3f] %s\n", last.Elapsed, last.Text)
+	return err
+}
+
+// wait returns the first line from number `from` on that fits, as soon as
+// there is one. An unfinished line counts: a login prompt never ends.
+func (c *console) wait(ctx context.Context, pattern *regexp.Regexp, from int) (Match, error) {
+	from = max(from, 0)
+	for {
+		c.mu.Lock()
+		grown := c.grown
+		for ; from < len(c.lines); from++ {
+			if line := c.lines[from]; pattern.MatchString(line.Text) {
+				c.mu.Unlock()
+				return line, nil
+			}
+			if from == len(c.lines)-1 && c.open {
+				break // look at it again when it has grown
+			}
+		}
+		c.mu.Unlock()
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return Match{}, fmt.Errorf("wait for %q on the console: %w", pattern, ctx.Err())
+		}
+	}
+}
+
+// count is the number of lines so far.
+func (c *console) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.lines)
+}

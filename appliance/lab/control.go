@@ -1,0 +1,186 @@
+package lab
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strconv"
+	"time"
+)
+
+// maxRequest bounds what a control request may carry, in bytes.
+const maxRequest = 1 << 20
+
+// State is a running rack as Client.State shows it.
+type State struct {
+	Dir      string         `json:"dir"`
+	PID      int            `json:"pid"`      // of the inner process, for nsenter -t PID -n
+	NodePID  int            `json:"node_pid"` // 0 while the node is dead
+	URL      string         `json:"url"`      // the dashboard on the host
+	NodeLog  string         `json:"node_log"`
+	Accel    string         `json:"accel"` // "tcg" or "kvm"
+	Started  time.Time      `json:"started"`
+	Machines []MachineState `json:"machines"`
+}
+
+// MachineState is a machine and its power.
+type MachineState struct {
+	Machine
+	SerialLog string    `json:"serial_log"`
+	Lines     int       `json:"lines"` // on the console so far
+	Power     bool      `json:"power"`
+	PID       int       `json:"pid,omitempty"`  // of its QEMU
+	Since     time.Time `json:"since,omitzero"` // last change of power; zero when it never had any
+}
+
+type controlError struct {
+	Error string `json:"error"`
+}
+
+type qmpRequest struct {
+	Execute   string          `json:"execute"`
+	Arguments json.RawMessage `json:"arguments,omitempty"`
+}
+
+type killRequest struct {
+	Restart bool `json:"restart"`
+}
+
+// control serves lab.sock: HTTP and JSON, for Client.
+type control struct {
+	rack   *rack
+	server *http.Server
+}
+
+func serveControl(l net.Listener, r *rack) *control {
+	c := &control{rack: r}
+	c.server = &http.Server{Handler: c.routes(), ReadHeaderTimeout: 10 * time.Second}
+	go c.server.Serve(l)
+	return c
+}
+
+// close drops who is connected and removes the socket.
+func (c *control) close() { c.server.Close() }
+
+func (c *control) routes() http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, f func(*http.Request) (any, error)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
+			req.Body = http.MaxBytesReader(w, req.Body, maxRequest)
+			answer, err := f(req)
+			reply(w, answer, err)
+		})
+	}
+	machine := func(pattern string, f func(*guest, *http.Request) (any, error)) {
+		handle(pattern, func(req *http.Request) (any, error) {
+			g := c.rack.guest(req.PathValue("name"))
+			if g == nil {
+				return nil, fmt.Errorf("machine %q: %w", req.PathValue("name"), os.ErrNotExist)
+			}
+			return f(g, req)
+		})
+	}
+	handle("GET /rack", func(*http.Request) (any, error) { return c.rack.state(), nil })
+	handle("POST /stop", func(*http.Request) (any, error) { c.rack.stop(); return nil, nil })
+	handle("POST /node/start", func(*http.Request) (any, error) { return nil, c.rack.node.start() })
+	handle("POST /node/stop", func(*http.Request) (any, error) { c.rack.node.stop(); return nil, nil })
+	handle("POST /node/kill", c.killNode)
+	machine("POST /machines/{name}/on", func(g *guest, _ *http.Request) (any, error) { return nil, g.on() })
+	machine("POST /machines/{name}/off", func(g *guest, _ *http.Request) (any, error) { g.off(); return nil, nil })
+	machine("POST /machines/{name}/reset", func(g *guest, _ *http.Request) (any, error) { return nil, g.reset() })
+	machine("POST /machines/{name}/type", func(g *guest, req *http.Request) (any, error) { return nil, g.typeText(req.Body) })
+	machine("PUT /machines/{name}/disks", setDisks)
+	machine("POST /machines/{name}/qmp", runQMP)
+	machine("GET /machines/{name}/console", waitConsole)
+	return mux
+}
+
+func (c *control) killNode(req *http.Request) (any, error) {
+	var k killRequest
+	if err := json.NewDecoder(req.Body).Decode(&k); err != nil {
+		return nil, badRequest{err}
+	}
+	if err := c.rack.node.kill(); err != nil {
+		return nil, err
+	}
+	if k.Restart {
+		return nil, c.rack.node.start()
+	}
+	return nil, nil
+}
+
+func setDisks(g *guest, req *http.Request) (any, error) {
+	var disks []Disk
+	if err := json.NewDecoder(req.Body).Decode(&disks); err != nil {
+		return nil, badRequest{err}
+	}
+	return nil, g.setDisks(disks)
+}
+
+func runQMP(g *guest, req *http.Request) (any, error) {
+	var q qmpRequest
+	if err := json.NewDecoder(req.Body).Decode(&q); err != nil {
+		return nil, badRequest{err}
+	}
+	return g.command(q.Execute, q.Arguments)
+}
+
+// waitConsole answers when a line has come that fits, or never: the client
+// decides how long it waits.
+func waitConsole(g *guest, req *http.Request) (any, error) {
+	pattern, err := regexp.Compile(req.FormValue("pattern"))
+	if err != nil {
+		return nil, badRequest{err}
+	}
+	from, err := strconv.Atoi(req.FormValue("from"))
+	if err != nil {
+		return nil, badRequest{err}
+	}
+	return g.console.wait(req.Context(), pattern, from)
+}
+
+// badRequest is a request that could not be read.
+type badRequest struct{ error }
+
+func reply(w http.ResponseWriter, answer any, err error) {
+	status := http.StatusOK
+	var bad badRequest
+	switch {
+	case err == nil:
+	case errors.As(err, &bad):
+		status = http.StatusBadRequest
+	case errors.Is(err, os.ErrNotExist):
+		status = http.StatusNotFound
+	case errors.Is(err, errState), errors.Is(err, errQMPClosed):
+		status = http.StatusConflict
+	default:
+		status = http.StatusInternalServerError
+	}
+	if err != nil {
+		answer = controlError{Error: err.Error()}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// An error here means that the client has gone.
+	_ = json.NewEncoder(w).Encode(answer)
+}
+
+func (r *rack) state() State {
+	s := State{
+		Dir: r.Dir, PID: os.Getpid(), NodePID: r.node.pid(), URL: r.URL,
+		NodeLog: nodeLogPath(r.Dir), Accel: r.Accel, Started: r.Start,
+	}
+	for _, g := range r.guests {
+		m, run, since := g.state()
+		ms := MachineState{Machine: m, SerialLog: m.SerialLog(), Lines: g.console.count(), Power: run != nil, Since: since}
+		if run != nil {
+			ms.PID = run.cmd.Process.Pid
+		}
+		s.Machines = append(s.Machines, ms)
+	}
+	return s
+}

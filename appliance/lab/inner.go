@@ -1,0 +1,194 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Descriptors that Start hands to Inner.
+const (
+	listenerFD = 3 // the dashboard's listener on the host, passed on to the node
+	readyFD    = 4 // a byte on it says that the control socket answers
+	lockFD     = 5 // the rack's lock, held until the last of the two ends
+)
+
+// spec is what Start tells Inner, as JSON on its standard input.
+type spec struct {
+	Dir          string    `json:"dir"`
+	Binary       string    `json:"binary"`
+	Accel        string    `json:"accel"`
+	URL          string    `json:"url"`  // of the dashboard, as the host sees it
+	Host         string    `json:"host"` // the host's network namespace, to stay out of
+	Start        time.Time `json:"start"`
+	Restart      bool      `json:"restart"`
+	ExternalDHCP bool      `json:"external_dhcp"`
+	Router       bool      `json:"router"`
+	Machines     []Machine `json:"machines"`
+}
+
+// rack is the inside of a running rack.
+type rack struct {
+	spec
+	node   *node
+	guests []*guest
+	stop   context.CancelFunc
+
+	printing sync.Mutex
+	out      io.Writer
+}
+
+// Inner is the rack's inside, the body of the hidden command "lab inner": it
+// runs until ctx ends, a SIGTERM comes, the control socket says so, or the rack
+// breaks. Only Start can run it, since it lives on what it inherits.
+func Inner(ctx context.Context) error {
+	var s spec
+	if err := json.NewDecoder(os.Stdin).Decode(&s); err != nil {
+		return fmt.Errorf("read the rack's plan: %w; this command is for lab up alone", err)
+	}
+	// Nothing may be built before this is sure: the host's links are not ours.
+	here, err := networkNamespace()
+	if err != nil {
+		return err
+	}
+	if here == s.Host {
+		return errors.New("still in the host's network namespace: the rack is built in one of its own only")
+	}
+	// Close-on-exec, or every QEMU would hold the lock and the readiness pipe.
+	for _, fd := range []int{listenerFD, readyFD, lockFD} {
+		syscall.CloseOnExec(fd)
+	}
+	listener := os.NewFile(listenerFD, "listener")
+	ready := os.NewFile(readyFD, "ready")
+	defer os.NewFile(lockFD, "lock").Close()
+
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r := &rack{spec: s, out: os.Stdout, stop: func() { cancel(nil) }}
+	if err := r.serve(ctx, cancel, listener, ready); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// serve builds everything up in order and takes it down in reverse.
+func (r *rack) serve(ctx context.Context, fail context.CancelCauseFunc, listener, ready *os.File) error {
+	if err := buildNetwork(r.Machines); err != nil {
+		return err
+	}
+	if r.Router {
+		router, err := startRouter(bridgeName)
+		if err != nil {
+			return err
+		}
+		defer router.close()
+	}
+	if r.ExternalDHCP {
+		dhcp, err := startDHCP(r.Dir)
+		if err != nil {
+			return err
+		}
+		defer dhcp.close()
+		r.say("dhcp", "dnsmasq gives %s", externalRange)
+	}
+	for _, m := range r.Machines {
+		g, err := r.newGuest(m)
+		if err != nil {
+			return err
+		}
+		r.guests = append(r.guests, g)
+	}
+	r.node = &node{
+		binary: r.Binary, config: nodeConfigPath(r.Dir), log: nodeLogPath(r.Dir), listener: listener,
+		restart: r.Restart, now: time.Now, hopeless: fail,
+		say: func(format string, args ...any) { r.say("node", format, args...) },
+	}
+	if err := r.node.start(); err != nil {
+		return err
+	}
+	defer r.node.stop()
+	defer r.powerOff() // machines first: none should see its node go away
+
+	control, err := r.listenControl()
+	if err != nil {
+		return err
+	}
+	defer control.close()
+	if _, err := ready.Write([]byte{1}); err != nil {
+		return fmt.Errorf("tell lab up that the rack is ready: %w", err)
+	}
+	ready.Close()
+	<-ctx.Done()
+	return nil
+}
+
+func (r *rack) newGuest(m Machine) (*guest, error) {
+	raw, err := os.OpenFile(m.SerialLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("serial log: %w", err)
+	}
+	timed, err := os.OpenFile(m.timedLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("serial log: %w", err)
+	}
+	return &guest{
+		m: m, accel: r.Accel, now: time.Now,
+		console: newConsole(raw, timed, r.Start, time.Now),
+		say:     func(format string, args ...any) { r.say(m.Name, format, args...) },
+	}, nil
+}
+
+func (r *rack) guest(name string) *guest {
+	i := slices.IndexFunc(r.guests, func(g *guest) bool { return g.m.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return r.guests[i]
+}
+
+func (r *rack) powerOff() {
+	var all sync.WaitGroup
+	for _, g := range r.guests {
+		all.Go(g.off)
+	}
+	all.Wait()
+}
+
+// say prints one event: elapsed seconds, who, what.
+func (r *rack) say(who, format string, args ...any) {
+	r.printing.Lock()
+	defer r.printing.Unlock()
+	fmt.Fprintf(r.out, "%8.1fs  %-5s %s\n", time.Since(r.Start).Seconds(), who, fmt.Sprintf(format, args...))
+}
+
+func (r *rack) listenControl() (*control, error) {
+	path := socketPath(r.Dir)
+	// We hold the rack's lock, so a socket that is still there belongs to a dead rack.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return serveControl(l, r), nil
+}

@@ -1,0 +1,192 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// takedownLimit is how long the inside may take to put everything away before
+// it is killed, and with it, by the kernel, everything that is left.
+const takedownLimit = 30 * time.Second
+
+// Rack is a running rack seen from the host.
+type Rack struct {
+	dir   string
+	url   string
+	start time.Time
+	cmd   *exec.Cmd
+	lock  *os.File
+	gone  chan struct{}
+	err   error
+}
+
+// Up builds a rack and runs it until ctx ends; see Start.
+func Up(ctx context.Context, o Options) error {
+	r, err := Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	return r.Wait()
+}
+
+// Start builds a rack and returns when the node runs, the control socket
+// answers and, unless told otherwise, the machines have power. The rack is
+// taken down when ctx ends. Errors say what is missing on this host, that a rack
+// is already running in the directory, or what of the rack did not start.
+func Start(ctx context.Context, o Options) (*Rack, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	if err := errors.Join(checkNeeds(needs(o), hasProgramOrFile), checkTun()); err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	r := &Rack{dir: o.Dir, start: time.Now(), gone: make(chan struct{})}
+	if r.lock, err = lockRack(o.Dir); err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	if err := r.launch(ctx, o); err != nil {
+		r.lock.Close()
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	if o.StartOff {
+		return r, nil
+	}
+	for _, m := range machines(o) {
+		if err := r.Client().PowerOn(ctx, m.Name); err != nil {
+			return nil, errors.Join(err, r.Stop())
+		}
+	}
+	return r, nil
+}
+
+// launch starts the inside and waits for its word that it is ready.
+func (r *Rack) launch(ctx context.Context, o Options) error {
+	list := machines(o)
+	if err := prepare(o, list); err != nil {
+		return err
+	}
+	accel, why, err := accelerator(ctx, o.Dir, o.Kernel)
+	if err != nil {
+		return err
+	}
+	host, err := networkNamespace()
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", o.Listen)
+	if err != nil {
+		return fmt.Errorf("open the dashboard's address: %w", err)
+	}
+	defer l.Close()
+	r.url = "http://" + l.Addr().String()
+	listener, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return fmt.Errorf("hand on the listener: %w", err)
+	}
+	defer listener.Close()
+	ready, readyEnd, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ready.Close()
+	defer readyEnd.Close()
+	plan, err := json.Marshal(spec{
+		Dir: o.Dir, Binary: o.Binary, Accel: accel, URL: r.url, Host: host, Start: r.start,
+		Restart: !o.NoRestart, ExternalDHCP: o.ExternalDHCP, Router: !o.NoRouter, Machines: list,
+	})
+	if err != nil {
+		return err
+	}
+
+	// Cancel asks first; what still lives after WaitDelay is killed.
+	r.cmd = exec.CommandContext(ctx, o.Binary, "lab", "inner")
+	r.cmd.Cancel = func() error { return r.cmd.Process.Signal(syscall.SIGTERM) }
+	r.cmd.WaitDelay = takedownLimit
+	r.cmd.Stdin = bytes.NewReader(plan)
+	var complaint strings.Builder
+	r.cmd.Stdout, r.cmd.Stderr = o.Out, &complaint
+	r.cmd.ExtraFiles = []*os.File{listener, readyEnd, r.lock}
+	r.cmd.SysProcAttr = namespaceAttr(os.Geteuid(), os.Getegid())
+	if err := r.cmd.Start(); err != nil {
+		return fmt.Errorf("enter a new network namespace: %w (in a container, allow unprivileged user namespaces or CAP_SYS_ADMIN)", err)
+	}
+	go func() {
+		err := r.cmd.Wait()
+		r.lock.Close()
+		r.err = innerError(ctx, err, complaint.String())
+		close(r.gone)
+	}()
+	readyEnd.Close() // or its end would never be seen here
+	if n, _ := ready.Read(make([]byte, 1)); n == 0 {
+		<-r.gone
+		if r.err == nil {
+			r.err = ctx.Err()
+		}
+		return r.err
+	}
+	fmt.Fprintf(o.Out, "%8.1fs  rack  %d machine(s) on a network of their own (%s: %s), this host's links stay as they are\n",
+		time.Since(r.start).Seconds(), len(list), accel, why)
+	fmt.Fprintf(o.Out, "%8.1fs  rack  dashboard: %s  logs: %s\n", time.Since(r.start).Seconds(), r.url, o.Dir)
+	return nil
+}
+
+// innerError turns the inside's end into an error, nil when it was asked to end.
+func innerError(ctx context.Context, err error, complaint string) error {
+	complaint = strings.TrimPrefix(strings.TrimSpace(complaint), "error: ")
+	switch {
+	case err == nil, ctx.Err() != nil && complaint == "":
+		return nil
+	case complaint != "":
+		return fmt.Errorf("the rack broke: %s", complaint)
+	default:
+		return fmt.Errorf("the rack broke: %w", err)
+	}
+}
+
+// namespaceAttr is how the inside starts: in a network namespace of its own,
+// for which anybody but root needs a user namespace too. Its process group is
+// its own, so that Ctrl-C reaches only us and the taking down keeps its order.
+func namespaceAttr(uid, gid int) *syscall.SysProcAttr {
+	attr := dieWithParent()
+	attr.Setpgid = true
+	attr.Cloneflags = syscall.CLONE_NEWNET
+	if uid != 0 {
+		attr.Cloneflags |= syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}}
+	}
+	return attr
+}
+
+// URL is the dashboard's address on the host, such as http://127.0.0.1:8080.
+func (r *Rack) URL() string { return r.url }
+
+// Started is the moment all elapsed times count from.
+func (r *Rack) Started() time.Time { return r.start }
+
+// Client returns a client for the rack.
+func (r *Rack) Client() *Client { return NewClient(r.dir) }
+
+// Wait returns when the rack is gone: nil when it was asked to go, otherwise
+// what broke it.
+func (r *Rack) Wait() error {
+	<-r.gone
+	return r.err
+}
+
+// Stop takes the rack down and waits until nothing of it is left.
+func (r *Rack) Stop() error {
+	// It may be gone already: then there is nobody to signal, and Wait knows why.
+	_ = r.cmd.Process.Signal(syscall.SIGTERM)
+	return r.Wait()
+}
