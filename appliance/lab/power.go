@@ -26,11 +26,12 @@ type guest struct {
 	say     func(format string, args ...any) // prints one event of this machine
 	now     func() time.Time
 
-	press sync.Mutex // held while the button is pressed: on and off take their time
-	mu    sync.Mutex // guards what follows
-	m     Machine
-	run   *qemuRun  // nil without power
-	since time.Time // of the last change of power; zero before the first
+	press     sync.Mutex // held while the button is pressed: on and off take their time
+	mu        sync.Mutex // guards what follows
+	m         Machine
+	run       *qemuRun  // nil without power
+	since     time.Time // of the last change of power; zero before the first
+	lastReset time.Time
 }
 
 // qemuRun is one life of QEMU.
@@ -123,12 +124,28 @@ func (g *guest) watch(run *qemuRun) {
 
 func (g *guest) event(name, reason string) {
 	switch {
-	case name == "RESET" && reason == "guest-reset":
-		g.say("restarts itself")
+	case name == "RESET":
+		g.sayReset(reason)
 	case name == "SHUTDOWN" && reason == "guest-shutdown":
 		g.say("switches itself off")
 	case name == "GUEST_PANICKED":
 		g.say("kernel panic")
+	}
+}
+
+// sayReset tells of a reset, once: SeaBIOS answers one with a hard reset of its
+// own to reach a clean state, which nobody outside asked for.
+func (g *guest) sayReset(reason string) {
+	g.mu.Lock()
+	echo := g.now().Sub(g.lastReset) < 2*time.Second
+	g.lastReset = g.now()
+	g.mu.Unlock()
+	switch {
+	case echo:
+	case reason == "guest-reset":
+		g.say("restarts itself")
+	default:
+		g.say("reset")
 	}
 }
 
@@ -155,11 +172,8 @@ func (g *guest) off() {
 
 // reset presses the reset button.
 func (g *guest) reset() error {
-	if _, err := g.command("system_reset", nil); err != nil {
-		return err
-	}
-	g.say("reset")
-	return nil
+	_, err := g.command("system_reset", nil)
+	return err
 }
 
 // command hands a QMP command to the machine's QEMU.
