@@ -1,0 +1,293 @@
+package netboot
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// responder answers the DHCP packets of one link. It holds no socket: bytes in,
+// at most one reply out, which is why the same tests can run it on a wire and
+// without one.
+type responder struct {
+	link      link
+	bootPort  int
+	leases    *Leases
+	fleet     Fleet
+	sightings *Sightings
+	stats     *counters
+	log       *slog.Logger
+	now       func() time.Time
+}
+
+// answer is the server's half of RFC 2131: which packet, if any, answers req.
+func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
+	if req.machine.Firmware.Netboots() {
+		r.sightings.netboots(req.machine.MAC, r.now())
+	}
+	switch req.kind {
+	case dhcpv4.MessageTypeDiscover:
+		return r.discover(ctx, req)
+	case dhcpv4.MessageTypeRequest:
+		return r.request(ctx, req)
+	case dhcpv4.MessageTypeInform:
+		return r.inform(ctx, req)
+	case dhcpv4.MessageTypeDecline:
+		return r.decline(req)
+	case dhcpv4.MessageTypeRelease:
+		return r.release(req)
+	}
+	return r.drop(req, "message type", "")
+}
+
+// discover offers an address. Nothing is written: an offer that is lost is
+// asked for again.
+func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
+	r.stats.add("dhcp.discover")
+	addr, ok := r.choose(req)
+	if !ok {
+		return r.drop(req, "no address left", fmt.Sprintf("asked for an address, but none is left in %s", r.link.Range))
+	}
+	return r.lease(ctx, req, dhcpv4.MessageTypeOffer, addr), true
+}
+
+// request tells the four states of a REQUEST apart by which fields are set
+// (RFC 2131 section 4.3.2) and answers them.
+func (r *responder) request(ctx context.Context, req request) (reply, bool) {
+	r.stats.add("dhcp.request")
+	mac := req.machine.MAC
+	switch {
+	case req.serverID.IsValid() && req.serverID != r.link.addr:
+		// It took another server's offer. A NAK here would make it lose that.
+		return r.drop(req, "other server", "")
+
+	case req.serverID.IsValid(): // selecting
+		want := req.requested
+		if !want.IsValid() {
+			want = req.client
+		}
+		return r.grant(ctx, req, want)
+
+	case req.requested.IsValid() && !req.client.IsValid(): // init-reboot
+		if !r.link.subnet.Contains(req.requested) {
+			return r.nak(req, "that address is of another network"), true
+		}
+		have, known := r.binding(mac)
+		if !known {
+			// Perhaps another server's client: RFC 2131 wants silence.
+			return r.drop(req, "unknown client", "")
+		}
+		if have != req.requested {
+			return r.nak(req, "that address is not yours here"), true
+		}
+		return r.grant(ctx, req, have)
+
+	case req.client.IsValid(): // renewing (to us alone) or rebinding (to everybody)
+		have, known := r.binding(mac)
+		if !known && !req.unicast {
+			return r.drop(req, "unknown client", "")
+		}
+		if !known || have != req.client {
+			return r.nak(req, "that address is not yours here"), true
+		}
+		return r.grant(ctx, req, have)
+	}
+	return r.drop(req, "request without address", "")
+}
+
+// grant lends addr for real. The acknowledgement leaves only when the lease is
+// on disk: one that is forgotten in a power cut is an address given twice.
+func (r *responder) grant(ctx context.Context, req request, addr netip.Addr) (reply, bool) {
+	mac := req.machine.MAC
+	if fixed, ok := r.fixed(mac); ok {
+		if fixed != addr {
+			return r.nak(req, "another address is kept for you"), true
+		}
+		return r.lease(ctx, req, dhcpv4.MessageTypeAck, addr), true
+	}
+	if !addr.IsValid() || !r.link.Range.Contains(addr) || !r.available(addr) {
+		return r.nak(req, "that address is not to be had"), true
+	}
+	until := r.now().Add(req.leaseTime(leaseFor(req.machine.Firmware)))
+	if err := r.leases.Commit(mac, addr, until); err != nil {
+		r.log.Warn("address not lent", "interface", r.link.Name, "mac", mac, "addr", addr, "err", err)
+		if errorIsHeld(err) {
+			return r.nak(req, "that address is another machine's"), true
+		}
+		return r.drop(req, "lease not stored", "")
+	}
+	return r.lease(ctx, req, dhcpv4.MessageTypeAck, addr), true
+}
+
+// inform answers a client that has an address from elsewhere and wants only
+// the rest: no address, no lease.
+func (r *responder) inform(ctx context.Context, req request) (reply, bool) {
+	r.stats.add("dhcp.inform")
+	if !req.client.IsValid() {
+		return r.drop(req, "inform without address", "")
+	}
+	p := newReply(req, dhcpv4.MessageTypeAck, r.link.addr)
+	p.ClientIPAddr = req.client.AsSlice()
+	describe(p, r.link)
+	if file, _ := r.bootFile(ctx, req); file != "" {
+		bootFrom(p, req, r.link.addr, file)
+	}
+	r.stats.add("dhcp.ack")
+	return r.finish(req, p, dhcpv4.MessageTypeAck, netip.Addr{}), true
+}
+
+// decline: the client found the address in use. Never answered.
+func (r *responder) decline(req request) (reply, bool) {
+	r.stats.add("dhcp.decline")
+	if req.serverID != r.link.addr || !r.leases.Decline(req.machine.MAC, req.requested) {
+		return r.drop(req, "decline not ours", "")
+	}
+	r.log.Warn("a machine found its address in use by another", "interface", r.link.Name, "mac", req.machine.MAC, "addr", req.requested)
+	r.tell(req, "declined "+req.requested.String()+" because somebody else uses it")
+	return reply{}, false
+}
+
+// release: the client gives the address back. Never answered.
+func (r *responder) release(req request) (reply, bool) {
+	r.stats.add("dhcp.release")
+	if req.serverID != r.link.addr {
+		return r.drop(req, "release not ours", "")
+	}
+	ok, err := r.leases.Release(req.machine.MAC, req.client)
+	if err != nil {
+		r.log.Warn("released address not stored", "interface", r.link.Name, "mac", req.machine.MAC, "err", err)
+	}
+	if !ok {
+		return r.drop(req, "release not ours", "")
+	}
+	r.tell(req, "gave "+req.client.String()+" back")
+	return reply{}, false
+}
+
+// lease builds an offer or acknowledgement of addr, with what to boot.
+func (r *responder) lease(ctx context.Context, req request, kind dhcpv4.MessageType, addr netip.Addr) reply {
+	p := newReply(req, kind, r.link.addr)
+	lend(p, addr, req.leaseTime(leaseFor(req.machine.Firmware)))
+	describe(p, r.link)
+	if kind == dhcpv4.MessageTypeAck && req.client.IsValid() {
+		p.ClientIPAddr = req.client.AsSlice()
+	}
+	file, note := r.bootFile(ctx, req)
+	if file != "" {
+		bootFrom(p, req, r.link.addr, file)
+		note = " and the boot file " + file
+	}
+	if req.machine.Firmware.Stage == StageIPXE {
+		// 176 = no-pxedhcp: iPXE need not wait for proxyDHCP offers, which saves
+		// every machine three seconds.
+		p.Options[optIPXE] = []byte{176, 1, 1}
+	}
+	if kind == dhcpv4.MessageTypeOffer {
+		r.stats.add("dhcp.offer")
+		r.tell(req, fmt.Sprintf("asked for an address as %s; was offered %s%s", req.machine.Firmware, addr, note))
+	} else {
+		r.stats.add("dhcp.ack")
+		r.sightings.holds(req.machine.MAC, addr)
+		r.tell(req, fmt.Sprintf("as %s, was lent %s%s", req.machine.Firmware, addr, note))
+	}
+	return r.finish(req, p, kind, addr)
+}
+
+// nak refuses an address the client believes in.
+func (r *responder) nak(req request, why string) reply {
+	r.stats.add("dhcp.nak")
+	r.tell(req, "was refused its address: "+why)
+	p := newReply(req, dhcpv4.MessageTypeNak, r.link.addr)
+	p.Options[optMessageText] = []byte(why)
+	if req.relay.IsValid() {
+		p.SetBroadcast() // the relay must not send it to the address in doubt
+	}
+	return r.finish(req, p, dhcpv4.MessageTypeNak, netip.Addr{})
+}
+
+func (r *responder) finish(req request, p *dhcpv4.DHCPv4, kind dhcpv4.MessageType, addr netip.Addr) reply {
+	return reply{packet: marshal(p, req.maxSize()), to: addressReply(req, kind, addr)}
+}
+
+// bootFile is what the machine's firmware is given to boot; empty for systems
+// and when there is nothing, then with a note for the timeline.
+func (r *responder) bootFile(ctx context.Context, req request) (file, note string) {
+	fw := req.machine.Firmware
+	if !fw.Netboots() {
+		return "", ""
+	}
+	if r.fleet.Decide(ctx, req.machine).Action == BootNothing {
+		return "", " and nothing to boot"
+	}
+	loader := fw.Loader()
+	switch {
+	case fw.Stage == StageIPXE:
+		return bootURL(r.link.addr, r.bootPort, "script"), ""
+	case loader == "":
+		r.stats.add("dhcp.no loader")
+		r.log.Warn("no boot loader for this firmware", "mac", req.machine.MAC, "firmware", fw.String(), "arch", fw.ArchCode)
+		return "", " but no boot file, because there is none for this architecture"
+	case fw.Stage == StageHTTP:
+		return bootURL(r.link.addr, r.bootPort, loader), ""
+	}
+	return loader, ""
+}
+
+// choose finds the address to offer.
+func (r *responder) choose(req request) (netip.Addr, bool) {
+	if req.relay.IsValid() && !r.link.subnet.Contains(req.relay) {
+		return netip.Addr{}, false // a network this node has no addresses for
+	}
+	if fixed, ok := r.fixed(req.machine.MAC); ok {
+		return fixed, true
+	}
+	return r.leases.Offer(req.machine.MAC, r.link.Range, req.requested, r.available)
+}
+
+// binding is the address the machine may believe it has: the fleet's, or the
+// one in the book.
+func (r *responder) binding(mac string) (netip.Addr, bool) {
+	if fixed, ok := r.fixed(mac); ok {
+		return fixed, true
+	}
+	lease, ok := r.leases.Of(mac)
+	if !ok || !r.link.Range.Contains(lease.Addr) || !r.available(lease.Addr) {
+		return netip.Addr{}, false
+	}
+	return lease.Addr, true
+}
+
+// fixed is the address a known machine keeps for ever, if it is of this network.
+func (r *responder) fixed(mac string) (netip.Addr, bool) {
+	a, ok := r.fleet.Address(mac)
+	return a, ok && r.link.usable(a)
+}
+
+// available says whether a stranger may have addr.
+func (r *responder) available(a netip.Addr) bool { return r.link.usable(a) && !r.fleet.Taken(a) }
+
+// drop counts why a packet goes unanswered, and tells it when there is
+// something to tell.
+func (r *responder) drop(req request, reason, text string) (reply, bool) {
+	r.stats.add("dhcp.drop." + reason)
+	if text != "" {
+		r.log.Warn("DHCP request not answered", "interface", r.link.Name, "mac", req.machine.MAC, "reason", reason)
+		r.tell(req, text)
+	}
+	return reply{}, false
+}
+
+func (r *responder) tell(req request, text string) {
+	r.sightings.Add(Sighting{At: r.now(), MAC: req.machine.MAC, Kind: KindDHCP, Addr: req.client, Text: text})
+}
+
+func leaseFor(f Firmware) time.Duration {
+	if f.Netboots() {
+		return leaseBooting
+	}
+	return leaseSystem
+}

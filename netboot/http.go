@@ -1,0 +1,169 @@
+package netboot
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// bootHTTP serves scripts and boot files.
+type bootHTTP struct {
+	fleet      Fleet
+	files      *Files
+	kernelArgs string
+	sightings  *Sightings
+	stats      *counters
+	log        *slog.Logger
+	now        func() time.Time
+}
+
+// ServeHTTP answers GET and HEAD below /boot/.
+func (h *bootHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "only GET and HEAD are served here", http.StatusMethodNotAllowed)
+		return
+	}
+	name, ok := strings.CutPrefix(r.URL.Path, BootPath)
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	switch name {
+	case "script":
+		h.script(w, r)
+	case FileAutoexec:
+		h.stats.add("http.autoexec")
+		h.text(w, r, autoexecScript(nodeAddr(r)))
+	default:
+		h.file(w, r, name)
+	}
+}
+
+// script is the stub for a machine that has not said who it is, and the
+// machine's own script for one that has. A MAC that makes no sense gets the
+// disk: it must not get the stub again, or the machine would go round for ever.
+func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	if !q.Has("mac") {
+		h.stats.add("http.stub")
+		h.text(w, r, stubScript(nodeAddr(r)))
+		return
+	}
+	mac, ok := ParseMAC(q.Get("mac"))
+	if !ok {
+		h.stats.add("http.script.bad mac")
+		h.log.Warn("boot script asked for without a proper MAC; the machine boots its disk", "mac", clip(q.Get("mac")), "from", r.RemoteAddr)
+		h.text(w, r, localScript("this machine did not say who it is", 0))
+		return
+	}
+	m := Machine{MAC: mac, Addr: peer(r), Firmware: Firmware{Stage: StageIPXE, ArchCode: -1}}
+	m.UUID, _ = ParseUUID(q.Get("uuid"))
+	switch q.Get("platform") {
+	case "efi":
+		m.Firmware.Platform = "uefi"
+	case "pcbios":
+		m.Firmware.Platform = "bios"
+	}
+	d := h.fleet.Decide(r.Context(), m)
+	var script string
+	switch d.Action {
+	case BootAgent:
+		script = agentScript{Node: nodeAddr(r), MAC: mac, Title: title(d), KernelArgs: h.kernelArgs, Now: h.now()}.String()
+	default:
+		// A machine that has come this far needs a script even when nothing was
+		// meant to be booted.
+		if d.LocalDrive < 0 || d.LocalDrive > 0x7f {
+			d.LocalDrive = 0
+		}
+		script = localScript(title(d), d.LocalDrive)
+	}
+	h.stats.add("http.script")
+	h.sightings.netboots(mac, h.now())
+	h.sightings.holds(mac, m.Addr)
+	what := "to boot its own disk"
+	if d.Action == BootAgent {
+		what = "to start the agent"
+	}
+	h.sightings.Add(Sighting{At: h.now(), MAC: mac, Kind: KindScript, Addr: m.Addr, Text: "was told " + what + because(d.Reason)})
+	if r.Method == http.MethodGet {
+		if err := h.fleet.BootServed(r.Context(), m, d); err != nil {
+			h.log.Warn("could not record that a machine was told what to boot", "mac", mac, "action", d.Action, "err", err)
+		}
+	}
+	h.text(w, r, script)
+}
+
+// text answers with a script. Scripts hold the time and a decision: nobody may
+// keep one.
+func (h *bootHTTP) text(w http.ResponseWriter, r *http.Request, script string) {
+	w.Header().Set("Content-Type", "text/plain; charset=us-ascii")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Length", fmt.Sprint(len(script)))
+	if r.Method == http.MethodHead {
+		return
+	}
+	// A client that has gone needs no answer.
+	_, _ = io.WriteString(w, script)
+}
+
+// file serves one boot file, in ranges if asked.
+func (h *bootHTTP) file(w http.ResponseWriter, r *http.Request, name string) {
+	f, ok := h.files.find(name)
+	if !ok {
+		h.stats.add("http.not found")
+		h.log.Debug("unknown boot file asked for", "name", clip(name), "from", r.RemoteAddr)
+		http.NotFound(w, r)
+		return
+	}
+	h.stats.add("http.file")
+	from := peer(r)
+	if mac := h.sightings.holder(from); mac != "" && r.Method == http.MethodGet {
+		h.sightings.Add(Sighting{At: h.now(), MAC: mac, Kind: KindHTTP, Addr: from, Text: "fetches " + strings.TrimLeft(name, "/") + " over HTTP"})
+	}
+	w.Header().Set("ETag", f.etag)
+	w.Header().Set("Content-Type", "application/octet-stream")
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.data))
+}
+
+// nodeAddr is the address the request came in on: the one address the machine
+// is known to reach. The Host header is the client's word and is not used.
+func nodeAddr(r *http.Request) netip.AddrPort {
+	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		if ap, err := netip.ParseAddrPort(a.String()); err == nil {
+			return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+		}
+	}
+	return netip.AddrPort{}
+}
+
+// peer is the address a request came from.
+func peer(r *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap()
+}
+
+// because appends a reason to a sentence.
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+// clip shortens a value from the wire for a log line.
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "…"
+	}
+	return s
+}

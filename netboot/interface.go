@@ -1,0 +1,151 @@
+package netboot
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// Mode is what netboot does on an interface.
+type Mode string
+
+// The modes.
+const (
+	ModeDHCP  Mode = "dhcp"  // be the network's DHCP server
+	ModeProxy Mode = "proxy" // leave addresses to another DHCP server and add only what to boot
+	ModeOff   Mode = "off"
+)
+
+// Interface is one network to serve. Nothing is ever answered anywhere else.
+type Interface struct {
+	Name   string       // of the link, "br0"
+	Mode   Mode         // empty means off
+	Range  Range        // where strangers draw their addresses from; DHCP mode only
+	Router netip.Addr   // option 3; invalid means none is told
+	DNS    []netip.Addr // option 6
+}
+
+// Range is a span of IPv4 addresses, both ends in it.
+type Range struct {
+	First, Last netip.Addr
+}
+
+// ParseRange reads "10.77.0.100-10.77.0.199".
+func ParseRange(s string) (Range, error) {
+	first, last, ok := strings.Cut(s, "-")
+	if !ok {
+		return Range{}, fmt.Errorf("range %.60q: want FIRST-LAST, as in 10.77.0.100-10.77.0.199", s)
+	}
+	var r Range
+	var err1, err2 error
+	r.First, err1 = netip.ParseAddr(strings.TrimSpace(first))
+	r.Last, err2 = netip.ParseAddr(strings.TrimSpace(last))
+	if err := errors.Join(err1, err2); err != nil {
+		return Range{}, fmt.Errorf("range %.60q: %w", s, err)
+	}
+	if !r.First.Is4() || !r.Last.Is4() {
+		return Range{}, fmt.Errorf("range %.60q: only IPv4 addresses can be leased", s)
+	}
+	if r.Last.Less(r.First) {
+		return Range{}, fmt.Errorf("range %.60q: ends before it begins", s)
+	}
+	return r, nil
+}
+
+// Contains says whether a lies in the range.
+func (r Range) Contains(a netip.Addr) bool {
+	return r.First.IsValid() && !a.Less(r.First) && !r.Last.Less(a)
+}
+
+// String is the form ParseRange reads.
+func (r Range) String() string {
+	if !r.First.IsValid() {
+		return ""
+	}
+	return r.First.String() + "-" + r.Last.String()
+}
+
+// link is an Interface as the kernel has it now.
+type link struct {
+	Interface
+	index  int
+	mac    net.HardwareAddr
+	addr   netip.Addr   // ours: the source and option 54 of every reply
+	subnet netip.Prefix // masked
+}
+
+// usable says whether an address may be given to a machine on this link at
+// all: in the subnet, and nobody's by construction.
+func (l link) usable(a netip.Addr) bool {
+	if !l.subnet.Contains(a) || a == l.addr || a == l.Router || a == l.subnet.Addr() || a == lastAddr(l.subnet) {
+		return false
+	}
+	for _, d := range l.DNS {
+		if a == d {
+			return false
+		}
+	}
+	return true
+}
+
+// lastAddr is the broadcast address of an IPv4 subnet.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+// findLink asks the kernel about an interface.
+func findLink(in Interface) (link, error) {
+	ifi, err := net.InterfaceByName(in.Name)
+	if err != nil {
+		return link{}, fmt.Errorf("interface %q does not exist; there are: %s", in.Name, linkNames())
+	}
+	addrs, err := ifi.Addrs()
+	if err != nil {
+		return link{}, fmt.Errorf("interface %s: read its addresses: %w", in.Name, err)
+	}
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil || !p.Addr().Is4() {
+			continue
+		}
+		return newLink(in, ifi.Index, ifi.HardwareAddr, p)
+	}
+	return link{}, fmt.Errorf("interface %s has no IPv4 address: give it one (ip address add 10.77.0.1/24 dev %s)", in.Name, in.Name)
+}
+
+// newLink checks the configuration against the address the interface has.
+func newLink(in Interface, index int, mac net.HardwareAddr, own netip.Prefix) (link, error) {
+	l := link{Interface: in, index: index, mac: mac, addr: own.Addr(), subnet: own.Masked()}
+	if in.Mode != ModeDHCP {
+		return l, nil
+	}
+	if !in.Range.First.IsValid() {
+		return link{}, fmt.Errorf("interface %s: mode dhcp needs a range of addresses to lease", in.Name)
+	}
+	if !l.subnet.Contains(in.Range.First) || !l.subnet.Contains(in.Range.Last) {
+		return link{}, fmt.Errorf("interface %s: range %s does not lie in its network %s", in.Name, in.Range, l.subnet)
+	}
+	if in.Router.IsValid() && !l.subnet.Contains(in.Router) {
+		return link{}, fmt.Errorf("interface %s: router %s does not lie in its network %s", in.Name, in.Router, l.subnet)
+	}
+	return l, nil
+}
+
+// linkNames lists the interfaces there are, for an error message.
+func linkNames() string {
+	ifs, err := net.Interfaces()
+	if err != nil || len(ifs) == 0 {
+		return "none"
+	}
+	names := make([]string, len(ifs))
+	for i, ifi := range ifs {
+		names[i] = ifi.Name
+	}
+	return strings.Join(names, ", ")
+}

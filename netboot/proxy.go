@@ -1,0 +1,65 @@
+package netboot
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// proxyOffer answers a DISCOVER beside the network's own DHCP server (PXE
+// specification 2.1, section 2.2): what to boot and no address. Whoever does
+// not netboot is none of our business.
+func (r *responder) proxyOffer(ctx context.Context, req request) (reply, bool) {
+	if req.kind != dhcpv4.MessageTypeDiscover || !req.machine.Firmware.Netboots() {
+		r.stats.add("proxy.ignored")
+		return reply{}, false
+	}
+	r.sightings.netboots(req.machine.MAC, r.now())
+	r.stats.add("proxy.discover")
+	return r.proxyReply(ctx, req, dhcpv4.MessageTypeOffer)
+}
+
+// proxyBoot answers the REQUEST a client sends to port 4011 once it has its
+// address.
+func (r *responder) proxyBoot(ctx context.Context, req request) (reply, bool) {
+	if req.kind != dhcpv4.MessageTypeRequest && req.kind != dhcpv4.MessageTypeInform || !req.machine.Firmware.Netboots() {
+		r.stats.add("proxy.ignored")
+		return reply{}, false
+	}
+	r.stats.add("proxy.request")
+	out, ok := r.proxyReply(ctx, req, dhcpv4.MessageTypeAck)
+	// It has an address and asked from it: answer to where it asked from.
+	out.to = destination{addr: req.from}
+	r.sightings.holds(req.machine.MAC, req.from.Addr())
+	return out, ok
+}
+
+// proxyReply builds both. BIOS gets 43{6:8}, "take the file named here, look
+// for no more servers". UEFI must not get it: EDK2 before 2017 drops such an
+// offer, and without it every EDK2 asks port 4011.
+func (r *responder) proxyReply(ctx context.Context, req request, kind dhcpv4.MessageType) (reply, bool) {
+	file, note := r.bootFile(ctx, req)
+	if file == "" {
+		r.tell(req, "asked what to boot; left alone:"+note)
+		return reply{}, false
+	}
+	p := newReply(req, kind, r.link.addr)
+	bootFrom(p, req, r.link.addr, file)
+	fw := req.machine.Firmware
+	if fw.Stage != StageHTTP {
+		p.Options[optVendorClass] = []byte("PXEClient")
+	}
+	if fw.Stage == StagePXE && fw.Platform == "bios" {
+		p.Options[optVendorInfo] = []byte{6, 1, 8, 255}
+	}
+	if kind == dhcpv4.MessageTypeAck && req.client.IsValid() {
+		p.ClientIPAddr = req.client.AsSlice()
+	}
+	r.stats.add("proxy." + map[dhcpv4.MessageType]string{dhcpv4.MessageTypeOffer: "offer", dhcpv4.MessageTypeAck: "ack"}[kind])
+	r.tell(req, "asked what to boot as "+fw.String()+"; was told "+file)
+	return r.finish(req, p, kind, netip.Addr{}), true
+}
+
+func errorIsHeld(err error) bool { return errors.Is(err, errAddressHeld) }

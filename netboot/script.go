@@ -1,0 +1,131 @@
+package netboot
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// BootPath is where everything of this package lives on the boot HTTP server.
+const BootPath = "/boot/"
+
+const scriptPath = BootPath + "script"
+
+// stubScript is the first script a machine gets, the same for all: it makes
+// iPXE itself say who it is. netX is the card it booted from. Without --replace
+// an exit of the second script would return here instead of to the firmware.
+func stubScript(node netip.AddrPort) string {
+	return fmt.Sprintf(`#!ipxe
+chain --replace http://%s%s?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
+`, node, scriptPath)
+}
+
+// autoexecScript is what iPXE runs when it finds autoexec.ipxe before it has
+// configured any card: it replaces iPXE's own way, so it must ask for an
+// address first.
+func autoexecScript(node netip.AddrPort) string {
+	return fmt.Sprintf(`#!ipxe
+dhcp || exit 1
+chain --replace http://%s%s?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
+`, node, scriptPath)
+}
+
+// agentScript starts the agent. Every argument has passed its grammar before:
+// an iPXE script is a program, and one stray newline in a name would let
+// whoever chose the name write the rest of it.
+type agentScript struct {
+	Node       netip.AddrPort
+	MAC        string
+	Title      string // "web1: a task waits for approval"
+	KernelArgs string
+	Now        time.Time
+}
+
+func (a agentScript) String() string {
+	args := fmt.Sprintf("initrd=initrd console=tty0 console=ttyS0,115200 lpmos.node=http://%s lpmos.mac=%s lpmos.time=%d",
+		a.Node, a.MAC, a.Now.Unix())
+	if a.KernelArgs != "" {
+		args += " " + a.KernelArgs
+	}
+	// A machine that cannot fetch the agent boots its own disk: a broken node
+	// may keep an install waiting, never a server from starting.
+	return fmt.Sprintf(`#!ipxe
+echo LPMOS: starting the agent. %[1]s
+imgfree
+kernel http://%[2]s/boot/vmlinuz %[3]s || goto local
+initrd --name initrd http://%[2]s/boot/initrd || goto local
+boot || goto local
+:local
+echo LPMOS: the agent could not be started; booting the disk
+imgfree
+%[4]s`, a.Title, a.Node, args, localBoot(0))
+}
+
+// localScript boots the machine's own disk.
+func localScript(title string, drive int) string {
+	return fmt.Sprintf("#!ipxe\necho LPMOS: booting the disk. %s\n%s", title, localBoot(drive))
+}
+
+// localBoot hands over to a BIOS drive; UEFI firmware instead goes on with its
+// boot order when the loader leaves with an error, and on some firmware opens
+// its menu when it leaves without one.
+func localBoot(drive int) string {
+	return fmt.Sprintf(`iseq ${platform} efi && exit 1 ||
+sanboot --no-describe --drive 0x%02x || exit 1
+`, 0x80+drive)
+}
+
+// consoleText keeps what can safely be echoed by a script: printable ASCII
+// that iPXE gives no meaning to. The rest of a value is dropped with it, since
+// half a value may mean something else.
+func consoleText(s string) string {
+	if len(s) > 120 {
+		return ""
+	}
+	for _, r := range s {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+		case strings.ContainsRune(" .,:;()_+-/'", r):
+		default:
+			return ""
+		}
+	}
+	return s
+}
+
+// title joins a machine's name and the reason, dropping what does not fit.
+func title(d Decision) string {
+	name, reason := consoleText(d.Name), consoleText(d.Reason)
+	switch {
+	case name == "":
+		return reason
+	case reason == "":
+		return name
+	}
+	return name + ": " + reason
+}
+
+// ValidateKernelArgs checks what an operator wants to add to the agent's
+// kernel command line: printable words without quotes or anything iPXE would
+// expand, and none that lpmos sets itself.
+func ValidateKernelArgs(args string) error {
+	if len(args) > 1024 {
+		return fmt.Errorf("kernel_args: %d bytes, at most 1024", len(args))
+	}
+	for i, r := range args {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+		case strings.ContainsRune(" .,:;_+-/=@%~", r):
+		default:
+			return fmt.Errorf("kernel_args: character %q at %d is not allowed", r, i+1)
+		}
+	}
+	for _, word := range strings.Fields(args) {
+		key, _, _ := strings.Cut(word, "=")
+		if word == "--" || strings.HasPrefix(key, "lpmos.") || key == "initrd" || key == "init" || key == "rdinit" {
+			return fmt.Errorf("kernel_args: %q may not be set here", word)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,192 @@
+package netboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	rememberedMachines  = 4096
+	rememberedSightings = 64
+)
+
+// Config is what a Server is made from. All fields without "optional" are
+// needed.
+type Config struct {
+	Interfaces []Interface
+	DataDir    string // leases.db goes here
+	BootPort   int    // TCP port on which Handler is served at each interface's address
+	Files      *Files
+	Fleet      Fleet
+	Log        *slog.Logger
+
+	KernelArgs      string           // optional: appended to the agent's kernel command line
+	NoRouterAdverts bool             // optional: leave router solicitations unanswered
+	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
+	Now             func() time.Time // optional: time.Now
+}
+
+// Server is netboot on all interfaces of a node.
+type Server struct {
+	cfg       Config
+	leases    *Leases
+	sightings *Sightings
+	stats     counters
+	ready     chan struct{}
+}
+
+// New checks the configuration and opens the book of leases. Close or Run
+// closes it.
+func New(cfg Config) (*Server, error) {
+	if err := ValidateKernelArgs(cfg.KernelArgs); err != nil {
+		return nil, err
+	}
+	if cfg.BootPort < 1 || cfg.BootPort > 65535 {
+		return nil, fmt.Errorf("boot_port %d: want 1 to 65535", cfg.BootPort)
+	}
+	seen := make(map[string]bool)
+	for _, in := range cfg.Interfaces {
+		switch in.Mode {
+		case ModeDHCP, ModeProxy, ModeOff, "":
+		default:
+			return nil, fmt.Errorf("interface %s: mode %q: want dhcp, proxy or off", in.Name, in.Mode)
+		}
+		if seen[in.Name] {
+			return nil, fmt.Errorf("interface %s is listed twice", in.Name)
+		}
+		seen[in.Name] = true
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	leases, err := OpenLeases(filepath.Join(cfg.DataDir, "leases.db"), cfg.Now)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{
+		cfg:       cfg,
+		leases:    leases,
+		sightings: NewSightings(rememberedMachines, rememberedSightings, cfg.OnSighting),
+		ready:     make(chan struct{}),
+	}, nil
+}
+
+// Close closes the book of leases. It is for a Server that is never run.
+func (s *Server) Close() error { return s.leases.Close() }
+
+// Ready is closed when every port is open and packets are answered.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Sightings is what each machine did on the wire.
+func (s *Server) Sightings() *Sightings { return s.sightings }
+
+// Stats are the counters so far.
+func (s *Server) Stats() Stats { return s.stats.snapshot() }
+
+// Leases are the addresses lent to machines the fleet does not know.
+func (s *Server) Leases() []Lease { return s.leases.All() }
+
+// Handler serves everything below BootPath. The caller listens with it at the
+// interfaces' addresses on Config.BootPort.
+func (s *Server) Handler() http.Handler {
+	return &bootHTTP{
+		fleet: s.cfg.Fleet, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
+		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
+	}
+}
+
+// Run opens every port of every interface, and only when it has them all
+// answers the first packet; then it serves until ctx ends. It returns nil after
+// an orderly end. It can be called once.
+func (s *Server) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.leases.Close()) }()
+	services, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, serve := range services {
+		group.Go(func() error { return serve(ctx) })
+	}
+	close(s.ready)
+	return group.Wait()
+}
+
+// open binds everything. On an error nothing stays open.
+func (s *Server) open(ctx context.Context) (services []func(context.Context) error, err error) {
+	var opened []io.Closer
+	defer func() {
+		if err != nil {
+			for _, c := range opened {
+				c.Close()
+			}
+		}
+	}()
+	for _, in := range s.cfg.Interfaces {
+		if in.Mode == ModeOff || in.Mode == "" {
+			continue
+		}
+		l, err := findLink(in)
+		if err != nil {
+			return nil, err
+		}
+		r := s.responder(l)
+		ports := map[int]answerFunc{dhcpServerPort: r.answer}
+		if l.Mode == ModeProxy {
+			ports = map[int]answerFunc{dhcpServerPort: r.proxyOffer, proxyServerPort: r.proxyBoot}
+		}
+		for port, answer := range ports {
+			p, err := openDHCPPort(ctx, r, port, answer)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, p)
+			services = append(services, p.serve)
+		}
+
+		conn, err := listenUDP(ctx, l.Name, 69, false)
+		if err != nil {
+			return nil, err
+		}
+		opened = append(opened, conn)
+		if err := onlyFrom(conn, l.subnet); err != nil {
+			return nil, fmt.Errorf("TFTP on %s: %w", l.Name, err)
+		}
+		t := s.tftp(l)
+		services = append(services, func(ctx context.Context) error { return t.serve(ctx, conn) })
+
+		if !s.cfg.NoRouterAdverts {
+			raw, err := openRouter(l)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, raw)
+			ra := &routerServer{link: l, sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
+			services = append(services, func(ctx context.Context) error { return ra.serve(ctx, raw) })
+		}
+		s.cfg.Log.Info("netboot serves an interface", "interface", l.Name, "mode", l.Mode, "address", l.addr, "network", l.subnet, "range", l.Range)
+	}
+	return services, nil
+}
+
+func (s *Server) responder(l link) *responder {
+	return &responder{
+		link: l, bootPort: s.cfg.BootPort, leases: s.leases, fleet: s.cfg.Fleet,
+		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
+	}
+}
+
+func (s *Server) tftp(l link) *tftpServer {
+	return &tftpServer{
+		link: l, bootPort: s.cfg.BootPort, files: s.cfg.Files,
+		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
+	}
+}

@@ -1,0 +1,193 @@
+package netboot
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+)
+
+// listenUDP opens a UDP port on one interface only: SO_BINDTODEVICE makes the
+// kernel drop what comes in elsewhere, and sends nothing elsewhere. shared lets
+// another process have the port too, each getting a copy of every broadcast:
+// right for a proxy on the host of a DHCP server, and wrong for a server, where
+// two would answer without either noticing.
+func listenUDP(ctx context.Context, device string, port int, shared bool) (*net.UDPConn, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		ctlErr := raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, device)
+			if err != nil {
+				err = fmt.Errorf("bind to interface %s: %w", device, err)
+				return
+			}
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+			if err == nil && shared {
+				err = errors.Join(
+					unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+					unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1),
+				)
+			}
+		})
+		return errors.Join(ctlErr, err)
+	}}
+	pc, err := lc.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", port))
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return nil, fmt.Errorf("UDP port %d on %s is taken%s: stop it, or choose mode proxy or off for this interface", port, device, heldBy("udp", port))
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("UDP port %d on %s: not permitted; run as root or give the binary cap_net_bind_service, cap_net_raw and cap_net_broadcast", port, device)
+	case err != nil:
+		return nil, fmt.Errorf("UDP port %d on %s: %w", port, device, err)
+	}
+	return pc.(*net.UDPConn), nil
+}
+
+// onlyFrom makes the kernel drop datagrams whose source is not of the subnet,
+// before any of our code sees them: a forged request can then not make the node
+// send a single byte to a stranger.
+func onlyFrom(c *net.UDPConn, subnet netip.Prefix) error {
+	const sourceAddress = 0xfff00000 + 12 // SKF_NET_OFF: offset from the IP header
+	mask := ^uint32(0) << (32 - subnet.Bits())
+	want := binary.BigEndian.Uint32(subnet.Addr().AsSlice())
+	filter, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: sourceAddress, Size: 4},
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: want, SkipFalse: 1},
+		bpf.RetConstant{Val: 0xffff},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		return fmt.Errorf("build the source filter: %w", err)
+	}
+	if err := ipv4.NewPacketConn(c).SetBPF(filter); err != nil {
+		return fmt.Errorf("set the source filter: %w", err)
+	}
+	return nil
+}
+
+// rawSocket sends and receives whole network-layer packets on one interface,
+// addressing frames by hand.
+type rawSocket struct {
+	file  *os.File
+	raw   syscall.RawConn
+	index int
+	proto uint16
+}
+
+// openRaw opens a packet socket. receive says whether it also gets packets of
+// the protocol; a socket that only sends must not have them pile up.
+func openRaw(ifindex int, proto uint16, receive bool) (*rawSocket, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("packet socket (needs root or cap_net_raw): %w", err)
+	}
+	if receive {
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: swap16(proto), Ifindex: ifindex})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("bind packet socket: %w", err), unix.Close(fd))
+		}
+	}
+	f := os.NewFile(uintptr(fd), "packet socket")
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("packet socket: %w", err), f.Close())
+	}
+	return &rawSocket{file: f, raw: raw, index: ifindex, proto: proto}, nil
+}
+
+// Close closes the socket and ends a receive.
+func (s *rawSocket) Close() error { return s.file.Close() }
+
+// send puts one packet on the wire for the card with address hw.
+func (s *rawSocket) send(packet []byte, hw net.HardwareAddr) error {
+	to := &unix.SockaddrLinklayer{Protocol: swap16(s.proto), Ifindex: s.index, Halen: uint8(len(hw))}
+	copy(to.Addr[:], hw)
+	var err error
+	ctlErr := s.raw.Write(func(fd uintptr) bool {
+		err = unix.Sendto(int(fd), packet, 0, to)
+		return err != unix.EAGAIN
+	})
+	return errors.Join(ctlErr, err)
+}
+
+// receive waits for one packet and tells which card it came from.
+func (s *rawSocket) receive(b []byte) (n int, from net.HardwareAddr, err error) {
+	var sa unix.Sockaddr
+	ctlErr := s.raw.Read(func(fd uintptr) bool {
+		n, sa, err = unix.Recvfrom(int(fd), b, 0)
+		return err != unix.EAGAIN
+	})
+	if err = errors.Join(ctlErr, err); err != nil {
+		return 0, nil, err
+	}
+	if ll, ok := sa.(*unix.SockaddrLinklayer); ok && ll.Halen <= 8 {
+		from = append(from, ll.Addr[:ll.Halen]...)
+	}
+	return n, from, nil
+}
+
+// joinGroup lets frames to a multicast address through the card's filter.
+func (s *rawSocket) joinGroup(group net.HardwareAddr) error {
+	m := &unix.PacketMreq{Ifindex: int32(s.index), Type: unix.PACKET_MR_MULTICAST, Alen: uint16(len(group))}
+	copy(m.Address[:], group)
+	var err error
+	ctlErr := s.raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptPacketMreq(int(fd), unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, m)
+	})
+	return errors.Join(ctlErr, err)
+}
+
+// swap16 is htons on the little-endian machines this runs on and on others.
+func swap16(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
+}
+
+// udpPacket wraps a payload in UDP and IPv4 headers (RFC 768, RFC 791).
+func udpPacket(from, to netip.AddrPort, payload []byte) []byte {
+	const ipLen, udpLen = 20, 8
+	b := make([]byte, ipLen+udpLen, ipLen+udpLen+len(payload))
+	b = append(b, payload...)
+	ip, udp := b[:ipLen], b[ipLen:]
+	ip[0] = 0x45
+	binary.BigEndian.PutUint16(ip[2:], uint16(len(b)))
+	ip[8] = 64 // time to live
+	ip[9] = unix.IPPROTO_UDP
+	copy(ip[12:], from.Addr().AsSlice())
+	copy(ip[16:], to.Addr().AsSlice())
+	binary.BigEndian.PutUint16(ip[10:], ^sum16(0, ip))
+
+	binary.BigEndian.PutUint16(udp[0:], from.Port())
+	binary.BigEndian.PutUint16(udp[2:], to.Port())
+	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
+	pseudo := sum16(uint32(unix.IPPROTO_UDP)+uint32(len(udp)), ip[12:20])
+	check := ^sum16(uint32(pseudo), udp)
+	if check == 0 {
+		check = 0xffff // 0 would mean "not computed"
+	}
+	binary.BigEndian.PutUint16(udp[6:], check)
+	return b
+}
+
+// sum16 is the ones' complement sum of b, started at start (RFC 1071).
+func sum16(start uint32, b []byte) uint16 {
+	sum := start
+	for ; len(b) >= 2; b = b[2:] {
+		sum += uint32(b[0])<<8 | uint32(b[1])
+	}
+	if len(b) == 1 {
+		sum += uint32(b[0]) << 8
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return uint16(sum)
+}
