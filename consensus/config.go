@@ -1,0 +1,100 @@
+package consensus
+
+import (
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Config is what a Node needs. Dir and Logger are required, the zero value of
+// everything else means the default.
+type Config struct {
+	// Dir is the data directory. It is made with mode 0700 if it does not exist;
+	// its parent has to.
+	Dir string
+	// NodeID names this node for ever. Empty means: make one at the first start
+	// and keep it in Dir. One that differs from the kept one is refused.
+	NodeID string
+
+	Name    string // for people; recorded by PutNode
+	Region  string
+	Version string // of the program
+
+	Logger *slog.Logger
+
+	// Transport carries Raft between nodes. Nil means that this node has no peers.
+	Transport raft.Transport
+
+	// Heartbeat is how long a follower waits for its leader before it stands for
+	// election; the other Raft timers follow from it. Default 500 ms.
+	Heartbeat time.Duration
+
+	// ProgressInterval is how often progress goes into the log. Default 1 s.
+	ProgressInterval time.Duration
+
+	// RingEvents is how many events are kept for watchers that come back, and
+	// how many a watcher may leave unread before it is cut. Default 16384.
+	RingEvents int
+
+	// SnapshotEntries and SnapshotBytes are how much log may grow before a
+	// snapshot takes its place. Defaults 8192 and 64 MiB.
+	SnapshotEntries uint64
+	SnapshotBytes   int64
+	// TrailingEntries are kept behind a snapshot. Default 512.
+	TrailingEntries uint64
+
+	Now  func() time.Time // default time.Now
+	Rand io.Reader        // default crypto/rand
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Dir == "" {
+		return c, errors.New("open node: no data directory given")
+	}
+	if c.Logger == nil {
+		return c, errors.New("open node: no logger given")
+	}
+	setDefault(&c.Heartbeat, 500*time.Millisecond)
+	setDefault(&c.ProgressInterval, time.Second)
+	setDefault(&c.RingEvents, 16384)
+	setDefault(&c.SnapshotEntries, 8192)
+	setDefault(&c.SnapshotBytes, 64<<20)
+	setDefault(&c.TrailingEntries, 512)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	return c, nil
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+// raftConfig derives Raft's own configuration.
+func (c Config) raftConfig(id string) *raft.Config {
+	rc := raft.DefaultConfig()
+	rc.LocalID = raft.ServerID(id)
+	rc.HeartbeatTimeout = c.Heartbeat
+	rc.ElectionTimeout = c.Heartbeat
+	rc.LeaderLeaseTimeout = c.Heartbeat / 2
+	rc.CommitTimeout = min(50*time.Millisecond, c.Heartbeat/4)
+	// Commands that wait together share one write to the disk.
+	rc.BatchApplyCh = true
+	rc.MaxAppendEntries = 512
+	rc.SnapshotThreshold = c.SnapshotEntries
+	rc.SnapshotInterval = 30 * time.Second
+	rc.TrailingLogs = c.TrailingEntries
+	rc.NoLegacyTelemetry = true
+	rc.Logger = newRaftLogger(c.Logger)
+	return rc
+}

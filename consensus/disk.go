@@ -1,0 +1,196 @@
+package consensus
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+)
+
+// disk is the log and the snapshots of one node.
+type disk struct {
+	path  string // of the log
+	bolt  *raftboltdb.BoltStore
+	logs  raft.LogStore
+	snaps *raft.FileSnapshotStore
+}
+
+// keepSnapshots is how many are kept: should the newest turn out unreadable,
+// the one before serves if the log still reaches back to it.
+const keepSnapshots = 2
+
+// openDisk opens the log and the snapshots. A directory without a log is given
+// one in which this node is the only voter; it takes its name when it is
+// complete, so that a half-made one is never mistaken for a node's memory.
+func openDisk(d *dataDir, rc *raft.Config, trans raft.Transport) (*disk, error) {
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(d.path, keepSnapshots, rc.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	path := d.file(dbFile)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		if err := bootstrap(d, rc, snaps, trans); err != nil {
+			return nil, fmt.Errorf("make a new log: %w", err)
+		}
+	} else if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	bolt, err := openBolt(path)
+	if err != nil {
+		return nil, err
+	}
+	k := &disk{path: path, bolt: bolt, logs: checked{bolt}, snaps: snaps}
+	if err := k.verify(); err != nil {
+		return nil, errors.Join(err, bolt.Close())
+	}
+	return k, nil
+}
+
+func bootstrap(d *dataDir, rc *raft.Config, snaps *raft.FileSnapshotStore, trans raft.Transport) error {
+	if list, err := snaps.List(); err != nil || len(list) > 0 {
+		return fmt.Errorf("%w: %s holds snapshots but no log", ErrCorrupt, d.path)
+	}
+	tmp := d.file(dbFile + ".new")
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	bolt, err := openBolt(tmp)
+	if err != nil {
+		return err
+	}
+	only := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: rc.LocalID, Address: trans.LocalAddr()}}}
+	err = raft.BootstrapCluster(rc, checked{bolt}, bolt, snaps, trans, only)
+	if err = errors.Join(err, bolt.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, d.file(dbFile)); err != nil {
+		return err
+	}
+	return syncDir(d.path)
+}
+
+func openBolt(path string) (store *raftboltdb.BoltStore, err error) {
+	defer damaged(&err, path)
+	store, err = raftboltdb.New(raftboltdb.Options{
+		Path: path,
+		BoltOptions: &bbolt.Options{
+			Timeout: time.Second, // the lock file has settled already who may open it
+			// The list of free pages is rebuilt at start instead of written with
+			// every entry, and the map keeps its cost flat after truncations.
+			NoFreelistSync:  true,
+			FreelistType:    bbolt.FreelistMapType,
+			InitialMmapSize: 256 << 20, // growing the map stops all readers
+		},
+		MsgpackUseNewTimeFormat: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: open %s: %w", ErrCorrupt, path, err)
+	}
+	return store, nil
+}
+
+// verify reads the whole log once, so that damage is found now and told in one
+// sentence, not met later in the middle of an install. The log is short (see
+// Config.SnapshotBytes), so this costs a fraction of a second.
+func (k *disk) verify() (err error) {
+	defer damaged(&err, k.path)
+	first, err := k.logs.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrCorrupt, k.path, err)
+	}
+	last, err := k.logs.LastIndex()
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrCorrupt, k.path, err)
+	}
+	for i := first; i <= last && i > 0; i++ {
+		var l raft.Log
+		if err := k.logs.GetLog(i, &l); err != nil {
+			return fmt.Errorf("%w: %s: entry %d: %w", ErrCorrupt, k.path, i, err)
+		}
+	}
+	base, err := k.newestSnapshot()
+	if err != nil {
+		return err
+	}
+	if last > base && (first == 0 || first > base+1) {
+		return fmt.Errorf("%w: the log begins at entry %d but the newest readable snapshot ends at %d", ErrCorrupt, first, base)
+	}
+	if last == 0 && base == 0 {
+		return fmt.Errorf("%w: %s is empty", ErrCorrupt, k.path)
+	}
+	return nil
+}
+
+// newestSnapshot is the index of the newest snapshot whose checksum is right, 0
+// if there never was one.
+func (k *disk) newestSnapshot() (uint64, error) {
+	list, err := k.snaps.List()
+	if err != nil {
+		return 0, fmt.Errorf("%w: list snapshots: %w", ErrCorrupt, err)
+	}
+	var bad error
+	for _, meta := range list {
+		_, r, err := k.snaps.Open(meta.ID)
+		if err == nil {
+			return meta.Index, r.Close()
+		}
+		bad = err
+	}
+	if bad != nil {
+		return 0, fmt.Errorf("%w: no snapshot can be read: %w", ErrCorrupt, bad)
+	}
+	return 0, nil
+}
+
+// damaged turns a panic or a fault inside the database code, which trusts its
+// file, into an error.
+func damaged(err *error, path string) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%w: read %s: %v", ErrCorrupt, path, r)
+	}
+}
+
+// checked is a log whose entries carry a checksum: bbolt has none for its data,
+// and a flipped bit may well be valid JSON.
+type checked struct{ *raftboltdb.BoltStore }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func sum(l *raft.Log) []byte {
+	head := make([]byte, 17, 17)
+	binary.BigEndian.PutUint64(head, l.Index)
+	binary.BigEndian.PutUint64(head[8:], l.Term)
+	head[16] = byte(l.Type)
+	return binary.BigEndian.AppendUint32(nil, crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, l.Data))
+}
+
+func (c checked) StoreLog(l *raft.Log) error { return c.StoreLogs([]*raft.Log{l}) }
+
+func (c checked) StoreLogs(logs []*raft.Log) error {
+	out := make([]*raft.Log, len(logs))
+	for i, l := range logs {
+		copied := *l
+		copied.Extensions = sum(l)
+		out[i] = &copied
+	}
+	return c.BoltStore.StoreLogs(out)
+}
+
+func (c checked) GetLog(i uint64, l *raft.Log) (err error) {
+	// A page beyond the end of a cut file faults instead of failing.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	if err := c.BoltStore.GetLog(i, l); err != nil {
+		return err
+	}
+	if l.Index != i || string(l.Extensions) != string(sum(l)) {
+		return fmt.Errorf("%w: checksum of log entry %d is wrong", ErrCorrupt, i)
+	}
+	return nil
+}
