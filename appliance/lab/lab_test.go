@@ -176,3 +176,27 @@ func TestMachineReachesFirmware(t *testing.T) {
 		t.Errorf("QEMU %d after power off: %v, want no such process", m.PID, err)
 	}
 }
+
+// A UEFI machine reaches the iPXE in its card's ROM, or OVMF's own PXE when
+// told so.
+func TestUEFIReachesNetworkBoot(t *testing.T) {
+	tests := map[string]struct {
+		native bool
+		want   string
+	}{
+		"iPXE ROM":   {false, `iPXE \d`},
+		"native PXE": {true, `Start PXE over IPv4`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := testRack(t, Options{Firmware: []string{"uefi"}, NativePXE: tt.native, MemoryMB: 256, DiskBytes: 1 << 20})
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			defer cancel()
+			m, err := r.Client().WaitSerial(ctx, "m1", tt.want, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%.1fs: %s", m.Elapsed, m.Text)
+		})
+	}
+}

@@ -9,18 +9,19 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// routerInterval is the time between two advertisements. RFC 4861 section 6.2.1
-// has 3 seconds as the shortest a router may be set to.
+// routerInterval is the time between two advertisements nobody asked for. RFC
+// 4861 section 6.2.1 has 3 seconds as the shortest a router may be set to.
 const routerInterval = 3 * time.Second
 
 // router is the rack's IPv6 router: it advertises that there is neither a
 // prefix nor a way out. iPXE on UEFI holds back its boot for 15 seconds for an
 // advertisement that, on most real networks, comes at once.
 type router struct {
-	conn *ipv6.PacketConn
-	link *net.Interface
-	done chan struct{}
-	all  sync.WaitGroup
+	conn  *ipv6.PacketConn
+	link  *net.Interface
+	asked chan struct{} // somebody sent a solicitation
+	done  chan struct{}
+	all   sync.WaitGroup
 }
 
 func startRouter(link string) (*router, error) {
@@ -28,23 +29,51 @@ func startRouter(link string) (*router, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ipv6 router: %w", err)
 	}
-	raw, err := net.ListenPacket("ip6:ipv6-icmp", "fe80::1%"+link)
+	raw, err := net.ListenPacket("ip6:ipv6-icmp", "::")
 	if err != nil {
 		return nil, fmt.Errorf("ipv6 router: %w", err)
 	}
-	r := &router{conn: ipv6.NewPacketConn(raw), link: nic, done: make(chan struct{})}
-	// A hop limit below 255 marks a packet that crossed a router: RFC 4861
-	// section 6.1.2 has receivers drop it.
-	if err := r.conn.SetMulticastHopLimit(255); err != nil {
+	r := &router{conn: ipv6.NewPacketConn(raw), link: nic, asked: make(chan struct{}, 1), done: make(chan struct{})}
+	if err := r.configure(); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("ipv6 router: %w", err)
 	}
-	if err := r.conn.SetMulticastInterface(nic); err != nil {
-		raw.Close()
-		return nil, fmt.Errorf("ipv6 router: %w", err)
-	}
+	r.all.Go(r.listen)
 	r.all.Go(r.advertise)
 	return r, nil
+}
+
+func (r *router) configure() error {
+	var only ipv6.ICMPFilter
+	only.SetAll(true)
+	only.Accept(ipv6.ICMPTypeRouterSolicitation)
+	if err := r.conn.SetICMPFilter(&only); err != nil {
+		return err
+	}
+	if err := r.conn.JoinGroup(r.link, &net.IPAddr{IP: net.IPv6linklocalallrouters}); err != nil {
+		return err
+	}
+	if err := r.conn.SetMulticastInterface(r.link); err != nil {
+		return err
+	}
+	// A hop limit below 255 marks a packet that crossed a router: RFC 4861
+	// section 6.1.2 has receivers drop it.
+	return r.conn.SetMulticastHopLimit(255)
+}
+
+// listen turns solicitations into wishes. What they hold does not matter: the
+// answer goes to everybody.
+func (r *router) listen() {
+	buf := make([]byte, 1500)
+	for {
+		if _, _, _, err := r.conn.ReadFrom(buf); err != nil {
+			return // closed
+		}
+		select {
+		case r.asked <- struct{}{}:
+		default:
+		}
+	}
 }
 
 func (r *router) advertise() {
@@ -57,6 +86,7 @@ func (r *router) advertise() {
 		_, _ = r.conn.WriteTo(message, nil, everybody)
 		select {
 		case <-tick.C:
+		case <-r.asked:
 		case <-r.done:
 			return
 		}
@@ -75,6 +105,6 @@ func advertisement(mac net.HardwareAddr) []byte {
 
 func (r *router) close() {
 	close(r.done)
-	r.all.Wait()
 	r.conn.Close()
+	r.all.Wait()
 }
