@@ -1,0 +1,392 @@
+package netboot
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/lpmos/lpmos/netboot/pxeclient"
+)
+
+// The tests run in a network namespace of their own, so that they may make
+// interfaces and be a DHCP server without touching the host. Without the right
+// to make one, those that need a wire are skipped.
+const inNamespace = "LPMOS_TEST_NAMESPACE"
+
+func TestMain(m *testing.M) {
+	fuzzing := strings.Contains(strings.Join(os.Args, " "), "-test.fuzz")
+	if os.Getenv(inNamespace) == "" && !fuzzing && os.Getuid() == 0 {
+		cmd := exec.Command(os.Args[0], os.Args[1:]...)
+		cmd.Env = append(os.Environ(), inNamespace+"=1")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+		err := cmd.Run()
+		var exit *exec.ExitError
+		switch {
+		case err == nil:
+			os.Exit(0)
+		case errors.As(err, &exit):
+			os.Exit(exit.ExitCode())
+		}
+		fmt.Fprintln(os.Stderr, "no network namespace, tests on a wire are skipped:", err)
+	}
+	os.Exit(m.Run())
+}
+
+// testFleet is a Fleet made of maps.
+type testFleet struct {
+	mu     sync.Mutex
+	agents map[string]Decision
+	fixed  map[string]netip.Addr
+	served []Decision
+}
+
+func (f *testFleet) Decide(_ context.Context, m Machine) Decision {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if d, ok := f.agents[m.MAC]; ok {
+		return d
+	}
+	return Decision{Action: BootAgent, Reason: "it is new here"}
+}
+
+func (f *testFleet) BootServed(_ context.Context, _ Machine, d Decision) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.served = append(f.served, d)
+	return nil
+}
+
+func (f *testFleet) Address(mac string) (netip.Addr, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a, ok := f.fixed[mac]
+	return a, ok
+}
+
+func (f *testFleet) Taken(a netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range f.fixed {
+		if t == a {
+			return true
+		}
+	}
+	return false
+}
+
+// setup is a server of one link, its clock and its fleet.
+type setup struct {
+	*Server
+	fleet *testFleet
+	link  link
+	mu    sync.Mutex
+	time  time.Time
+}
+
+func (s *setup) clock() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.time
+}
+
+func (s *setup) pass(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.time = s.time.Add(d)
+}
+
+var testFiles = fstest.MapFS{
+	LoaderBIOS:    {Data: bytes.Repeat([]byte("bios"), 20000)},
+	LoaderUEFI:    {Data: bytes.Repeat([]byte("uefi"), 50000)},
+	LoaderUEFIAll: {Data: []byte("all")},
+	FileKernel:    {Data: bytes.Repeat([]byte("kernel"), 100000)},
+	FileInitrd:    {Data: bytes.Repeat([]byte("initrd"), 300000)},
+}
+
+func testInterface(mode Mode) Interface {
+	return Interface{
+		Name: "br0", Mode: mode,
+		Range:  Range{netip.MustParseAddr("10.77.0.100"), netip.MustParseAddr("10.77.0.199")},
+		Router: netip.MustParseAddr("10.77.0.1"),
+		DNS:    []netip.Addr{netip.MustParseAddr("10.77.0.53")},
+	}
+}
+
+// newSetup makes a server without sockets.
+func newSetup(t testing.TB, mode Mode) *setup {
+	t.Helper()
+	files, err := LoadFiles(testFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &setup{fleet: &testFleet{agents: map[string]Decision{}, fixed: map[string]netip.Addr{}}, time: time.Unix(1700000000, 0)}
+	in := testInterface(mode)
+	s.Server, err = New(Config{
+		Interfaces: []Interface{in}, DataDir: t.TempDir(), BootPort: 80, Files: files, Fleet: s.fleet,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: s.clock,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	s.link, err = newLink(in, 1, net.HardwareAddr{2, 0, 0, 0, 0, 1}, netip.MustParsePrefix("10.77.0.1/24"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// simNet is a wire of function calls: it delivers what addressReply says.
+type simNet struct {
+	s    *setup
+	mac  net.HardwareAddr
+	in   chan []byte
+	addr netip.Addr
+}
+
+func (s *setup) sim(mac string) *simNet {
+	hw, _ := net.ParseMAC(mac)
+	return &simNet{s: s, mac: hw, in: make(chan []byte, 16)}
+}
+
+func (n *simNet) SendDHCP(ctx context.Context, packet []byte, to netip.AddrPort) error {
+	from := netip.AddrPortFrom(netip.IPv4Unspecified(), 68)
+	if n.addr.IsValid() {
+		from = netip.AddrPortFrom(n.addr, 68)
+	}
+	req, drop := parseRequest(packet, from)
+	if drop != "" {
+		return nil
+	}
+	req.unicast = to.Addr() == n.s.link.addr
+	r := n.s.responder(n.s.link)
+	answer := r.answer
+	switch {
+	case n.s.link.Mode == ModeProxy && to.Port() == proxyServerPort:
+		answer = r.proxyBoot
+	case n.s.link.Mode == ModeProxy:
+		answer = r.proxyOffer
+	}
+	out, ok := answer(ctx, req)
+	if !ok {
+		return nil
+	}
+	everyone := out.to.addr.Addr() == everybody
+	if everyone || bytes.Equal(out.to.hw, n.mac) || n.addr.IsValid() && out.to.addr == netip.AddrPortFrom(n.addr, 68) {
+		n.in <- out.packet
+	}
+	return nil
+}
+
+func (n *simNet) ReceiveDHCP(ctx context.Context) ([]byte, error) {
+	select {
+	case b := <-n.in:
+		return b, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (n *simNet) Configure(_ context.Context, p netip.Prefix) error {
+	n.addr = p.Addr()
+	return nil
+}
+
+func (n *simNet) TFTP(_ context.Context, server netip.Addr, name string) ([]byte, error) {
+	if server != n.s.link.addr {
+		return nil, fmt.Errorf("TFTP from %s", server)
+	}
+	data, ok := n.s.tftp(n.s.link).find(name)
+	if !ok {
+		return nil, errNoSuchFile
+	}
+	return data, nil
+}
+
+func (n *simNet) HTTP(ctx context.Context, url string) ([]byte, error) {
+	local, err := net.ResolveTCPAddr("tcp", "10.77.0.1:80")
+	if err != nil {
+		return nil, err
+	}
+	req := httptest.NewRequestWithContext(context.WithValue(ctx, http.LocalAddrContextKey, local), http.MethodGet, url, nil)
+	req.RemoteAddr = netip.AddrPortFrom(n.addr, 4000).String()
+	w := httptest.NewRecorder()
+	n.s.Handler().ServeHTTP(w, req)
+	if w.Code != 200 {
+		return nil, fmt.Errorf("GET %s: %d", url, w.Code)
+	}
+	return io.ReadAll(w.Body)
+}
+
+// wire is a real Ethernet: a bridge here with the server's address, and a
+// second namespace in which machines live, joined by a veth pair.
+type wire struct {
+	t   testing.TB
+	pid int
+}
+
+func newWire(t testing.TB) *wire {
+	t.Helper()
+	if os.Getenv(inNamespace) == "" {
+		t.Skip("needs root for a network namespace")
+	}
+	sleep := exec.Command("sleep", "infinity")
+	sleep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{t: t, pid: sleep.Process.Pid}
+	t.Cleanup(func() {
+		sleep.Process.Kill()
+		sleep.Wait()
+		w.run("ip", "link", "del", "br0")
+	})
+	w.run("ip", "link", "set", "lo", "up")
+	w.run("ip", "link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0")
+	w.run("ip", "address", "add", "10.77.0.1/24", "dev", "br0")
+	w.run("ip", "link", "set", "br0", "up")
+	w.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
+	w.run("ip", "link", "set", "v0", "master", "br0", "up")
+	w.run("ip", "link", "set", "v1", "netns", strconv.Itoa(w.pid))
+	w.inside("ip", "link", "set", "lo", "up")
+	w.inside("ip", "link", "set", "v1", "up")
+	return w
+}
+
+// run runs a command on the server's side.
+func (w *wire) run(args ...string) string {
+	w.t.Helper()
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		w.t.Errorf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// inside runs a command on the machines' side.
+func (w *wire) inside(args ...string) string {
+	w.t.Helper()
+	return w.run(append([]string{"nsenter", "-t", strconv.Itoa(w.pid), "-n", "--"}, args...)...)
+}
+
+// start runs the server on the wire until the test ends, HTTP with it.
+func (w *wire) start(s *setup) {
+	w.t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	select {
+	case <-s.Ready():
+	case err := <-done:
+		stop()
+		w.t.Fatalf("server did not start: %v", err)
+	}
+	ln, err := net.Listen("tcp", "10.77.0.1:80")
+	if err != nil {
+		stop()
+		w.t.Fatal(err)
+	}
+	web := &http.Server{Handler: s.Handler()}
+	go web.Serve(ln)
+	w.t.Cleanup(func() {
+		web.Close()
+		stop()
+		if err := <-done; err != nil {
+			w.t.Errorf("server ended with: %v", err)
+		}
+	})
+}
+
+// machine is what a process on the machines' side is told to be.
+type machine struct {
+	Shape pxeclient.Shape
+	MAC   string
+	Out   string
+}
+
+const machineEnv = "LPMOS_TEST_MACHINE"
+
+// boot boots a machine on the wire from a process of its own.
+func (w *wire) boot(shape pxeclient.Shape, mac string) (pxeclient.Result, error) {
+	w.t.Helper()
+	m := machine{Shape: shape, MAC: mac, Out: filepath.Join(w.t.TempDir(), "result.json")}
+	spec, err := json.Marshal(m)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	cmd := exec.Command("nsenter", "-t", strconv.Itoa(w.pid), "-n", "--", os.Args[0], "-test.run=^TestMachineProcess$", "-test.count=1")
+	cmd.Env = append(os.Environ(), machineEnv+"="+string(spec))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return pxeclient.Result{}, fmt.Errorf("%w: %s", err, out)
+	}
+	b, err := os.ReadFile(m.Out)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var res pxeclient.Result
+	if err := json.Unmarshal(b, &res); err != nil {
+		w.t.Fatal(err)
+	}
+	return res, nil
+}
+
+// TestMachineProcess is a machine on the wire, when boot starts it.
+func TestMachineProcess(t *testing.T) {
+	spec := os.Getenv(machineEnv)
+	if spec == "" {
+		t.Skip("started by other tests only")
+	}
+	var m machine
+	if err := json.Unmarshal([]byte(spec), &m); err != nil {
+		t.Fatal(err)
+	}
+	hw, err := net.ParseMAC(m.MAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	pw, err := pxeclient.OpenWire(ctx, "v1", func(_ context.Context, p netip.Prefix) error {
+		return exec.Command("ip", "address", "replace", p.String(), "dev", "v1").Run()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pw.Close()
+	n := pw.Client()
+	defer n.Close()
+	c := pxeclient.Client{Shape: m.Shape, MAC: hw, UUID: testUUID, Net: n}
+	res, err := c.Boot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(res)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(m.Out, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var testUUID = [16]byte{0x78, 0x56, 0x34, 0x12, 0xcd, 0xab, 0xef, 0xcd, 1, 2, 3, 4, 5, 6, 7, 8}
