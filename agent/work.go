@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"context"
+	"errors"
+
+	"github.com/lpmos/lpmos/agent/wire"
+)
+
+// work does one install. done says that the disk is written and the node knows;
+// otherwise the agent goes on asking. It fails only when ctx has ended.
+func (a *Agent) work(ctx context.Context, grant *wire.Grant) (done bool, err error) {
+	a.reason = ""
+	if grant == nil {
+		a.con.Printf("the node says install, but grants nothing; asking again")
+		return false, a.cfg.Sleep(ctx, refusedPause)
+	}
+	a.con.Printf("approved: task %s, image %s, onto the disk %s (%s)",
+		grant.TaskID, orElse(grant.Plan.Image.Name, grant.Plan.Image.Digest), grant.Plan.Erase.DiskID, grant.Plan.Erase.Model)
+	a.con.setTask(grant.TaskID)
+
+	if refused := a.check(grant); refused != nil {
+		if err := a.fail(ctx, grant, refused); err != nil {
+			return false, err
+		}
+		return false, a.report(ctx)
+	}
+	// No byte is destroyed before the node has written down that this grant is used.
+	switch err := a.status(ctx, grant, wire.StatusInstalling, nil); {
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case err != nil:
+		a.con.Printf("the node does not let the install begin: %v", err)
+		return false, a.cfg.Sleep(ctx, refusedPause)
+	}
+	switch err := a.install(ctx, grant); {
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case errors.Is(err, errRevoked):
+		a.con.Printf("stopped: %v", err)
+		return false, nil
+	case err != nil:
+		return false, a.fail(ctx, grant, asTaskError(err))
+	}
+	if err := a.status(ctx, grant, wire.StatusCompleted, nil); err != nil {
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		a.con.Printf("the disk is written, but the node does not take the news: %v", err)
+		return false, nil
+	}
+	a.con.Printf("installed")
+	return true, nil
+}
+
+// check looks at the machine once more: what a person approved must still be
+// what is here.
+func (a *Agent) check(grant *wire.Grant) *wire.TaskError {
+	if grant.PlanHash != grant.Plan.Hash() {
+		return &wire.TaskError{Code: wire.CodePlanMismatch, Message: "the grant does not fit its plan; nothing was written"}
+	}
+	inv := a.cfg.Collect()
+	if got := inv.Hash(); got != grant.Plan.InventoryHash {
+		return &wire.TaskError{
+			Code:    wire.CodePlanMismatch,
+			Message: "the machine is not as approved: its disks, cards or memory have changed; nothing was written",
+			Details: "inventory is " + got + ", approved was " + grant.Plan.InventoryHash,
+		}
+	}
+	return nil
+}
+
+// install runs the installer with progress going to the node beside it.
+func (a *Agent) install(ctx context.Context, grant *wire.Grant) error {
+	work, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	p := newProgress(grant.TaskID, grant.Generation, a.cfg.Now)
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		p.send(work, a.node.progress, a.cfg.Sleep, cancel)
+	}()
+	err := a.cfg.Installer.Install(work, *grant, a.node, func(pr wire.Progress) {
+		if now, show := p.put(pr); show {
+			a.con.Printf("%3.0f %% %s %s", now.Percentage, now.Stage, now.Message)
+		}
+	})
+	p.close() // what is pending is still delivered, before the end of the task is told
+	<-sent
+	if cause := context.Cause(work); errors.Is(cause, errRevoked) && err != nil {
+		return cause
+	}
+	return err
+}
+
+// fail tells the node why an install did not happen, and the console too.
+func (a *Agent) fail(ctx context.Context, grant *wire.Grant, te *wire.TaskError) error {
+	a.con.Printf("FAILED: %s", te.Message)
+	if te.Details != "" {
+		a.con.Printf("        %s", te.Details)
+	}
+	if err := a.status(ctx, grant, wire.StatusFailed, te); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		a.con.Printf("the node does not take the news: %v", err)
+		return a.cfg.Sleep(ctx, refusedPause)
+	}
+	a.con.Printf("this machine stays up and asks what to do next")
+	return nil
+}
+
+// status moves the task.
+func (a *Agent) status(ctx context.Context, g *wire.Grant, s wire.Status, te *wire.TaskError) error {
+	return a.node.status(ctx, wire.StatusRequest{
+		TaskID: g.TaskID, Generation: g.Generation, Status: s, PlanHash: g.PlanHash, Error: te,
+	})
+}
+
+// asTaskError gives every error a code.
+func asTaskError(err error) *wire.TaskError {
+	var te *wire.TaskError
+	if errors.As(err, &te) {
+		return te
+	}
+	return &wire.TaskError{Code: wire.CodeInternal, Message: err.Error()}
+}

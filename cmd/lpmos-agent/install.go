@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/lpmos/lpmos/agent"
+	"github.com/lpmos/lpmos/agent/install"
+	"github.com/lpmos/lpmos/agent/inventory"
+	"github.com/lpmos/lpmos/agent/wire"
+)
+
+// efiVars is where the kernel shows the firmware's variables.
+const efiVars = "/sys/firmware/efi/efivars"
+
+// installer hands agent/install this machine's disks.
+type installer struct {
+	mac  string
+	logf func(format string, args ...any)
+}
+
+// Install writes the image the grant names to the disk it names.
+func (i installer) Install(ctx context.Context, grant wire.Grant, src agent.Source, report func(wire.Progress)) error {
+	opt := install.Options{
+		Grant: grant, Source: src, BootMAC: i.mac, Report: report, Logf: i.logf,
+		Disks: candidates,
+	}
+	if _, err := os.Stat(efiVars); err == nil {
+		opt.EFIVars = efiVars
+	}
+	return install.Run(ctx, opt)
+}
+
+// candidates looks at the disks as they are now.
+func candidates() ([]install.Candidate, error) {
+	var list []install.Candidate
+	for _, d := range inventory.Collect(inventory.Options{}).Disks {
+		list = append(list, install.Candidate{Disk: d, Path: "/dev/" + d.Name})
+	}
+	return list, nil
+}
