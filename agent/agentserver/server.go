@@ -300,8 +300,7 @@ func (s *Server) next(w http.ResponseWriter, r *http.Request) {
 	}
 	res, err := s.cfg.Scheduler.Next(r.Context(), baseURL(r), req)
 	if err != nil {
-		s.log.Warn("no chunk source", "task", t.ID, "err", err)
-		problem(w, http.StatusServiceUnavailable, "%v", err)
+		s.refused(w, r, "next chunk", t.ID, err)
 		return
 	}
 	answer(w, res)

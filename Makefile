@@ -1,0 +1,93 @@
+# LPMOS. `make help` lists what can be asked for.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+GO       ?= go
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+GOFLAGS  += -trimpath
+export CGO_ENABLED ?= 0
+ASSETS   := images/bootimage/assets
+FUZZTIME ?= 60s
+KILLS    ?= 20
+LAB_DIR  ?= build/rack
+LISTEN   ?= 127.0.0.1:8080
+
+GO_FILES := $(shell git ls-files -co --exclude-standard '*.go') go.mod go.sum
+UI_FILES := $(shell git ls-files -co --exclude-standard ui/static)
+
+.PHONY: help run demo test test-unit test-journey test-ui build agent boot-image images image-debian bench lint fuzz kill-test deps clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
+
+run: deps build image-debian ## start a node and a virtual rack of two machines, one BIOS and one UEFI
+	exec bin/lpmos lab up --dir $(LAB_DIR) --machines 2 --firmware bios,uefi --listen $(LISTEN) --image debian-12=build/images/debian-12.raw
+
+demo: deps build image-debian ## the same, unattended: install Debian 12 on both and wait until they are up
+	bin/lpmos lab up --dir $(LAB_DIR) --machines 2 --firmware bios,uefi --listen $(LISTEN) --image debian-12=build/images/debian-12.raw \
+	  --auto-approve --until-up
+
+test: deps lint test-unit test-ui test-journey ## everything: rules, packets, real clients, QEMU machines, a real browser
+
+test-unit: deps build
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+test-ui: deps build ui/e2e/node_modules/.installed
+	node --test ui/static/test/
+	npm --prefix ui/e2e test
+
+test-journey: deps build images ui/e2e/node_modules/.installed
+	$(GO) test -count=1 -timeout 40m -tags journey ./appliance/journey -v
+
+kill-test: deps build images ## kill -9 the node $(KILLS) times at random moments of an install
+	LPMOS_KILLS=$(KILLS) $(GO) test -count=1 -timeout 120m -tags journey -run TestNodeKilled ./appliance/journey -v
+
+build: bin/lpmos ## the node's binary, bin/lpmos, with the boot image in it
+
+agent: bin/lpmos-agent ## the agent's binary, bin/lpmos-agent
+
+bin/lpmos-agent: $(GO_FILES)
+	$(GO) build -tags nethttpomithttp2 -ldflags "$(LDFLAGS)" -o $@ ./cmd/lpmos-agent
+	@size=$$(stat -c %s $@); echo "$@: $$size bytes"; test $$size -le 6000000 || { echo "the agent is larger than 6000000 bytes" >&2; exit 1; }
+
+boot-image: $(ASSETS)/SOURCES.json ## the agent's kernel and initramfs and the iPXE loaders, from Debian packages
+
+$(ASSETS)/SOURCES.json: bin/lpmos-agent
+	$(GO) run ./images/bootimage/mkboot -agent bin/lpmos-agent -out $(ASSETS)
+
+bin/lpmos: $(ASSETS)/SOURCES.json $(GO_FILES) $(UI_FILES)
+	$(GO) build -ldflags "$(LDFLAGS)" -o $@ ./cmd/lpmos
+
+images: build/images/tiny.raw ## the tiny bootable image that tests install
+
+image-debian: build/images/debian-12.raw ## a small, real Debian 12 with cloud-init
+
+build/images/%.raw: bin/lpmos
+	@mkdir -p $(@D)
+	@if [ -f $@ ]; then touch $@; else bin/lpmos image build $* --out $@; fi
+
+bench: build ## figures of the parts
+	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
+
+lint: deps ## formatting, vet, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these" >&2; exit 1; }
+	$(GO) vet -tags journey ./...
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags journey ./...
+
+fuzz: ## every fuzz target for $(FUZZTIME) each
+	@for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+ui/e2e/node_modules/.installed: ui/e2e/package.json
+	npm --prefix ui/e2e install --no-audit --no-fund --no-package-lock
+	@touch $@
+
+deps: ## install the Debian packages that building and testing need
+	@./build-deps
+
+clean: ## remove what was built
+	rm -rf bin build ui/e2e/node_modules $(ASSETS)/vmlinuz $(ASSETS)/initrd $(ASSETS)/*.kpxe $(ASSETS)/*.efi $(ASSETS)/SOURCES.json

@@ -1,0 +1,464 @@
+package agentserver
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lpmos/lpmos/agent/wire"
+	"github.com/lpmos/lpmos/consensus/fleet"
+)
+
+const mac = "52:54:00:aa:bb:01"
+
+// memory is a cluster of one node without a log.
+type memory struct {
+	mu     sync.Mutex
+	state  *fleet.State
+	index  uint64
+	latest map[string]wire.Progress
+	told   func([]fleet.Event)
+	now    time.Time
+}
+
+func (m *memory) Propose(_ context.Context, b fleet.Body) (any, error) {
+	m.mu.Lock()
+	m.index++
+	res, events, err := m.state.Apply(m.index, fleet.Command{Version: 1, At: m.now, Body: b})
+	m.mu.Unlock()
+	if m.told != nil {
+		m.told(events)
+	}
+	return res, err
+}
+
+func (m *memory) View(f func(*fleet.State)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(m.state)
+}
+
+func (m *memory) Progress(id string, _ uint64, p wire.Progress) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.latest[id] = p
+}
+
+func (m *memory) Latest(id string) (wire.Progress, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, ok := m.latest[id]
+	return p, ok
+}
+
+type chunks struct{}
+
+func (chunks) Next(_ context.Context, base string, req wire.NextRequest) (wire.NextResponse, error) {
+	return wire.NextResponse{Fetch: []wire.ChunkSource{{Index: req.Need[0], URL: base + "/chunk/x"}}}, nil
+}
+
+// rig is a server with a cluster that has one image.
+type rig struct {
+	t   *testing.T
+	c   *memory
+	s   *Server
+	url string
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	c := &memory{state: fleet.NewState(), latest: map[string]wire.Progress{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	s := New(Config{Cluster: c, Scheduler: chunks{}, Region: "dc1", Dashboard: "http://node", ReleaseAfter: 10 * time.Minute,
+		PollHold: 200 * time.Millisecond, Now: func() time.Time { return c.now }, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	c.told = s.Notify
+	srv := httptest.NewServer(s.Handler())
+	t.Cleanup(srv.Close)
+	r := &rig{t: t, c: c, s: s, url: srv.URL}
+	r.propose(fleet.PutImage{Image: fleet.Image{Name: "tiny", OSType: "tiny", Digest: strings.Repeat("ab", 32), SizeBytes: 64 << 20, Sector: 512}})
+	return r
+}
+
+func (r *rig) propose(b fleet.Body) any {
+	r.t.Helper()
+	res, err := r.c.Propose(r.t.Context(), b)
+	if err != nil {
+		r.t.Fatalf("%T: %v", b, err)
+	}
+	return res
+}
+
+// post sends JSON and gives the status and the body.
+func (r *rig) post(session, path string, v any) (int, string) {
+	r.t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.raw("POST", session, path, b)
+}
+
+func (r *rig) raw(method, session, path string, body []byte) (int, string) {
+	r.t.Helper()
+	req, err := http.NewRequest(method, r.url+path, bytes.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if session != "" {
+		req.Header.Set("Authorization", "Bearer "+session)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return res.StatusCode, string(text)
+}
+
+func machineReport() wire.ReportRequest {
+	return wire.ReportRequest{BootID: "boot-0001", MAC: mac, IP: "10.77.0.101", Version: "t", Inventory: wire.Inventory{
+		System: wire.System{UUID: "8f4d6d1e-1111-4222-8333-000000000001", Serial: "SN1"},
+		NICs:   []wire.NIC{{Name: "eth0", MAC: mac}},
+		Disks:  []wire.Disk{{Name: "vda", Serial: "D1", SizeBytes: 8 << 30, LogicalSector: 512}},
+	}}
+}
+
+func (r *rig) report(req wire.ReportRequest) (session string) {
+	r.t.Helper()
+	code, body := r.post("", "/api/v1/agent/report", req)
+	if code != 200 {
+		r.t.Fatalf("report: %d %s", code, body)
+	}
+	var res wire.ReportResponse
+	if err := json.Unmarshal([]byte(body), &res); err != nil {
+		r.t.Fatal(err)
+	}
+	return res.Session
+}
+
+func (r *rig) poll(session string) wire.ApprovalResponse {
+	r.t.Helper()
+	code, body := r.raw("GET", session, "/api/v1/agent/approval/"+mac, nil)
+	var res wire.ApprovalResponse
+	if err := json.Unmarshal([]byte(body), &res); err != nil || code != 200 {
+		r.t.Fatalf("approval: %d %s", code, body)
+	}
+	return res
+}
+
+func (r *rig) task(id string) (t *fleet.Task) {
+	r.c.View(func(s *fleet.State) { t = s.Task(id) })
+	return t
+}
+
+// approved brings a machine to a granted task.
+func (r *rig) approved() (session string, g wire.Grant) {
+	r.t.Helper()
+	session = r.report(machineReport())
+	r.propose(fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}, PhoneToken: "token-1"})
+	r.propose(fleet.DecideTask{TaskID: "t-1", Approved: true, PlanHash: r.task("t-1").PlanHash, By: "anna"})
+	res := r.poll(session)
+	if res.Verdict != wire.VerdictInstall || res.Grant == nil {
+		r.t.Fatalf("not granted: %+v", res)
+	}
+	return session, *res.Grant
+}
+
+func (r *rig) installing() (string, wire.Grant) {
+	r.t.Helper()
+	session, g := r.approved()
+	code, body := r.post(session, "/api/v1/agent/status", wire.StatusRequest{TaskID: g.TaskID, Generation: g.Generation, Status: wire.StatusInstalling, PlanHash: g.PlanHash})
+	if code != 204 {
+		r.t.Fatalf("installing: %d %s", code, body)
+	}
+	return session, g
+}
+
+func progressOf(stage wire.Stage, pct float64) wire.ProgressRequest {
+	return wire.ProgressRequest{TaskID: "t-1", Generation: 1, Progress: wire.Progress{Stage: stage, Percentage: pct}}
+}
+
+func TestTheWholeConversation(t *testing.T) {
+	r := newRig(t)
+	session, g := r.installing()
+	if !strings.HasSuffix(g.PhoneHome, "/up/token-1") || !strings.HasPrefix(g.PhoneHome, r.url) {
+		t.Errorf("the installed system is told to report to %q", g.PhoneHome)
+	}
+	for _, p := range []wire.ProgressRequest{progressOf(wire.StagePartitioning, 0), progressOf(wire.StagePartitioning, 20),
+		progressOf(wire.StageDownloading, 20), progressOf(wire.StageDownloading, 43), progressOf(wire.StageInstalling, 60), progressOf(wire.StageConfiguring, 95)} {
+		if code, body := r.post(session, "/api/v1/agent/progress", p); code != 204 {
+			t.Fatalf("progress %v: %d %s", p.Percentage, code, body)
+		}
+	}
+	done := wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusCompleted}
+	if code, body := r.post(session, "/api/v1/agent/status", done); code != 204 {
+		t.Fatalf("completed: %d %s", code, body)
+	}
+	if got := r.task("t-1"); got.Status != wire.StatusCompleted || got.Progress.Percentage != 100 {
+		t.Errorf("task is %s at %v", got.Status, got.Progress.Percentage)
+	}
+	// The answer was lost: the session is gone, the agent reports again and repeats.
+	if code, _ := r.post(session, "/api/v1/agent/status", done); code != 401 {
+		t.Errorf("the old session still counts: %d", code)
+	}
+	again := r.report(machineReport())
+	if code, body := r.post(again, "/api/v1/agent/status", done); code != 204 {
+		t.Errorf("repeated completed: %d %s", code, body)
+	}
+	if v := r.poll(again); v.Verdict != wire.VerdictReboot {
+		t.Errorf("an installed machine's agent is told %s", v.Verdict)
+	}
+	code, body := r.raw("POST", "", "/up/token-1", []byte(url.Values{"hostname": {"web-1"}}.Encode()))
+	if code != 204 {
+		t.Fatalf("up: %d %s", code, body)
+	}
+	if got := r.task("t-1").CameUp; got == nil {
+		t.Error("nobody noticed that it came up")
+	}
+	if code, _ := r.raw("POST", "", "/up/token-2", nil); code != 404 {
+		t.Errorf("a made-up token is answered %d", code)
+	}
+}
+
+func TestLongPollWakesWhenApproved(t *testing.T) {
+	r := newRig(t)
+	r.s.cfg.PollHold = time.Minute
+	session := r.report(machineReport())
+	r.propose(fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}, PhoneToken: "x"})
+	got := make(chan wire.ApprovalResponse, 1)
+	go func() { got <- r.poll(session) }()
+	for { // the poll is held
+		r.s.waiters.mu.Lock()
+		held := len(r.s.waiters.held)
+		r.s.waiters.mu.Unlock()
+		if held > 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	r.propose(fleet.DecideTask{TaskID: "t-1", Approved: true, PlanHash: r.task("t-1").PlanHash, By: "anna"})
+	select {
+	case v := <-got:
+		if v.Verdict != wire.VerdictInstall {
+			t.Errorf("woken with %s", v.Verdict)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("still waiting")
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	withOS := machineReport()
+	withOS.Inventory.Disks[0].Contents = wire.Contents{Table: "gpt", OS: "Debian 12"}
+	for _, tc := range []struct {
+		name    string
+		prepare func(*rig) string
+		want    wire.Verdict
+		reason  string
+	}{
+		{"a stranger", func(*rig) string { return "made-up" }, wire.VerdictReport, "does not know this boot"},
+		{"no session", func(*rig) string { return "" }, wire.VerdictReport, "does not know"},
+		{"an older boot", func(r *rig) string {
+			old := r.report(machineReport())
+			next := machineReport()
+			next.BootID = "boot-0002"
+			r.report(next)
+			return old
+		}, wire.VerdictReport, "does not know"},
+		{"nothing asked, blank", func(r *rig) string { return r.report(machineReport()) }, wire.VerdictWait, "choose an image"},
+		{"nothing asked, a system on disk", func(r *rig) string { return r.report(withOS) }, wire.VerdictWait, "boots its own disk in 10m0s"},
+		{"nothing asked for ten minutes, a system on disk", func(r *rig) string {
+			s := r.report(withOS)
+			r.c.now = r.c.now.Add(10 * time.Minute)
+			return s
+		}, wire.VerdictReboot, "nothing was asked"},
+		{"to be approved", func(r *rig) string {
+			s := r.report(machineReport())
+			r.propose(fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}})
+			return s
+		}, wire.VerdictWait, "nobody has approved task t-1"},
+		{"rejected, a system on disk", func(r *rig) string {
+			s := r.report(withOS)
+			r.propose(fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}})
+			r.propose(fleet.DecideTask{TaskID: "t-1", By: "anna"})
+			return s
+		}, wire.VerdictReboot, "nothing is asked"},
+		{"installing, the answer was lost", func(r *rig) string { s, _ := r.installing(); return s }, wire.VerdictInstall, "anna"},
+		{"failed", func(r *rig) string {
+			s, _ := r.installing()
+			r.post(s, "/api/v1/agent/status", wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusFailed, Error: &wire.TaskError{Code: wire.CodeDiskError, Message: "disk is broken"}})
+			return s
+		}, wire.VerdictWait, "disk is broken"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			got := r.poll(tc.prepare(r))
+			if got.Verdict != tc.want || !strings.Contains(got.Reason, tc.reason) {
+				t.Errorf("told %s because %q", got.Verdict, got.Reason)
+			}
+		})
+	}
+}
+
+func TestS32ForgedProgressIsRefused(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		req  wire.ProgressRequest
+		want int
+	}{
+		{"over", progressOf(wire.StageConfiguring, 101), 400},
+		{"under", progressOf(wire.StagePartitioning, -1), 400},
+		{"outside its stage", progressOf(wire.StagePartitioning, 30), 400},
+		{"no such stage", progressOf("baking", 30), 400},
+		{"backwards", progressOf(wire.StagePartitioning, 3), 409},
+		{"stage backwards", progressOf(wire.StageDownloading, 20), 204},
+		{"another task", wire.ProgressRequest{TaskID: "t-2", Generation: 1, Progress: wire.Progress{Stage: wire.StagePartitioning}}, 403},
+		{"no such task", wire.ProgressRequest{TaskID: "t-9", Generation: 1, Progress: wire.Progress{Stage: wire.StagePartitioning}}, 404},
+		{"another generation", wire.ProgressRequest{TaskID: "t-1", Generation: 2, Progress: wire.Progress{Stage: wire.StagePartitioning}}, 409},
+		{"zero is a number", progressOf(wire.StagePartitioning, 10), 204},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			session, _ := r.installing()
+			r.propose(fleet.CreateTask{ID: "t-2", TargetMAC: "52:54:00:aa:bb:02", Spec: fleet.Spec{OSType: "tiny"}})
+			if code, body := r.post(session, "/api/v1/agent/progress", progressOf(wire.StagePartitioning, 5)); code != 204 {
+				t.Fatalf("setting up: %d %s", code, body)
+			}
+			if code, body := r.post(session, "/api/v1/agent/progress", tc.req); code != tc.want {
+				t.Errorf("answered %d, want %d: %s", code, tc.want, body)
+			}
+		})
+	}
+	r := newRig(t)
+	session, _ := r.installing()
+	if code, _ := r.raw("POST", session, "/api/v1/agent/progress", []byte(fmt.Sprintf(`{"task_id":"t-1","generation":1,"stage":"partitioning","percentage":%v}`, math.Inf(1)))); code != 400 {
+		t.Errorf("infinity is answered %d", code)
+	}
+	if code, _ := r.post(session, "/api/v1/agent/status", wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusCompleted}); code != 409 {
+		t.Errorf("complete before anything was written is answered %d", code)
+	}
+}
+
+func TestNothingIsErasedWithoutApproval(t *testing.T) {
+	r := newRig(t)
+	session := r.report(machineReport())
+	r.propose(fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}})
+	start := wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusInstalling, PlanHash: r.task("t-1").PlanHash}
+	if code, _ := r.post(session, "/api/v1/agent/status", start); code != 409 {
+		t.Errorf("an install began without approval: %d", code)
+	}
+	r.propose(fleet.DecideTask{TaskID: "t-1", Approved: true, PlanHash: start.PlanHash, By: "anna"})
+	other := start
+	other.PlanHash = strings.Repeat("0", 64)
+	if code, _ := r.post(session, "/api/v1/agent/status", other); code != 412 {
+		t.Errorf("another plan began: %d", code)
+	}
+	if code, _ := r.post("stolen", "/api/v1/agent/status", start); code != 401 {
+		t.Errorf("a stranger began: %d", code)
+	}
+	if got := r.task("t-1").Status; got != wire.StatusApproved {
+		t.Errorf("task is %s", got)
+	}
+}
+
+func TestBadReports(t *testing.T) {
+	good := machineReport()
+	noMAC, noBoot := good, good
+	noMAC.MAC, noBoot.BootID = "hello", "x"
+	for _, tc := range []struct {
+		name string
+		body any
+		want int
+	}{
+		{"no MAC", noMAC, 400}, {"no boot id", noBoot, 400}, {"null", nil, 400}, {"list", []int{}, 400}, {"number", 7, 400},
+	} {
+		r := newRig(t)
+		if code, body := r.post("", "/api/v1/agent/report", tc.body); code != tc.want {
+			t.Errorf("%s: answered %d %s", tc.name, code, body)
+		}
+	}
+	r := newRig(t)
+	if code, _ := r.raw("POST", "", "/api/v1/agent/report", bytes.Repeat([]byte(`[`), maxReport+1)); code != 413 {
+		t.Errorf("an endless report is answered %d", code)
+	}
+	if code, _ := r.raw("POST", "", "/api/v1/agent/report", []byte(`{"boot_id":`)); code != 400 {
+		t.Errorf("a cut report is answered %d", code)
+	}
+}
+
+func TestS55InventoryFloodIsCapped(t *testing.T) {
+	r := newRig(t)
+	req := machineReport()
+	req.Inventory.System.Product = "a\x1b[2J\u202e" + strings.Repeat("é", 400)
+	for i := range 1000 {
+		req.Inventory.NICs = append(req.Inventory.NICs, wire.NIC{Name: "x", MAC: fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&255)})
+		req.Inventory.Disks = append(req.Inventory.Disks, wire.Disk{Name: "d", Serial: fmt.Sprint(i)})
+	}
+	r.report(req)
+	var inv *wire.Inventory
+	r.c.View(func(s *fleet.State) { inv = s.MachineByMAC(mac).Inventory })
+	if len(inv.NICs) != maxNICs || len(inv.Disks) != maxDisks || !inv.Truncated {
+		t.Errorf("kept %d NICs, %d disks, truncated %v", len(inv.NICs), len(inv.Disks), inv.Truncated)
+	}
+	if p := inv.System.Product; len(p) > maxString || strings.ContainsAny(p, "\x1b\u202e") || !strings.HasPrefix(p, "a[2Jé") {
+		t.Errorf("kept product %q", p)
+	}
+}
+
+func TestClashingMachineIsAQuestion(t *testing.T) {
+	r := newRig(t)
+	r.report(machineReport())
+	rival := machineReport()
+	rival.BootID = "boot-rival"
+	rival.Inventory.System.UUID = "8f4d6d1e-1111-4222-8333-00000000dead"
+	code, body := r.post("", "/api/v1/agent/report", rival)
+	if code != 409 || !strings.Contains(body, "a person has to say") {
+		t.Errorf("answered %d %s", code, body)
+	}
+	r.c.View(func(s *fleet.State) {
+		m := s.MachineByMAC(mac)
+		if m.Question == "" || m.BootID != "boot-0001" {
+			t.Errorf("the machine was overwritten or nobody asks: %+v", m)
+		}
+	})
+}
+
+func FuzzRequests(f *testing.F) {
+	seed, err := json.Marshal(machineReport())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("/api/v1/agent/report", seed)
+	f.Add("/api/v1/agent/progress", []byte(`{"task_id":"t-1","generation":1,"stage":"partitioning","percentage":1e308}`))
+	f.Add("/api/v1/agent/next", []byte(`{"task_id":"t-1","need":[-1]}`))
+	f.Add("/up/token-1", []byte("hostname=%zz"))
+	c := &memory{state: fleet.NewState(), latest: map[string]wire.Progress{}}
+	s := New(Config{Cluster: c, Scheduler: chunks{}, Now: time.Now, PollHold: time.Millisecond, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	h := s.Handler()
+	f.Fuzz(func(t *testing.T, path string, body []byte) {
+		u, err := url.Parse("http://node" + path)
+		if err != nil || !strings.HasPrefix(path, "/") {
+			return
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, &http.Request{Method: "POST", URL: u, Host: "node", Header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
+			Body: io.NopCloser(bytes.NewReader(body)), RemoteAddr: "10.0.0.9:1", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1})
+		if w.Code >= 500 && w.Code != 503 {
+			t.Errorf("%s answered %d: %s", path, w.Code, w.Body)
+		}
+	})
+}

@@ -1,0 +1,195 @@
+// Package config reads what a node is told to be: a strict YAML file, then
+// LPMOS_… variables, then flags, each over the one before. Every key has one
+// entry in Keys, from which the reference file, the flags and the variables are
+// made, so that none can be forgotten.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+)
+
+// Config is what a node is told.
+type Config struct {
+	Region       string        `yaml:"region"`
+	Name         string        `yaml:"name"`
+	DataDir      string        `yaml:"data_dir"`
+	Listen       string        `yaml:"listen"`
+	BootPort     int           `yaml:"boot_port"`
+	Interfaces   []Interface   `yaml:"interfaces"`
+	KernelArgs   string        `yaml:"kernel_args"`
+	ReleaseAfter time.Duration `yaml:"release_after"`
+	QuietRouters bool          `yaml:"no_router_advertisement"`
+	LogLevel     string        `yaml:"log_level"`
+	LogFormat    string        `yaml:"log_format"`
+	UIDir        string        `yaml:"ui_dir"`
+}
+
+// Interface is one network to serve; nothing is touched that is not named here.
+type Interface struct {
+	Name   string   `yaml:"name"`
+	Mode   string   `yaml:"mode"`
+	Range  string   `yaml:"range,omitempty"`
+	Router string   `yaml:"router,omitempty"`
+	DNS    []string `yaml:"dns,omitempty"`
+}
+
+// String is the interface as a flag takes it.
+func (i Interface) String() string {
+	s := i.Name + ",mode=" + i.Mode
+	if i.Range != "" {
+		s += ",range=" + i.Range
+	}
+	if i.Router != "" {
+		s += ",router=" + i.Router
+	}
+	if len(i.DNS) > 0 {
+		s += ",dns=" + strings.Join(i.DNS, "+")
+	}
+	return s
+}
+
+// Error is a fault in the configuration with where it stands and what to do.
+type Error struct {
+	Where string // "FILE:LINE:COLUMN", "--flag" or "LPMOS_NAME"
+	Text  string
+	Hint  string
+}
+
+func (e *Error) Error() string { return e.Where + ": " + e.Text }
+
+// parseYAML reads a file over what cfg has. It returns the keys it found.
+func parseYAML(file string, data []byte, cfg *Config) ([]string, error) {
+	if err := yaml.UnmarshalWithOptions(data, cfg, yaml.Strict()); err != nil {
+		return nil, yamlError(file, err)
+	}
+	var found map[string]any
+	if err := yaml.Unmarshal(data, &found); err != nil {
+		return nil, yamlError(file, err)
+	}
+	var keys []string
+	for k := range found {
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+func yamlError(file string, err error) error {
+	e := &Error{Where: file, Text: err.Error()}
+	var yerr yaml.Error
+	if errors.As(err, &yerr) {
+		e.Text = yerr.GetMessage()
+		if tok := yerr.GetToken(); tok != nil && tok.Position != nil {
+			e.Where = fmt.Sprintf("%s:%d:%d", file, tok.Position.Line, tok.Position.Column)
+			var unknown *yaml.UnknownFieldError
+			if errors.As(err, &unknown) {
+				e.Text = fmt.Sprintf("there is no key %q", tok.Value)
+				if near := nearest(tok.Value, fileKeys()); near != "" {
+					e.Hint = fmt.Sprintf("did you mean %q?", near)
+				} else {
+					e.Hint = "lpmos config reference prints every key"
+				}
+			}
+		}
+	}
+	return e
+}
+
+// fileKeys are all keys a file may hold, at any level.
+func fileKeys() []string {
+	keys := []string{"name", "mode", "range", "router", "dns"}
+	for _, k := range Keys {
+		keys = append(keys, k.Name)
+	}
+	return keys
+}
+
+// check finds what no single key can know. Errors name the key.
+func (c Config) check() error {
+	fault := func(key, format string, args ...any) error {
+		return &Error{Where: key, Text: fmt.Sprintf(format, args...)}
+	}
+	seen := map[string]bool{}
+	for n, i := range c.Interfaces {
+		key := fmt.Sprintf("interfaces[%d]", n)
+		if i.Name == "" {
+			return fault(key, "an interface needs a name, for instance eno2")
+		}
+		if seen[i.Name] {
+			return fault(key, "interface %s is named twice", i.Name)
+		}
+		seen[i.Name] = true
+		switch i.Mode {
+		case "dhcp":
+			if i.Range == "" {
+				return fault(key, "interface %s: mode dhcp needs a range, for instance 10.0.0.100-10.0.0.199", i.Name)
+			}
+		case "proxy", "off":
+			if i.Range != "" {
+				return fault(key, "interface %s: a range is for mode dhcp only; mode %s gives no addresses", i.Name, i.Mode)
+			}
+		case "":
+			return fault(key, "interface %s needs a mode: dhcp (give addresses), proxy (beside another DHCP server) or off", i.Name)
+		default:
+			return fault(key, "interface %s: there is no mode %q; there are dhcp, proxy and off", i.Name, i.Mode)
+		}
+		for _, a := range append([]string{i.Router}, i.DNS...) {
+			if a == "" {
+				continue
+			}
+			if ip, err := netip.ParseAddr(a); err != nil || !ip.Is4() {
+				return fault(key, "interface %s: %q is no IPv4 address", i.Name, a)
+			}
+		}
+	}
+	switch {
+	case c.DataDir == "":
+		return fault("data_dir", "a node needs a directory of its own")
+	case c.BootPort < 1 || c.BootPort > 65535:
+		return fault("boot_port", "%d is no port", c.BootPort)
+	case c.ReleaseAfter < 0:
+		return fault("release_after", "a time cannot be negative")
+	case c.Region == "" || c.Name == "":
+		return fault("region", "a node needs a name and a region")
+	case strings.ContainsAny(c.KernelArgs, "\r\n\x00"):
+		return fault("kernel_args", "must be one line")
+	}
+	return nil
+}
+
+// nearest is the candidate that takes the fewest edits, at most a third of the word.
+func nearest(word string, candidates []string) string {
+	best, bestDistance := "", len(word)/3+2
+	for _, c := range candidates {
+		if d := distance(word, c); d < bestDistance {
+			best, bestDistance = c, d
+		}
+	}
+	return best
+}
+
+// distance is Levenshtein's: insertions, deletions and changes of one letter.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

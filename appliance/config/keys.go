@@ -1,0 +1,236 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Key is one thing a node can be told.
+type Key struct {
+	Name  string // in the file
+	Doc   string // one or two sentences
+	get   func(*Config) string
+	set   func(*Config, string) error
+	usual string // the default, as set takes it
+}
+
+// Flag is the key's name on the command line.
+func (k Key) Flag() string { return strings.ReplaceAll(k.singular(), "_", "-") }
+
+// Variable is the key's name in the environment.
+func (k Key) Variable() string { return "LPMOS_" + strings.ToUpper(k.Name) }
+
+// Default is the value nobody has to give.
+func (k Key) Default() string { return k.usual }
+
+func (k Key) singular() string {
+	if k.Name == "interfaces" {
+		return "interface"
+	}
+	return k.Name
+}
+
+// Keys are all of them, in the order of the reference file.
+var Keys = []Key{
+	text("region", "dc1", "Where this node stands. Tasks and machines carry the region of the node that met them.",
+		func(c *Config) *string { return &c.Region }),
+	text("name", "n1", "What people call this node.", func(c *Config) *string { return &c.Name }),
+	text("data_dir", "/var/lib/lpmos", "Where this node keeps its log, its state and its images. Nobody else may use it.",
+		func(c *Config) *string { return &c.DataDir }),
+	text("listen", "127.0.0.1:8080", "Address of the dashboard and the API. There is no login yet: keep it where only operators get to. fd:3 takes over an open socket.",
+		func(c *Config) *string { return &c.Listen }),
+	{Name: "boot_port", usual: "80",
+		Doc: "HTTP port on the named interfaces, where machines fetch boot files and agents report.",
+		get: func(c *Config) string { return strconv.Itoa(c.BootPort) },
+		set: func(c *Config, v string) (err error) {
+			c.BootPort, err = strconv.Atoi(v)
+			return err
+		}},
+	{Name: "interfaces",
+		Doc: "The networks to serve; none by default, and nothing is touched that is not named. mode is dhcp (give addresses out of range), proxy (stand beside another DHCP server) or off.",
+		get: func(c *Config) string {
+			var out []string
+			for _, i := range c.Interfaces {
+				out = append(out, i.String())
+			}
+			return strings.Join(out, ";")
+		},
+		set: setInterfaces},
+	text("kernel_args", "", "More words for the agent's kernel command line, for instance console=ttyS1,115200.",
+		func(c *Config) *string { return &c.KernelArgs }),
+	{Name: "release_after", usual: "10m",
+		Doc: "How long a machine of which nothing is asked, but which has something on its disks, is kept in the agent before it boots its own disk.",
+		get: func(c *Config) string { return c.ReleaseAfter.String() },
+		set: func(c *Config, v string) (err error) {
+			c.ReleaseAfter, err = time.ParseDuration(v)
+			return err
+		}},
+	{Name: "no_router_advertisement", usual: "false",
+		Doc: "Do not answer IPv6 router solicitations of machines that netboot. The empty answer saves UEFI machines about 13 seconds a boot.",
+		get: func(c *Config) string { return strconv.FormatBool(c.QuietRouters) },
+		set: func(c *Config, v string) (err error) {
+			c.QuietRouters, err = strconv.ParseBool(v)
+			return err
+		}},
+	choice("log_level", "info", "How much is logged: debug, info, warn or error.", []string{"debug", "info", "warn", "error"},
+		func(c *Config) *string { return &c.LogLevel }),
+	choice("log_format", "text", "text for people, json for machines.", []string{"text", "json"},
+		func(c *Config) *string { return &c.LogFormat }),
+	text("ui_dir", "", "Serve the dashboard's files from this directory instead of the ones built in (for those who work on them).",
+		func(c *Config) *string { return &c.UIDir }),
+}
+
+func text(name, usual, doc string, field func(*Config) *string) Key {
+	return Key{Name: name, Doc: doc, usual: usual,
+		get: func(c *Config) string { return *field(c) },
+		set: func(c *Config, v string) error { *field(c) = v; return nil }}
+}
+
+func choice(name, usual, doc string, of []string, field func(*Config) *string) Key {
+	k := text(name, usual, doc, field)
+	k.set = func(c *Config, v string) error {
+		if !slices.Contains(of, v) {
+			return fmt.Errorf("%q is none of %s", v, strings.Join(of, ", "))
+		}
+		*field(c) = v
+		return nil
+	}
+	return k
+}
+
+// setInterfaces reads "eno2,mode=dhcp,range=A-B,router=R,dns=D+E", more than one
+// separated by semicolons.
+func setInterfaces(c *Config, v string) error {
+	c.Interfaces = nil
+	for one := range strings.SplitSeq(v, ";") {
+		if strings.TrimSpace(one) == "" {
+			continue
+		}
+		parts := strings.Split(one, ",")
+		i := Interface{Name: strings.TrimSpace(parts[0])}
+		for _, p := range parts[1:] {
+			key, val, _ := strings.Cut(strings.TrimSpace(p), "=")
+			switch key {
+			case "mode":
+				i.Mode = val
+			case "range":
+				i.Range = val
+			case "router":
+				i.Router = val
+			case "dns":
+				i.DNS = strings.Split(val, "+")
+			default:
+				return fmt.Errorf("an interface has no %q; write NAME,mode=dhcp,range=FIRST-LAST,router=IP,dns=IP+IP", key)
+			}
+		}
+		c.Interfaces = append(c.Interfaces, i)
+	}
+	return nil
+}
+
+// Origins says where each key's value came from: "default", a file, a variable or a flag.
+type Origins map[string]string
+
+// Load puts a configuration together: defaults, then the file (if one is
+// named), then the environment, then the flags that were given, by key name.
+func Load(file string, getenv func(string) string, flags map[string]string) (Config, Origins, error) {
+	var c Config
+	from := Origins{}
+	for _, k := range Keys {
+		from[k.Name] = "default"
+		if k.usual == "" {
+			continue
+		}
+		if err := k.set(&c, k.usual); err != nil {
+			return c, from, fmt.Errorf("default of %s: %w", k.Name, err)
+		}
+	}
+	if file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return c, from, fmt.Errorf("read configuration: %w", err)
+		}
+		found, err := parseYAML(file, data, &c)
+		if err != nil {
+			return c, from, err
+		}
+		for _, k := range found {
+			from[k] = file
+		}
+		// What the file says has to pass the same gate as flags and variables.
+		for _, k := range Keys {
+			if !slices.Contains(found, k.Name) {
+				continue
+			}
+			if err := k.set(&c, k.get(&c)); err != nil {
+				return c, from, &Error{Where: file + ": " + k.Name, Text: err.Error()}
+			}
+		}
+	}
+	for _, k := range Keys {
+		for _, src := range []struct{ where, value string }{
+			{k.Variable(), getenv(k.Variable())}, {"--" + k.Flag(), flags[k.Name]},
+		} {
+			if src.value == "" {
+				continue
+			}
+			if err := k.set(&c, src.value); err != nil {
+				return c, from, &Error{Where: src.where, Text: err.Error()}
+			}
+			from[k.Name] = src.where
+		}
+	}
+	return c, from, c.check()
+}
+
+// Reference is a commented file that says every key with its default. It is
+// itself a valid configuration.
+func Reference() string {
+	var b strings.Builder
+	b.WriteString("# Configuration of an LPMOS node. Every key may be left out; the values here are the\n" +
+		"# defaults. A variable goes over the file, a flag over both.\n")
+	for _, k := range Keys {
+		fmt.Fprintf(&b, "\n%s# (%s, --%s)\n", comment(k.Doc), k.Variable(), k.Flag())
+		switch k.Name {
+		case "interfaces":
+			b.WriteString("interfaces: []\n" +
+				"# interfaces:\n#   - name: eno2\n#     mode: dhcp\n#     range: 10.0.0.100-10.0.0.199\n#     router: 10.0.0.1\n#     dns: [10.0.0.1]\n#   - name: eno3\n#     mode: proxy\n")
+		case "boot_port", "release_after", "no_router_advertisement":
+			fmt.Fprintf(&b, "%s: %s\n", k.Name, k.usual)
+		default:
+			fmt.Fprintf(&b, "%s: %q\n", k.Name, k.usual)
+		}
+	}
+	return b.String()
+}
+
+// Show prints what is in force; with origins, where each value came from.
+func Show(c Config, from Origins) string {
+	var b strings.Builder
+	for _, k := range Keys {
+		fmt.Fprintf(&b, "%-24s %-40s", k.Name, strconv.Quote(k.get(&c)))
+		if from != nil {
+			fmt.Fprintf(&b, " # %s", from[k.Name])
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// comment wraps a sentence at 88 columns as a YAML comment.
+func comment(doc string) string {
+	var b strings.Builder
+	line := "#"
+	for _, w := range strings.Fields(doc) {
+		if len(line)+1+len(w) > 88 {
+			b.WriteString(line + "\n")
+			line = "#"
+		}
+		line += " " + w
+	}
+	return b.String() + line + "\n"
+}
