@@ -28,17 +28,16 @@ type BootDecision struct {
 // its last install did not finish (its disk does not boot), or when nothing at
 // all lies on its disks. In every other case it boots its own disk.
 func (s *State) Boot(mac string) BootDecision {
-	m := s.MachineByMAC(mac)
+	m, t := s.MachineByMAC(mac), s.TaskForMAC(mac)
 	if m == nil {
-		if t := s.TaskForMAC(mac); t != nil {
+		if t != nil {
 			return BootDecision{Action: BootAgent, Reason: "task " + t.ID + " waits for it"}
 		}
 		return BootDecision{Action: BootAgent, Reason: "not known here: the agent looks at what it is and changes nothing"}
 	}
 	d := BootDecision{MachineID: m.ID, Name: m.Name, LocalDrive: localDrive(m)}
-	t := s.tasks[m.TaskID]
 	switch {
-	case t != nil && t.Open():
+	case t != nil:
 		d.Action, d.Reason = BootAgent, "task "+t.ID+" is "+string(t.Status)
 	case m.Unfinished:
 		d.Action, d.Reason = BootAgent, "its last install did not finish, so its disk does not boot"

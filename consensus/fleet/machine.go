@@ -28,6 +28,9 @@ type Machine struct {
 	SessionHash string `json:"session_hash,omitempty"`
 	AgentMAC    string `json:"agent_mac,omitempty"`
 	AgentIP     string `json:"agent_ip,omitempty"`
+	// AgentDone is set when that agent has installed and is about to leave: its
+	// session still counts for what it repeats, but nobody waits there.
+	AgentDone bool `json:"agent_done,omitempty"`
 
 	FirstSeen  time.Time `json:"first_seen"`
 	ReportedAt time.Time `json:"reported_at"`
@@ -116,6 +119,8 @@ func clash(known, seen IDs) string {
 	switch {
 	case shared && known.UUID != "" && seen.UUID != "" && known.UUID != seen.UUID:
 		return "a machine with UUID " + seen.UUID + " reported with a MAC of this machine, whose UUID is " + known.UUID
+	case shared && (known.UUID == "" || seen.UUID == "") && known.Serial != "" && seen.Serial != "" && known.Serial != seen.Serial:
+		return "a machine with serial " + quoteOrNone(seen.Serial) + " reported with a MAC of this machine, whose serial is " + quoteOrNone(known.Serial)
 	case !shared && known.UUID == seen.UUID && known.UUID != "" && (known.Serial == "" || known.Serial != seen.Serial):
 		return "a machine with this machine's UUID reported with other MACs (" + strings.Join(seen.MACs, ", ") + ") and serial " + quoteOrNone(seen.Serial)
 	}
@@ -129,15 +134,23 @@ func quoteOrNone(s string) string {
 	return `"` + s + `"`
 }
 
-// machineName makes a name people can point at until the machine has a hostname.
+// machineName makes a name people can point at until the machine is given one.
+// It may end up as the installed system's hostname, and serials are written by
+// firmware, so what no hostname may hold becomes a dash.
 func machineName(ids IDs) string {
-	if ids.Serial != "" {
-		return strings.ToLower(ids.Serial)
+	dashed := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(ids.Serial))
+	if name := strings.Trim(dashed, "-"); ValidHostname(name) {
+		return name
 	}
-	if len(ids.MACs) > 0 {
-		return "m-" + strings.ReplaceAll(ids.MACs[0], ":", "")
+	if name := "m-" + strings.ReplaceAll(ids.MACs[0], ":", ""); ValidHostname(name) {
+		return name
 	}
-	return "m-" + ids.UUID
+	return "machine"
 }
 
 // Actions a person may take on a machine now, given its latest task.

@@ -67,12 +67,27 @@ func planDisk(d wire.Disk) wire.PlanDisk {
 
 // chooseDisk finds the one disk to erase. A name must match exactly one disk;
 // without a name the smallest that fits is taken, never one that is removable,
-// read-only, not identifiable, or part of storage that spans disks.
+// unreadable or part of storage that spans disks. A read-only disk, and one that
+// cannot be told from another, is not written at all.
 func chooseDisk(disks []wire.Disk, want string, img *Image) (wire.Disk, []string, error) {
 	var fit []wire.Disk
 	var why []string
+	named, count := 0, map[wire.DiskID]int{}
 	for _, d := range disks {
-		if reason := unfit(d, want, img); reason != "" {
+		count[d.ID()]++
+		if matches(d, want) {
+			named++
+		}
+	}
+	if named > 1 {
+		return wire.Disk{}, nil, invalid("disk_layout.disk", "%d disks of this machine answer to %q; give the other of serial and WWN", named, want)
+	}
+	for _, d := range disks {
+		reason := unfit(d, want, img)
+		if reason == "" && count[d.ID()] > 1 {
+			reason = "another disk has the same serial, WWN and size, so they could be mistaken for each other"
+		}
+		if reason != "" {
 			if want == "" || matches(d, want) {
 				why = append(why, fmt.Sprintf("%s %s: %s", d.Name, d.ID(), reason))
 			}
@@ -94,9 +109,6 @@ func chooseDisk(disks []wire.Disk, want string, img *Image) (wire.Disk, []string
 		return wire.Disk{}, nil, refuse(Conflict, "%s", what)
 	}
 	if want != "" {
-		if len(fit) > 1 {
-			return wire.Disk{}, nil, invalid("disk_layout.disk", "%d disks of this machine answer to %q; give the other of serial and WWN", len(fit), want)
-		}
 		return fit[0], guardWarnings(fit[0]), nil
 	}
 	slices.SortStableFunc(fit, func(a, b wire.Disk) int {
@@ -127,7 +139,7 @@ func unfit(d wire.Disk, want string, img *Image) string {
 		return "read-only"
 	case !d.ID().Known():
 		return "has neither serial nor WWN, so it could be mistaken for another"
-	case d.SizeBytes < img.SizeBytes+SeedBytes:
+	case img.SizeBytes > d.SizeBytes || d.SizeBytes-img.SizeBytes < SeedBytes:
 		return fmt.Sprintf("too small: %s, needs %s", Bytes(d.SizeBytes), Bytes(img.SizeBytes+SeedBytes))
 	case img.Sector != 0 && d.LogicalSector != 0 && d.LogicalSector != img.Sector:
 		return fmt.Sprintf("has sectors of %d bytes, the image is made for %d", d.LogicalSector, img.Sector)
@@ -140,6 +152,9 @@ func unfit(d wire.Disk, want string, img *Image) string {
 	}
 	if g := guardedBy(d); g != "" {
 		return "holds " + g + "; name it to use it"
+	}
+	if d.Contents.Unreadable != "" {
+		return "could not be read (" + d.Contents.Unreadable + "); name it to use it"
 	}
 	return ""
 }
@@ -165,6 +180,9 @@ func guardWarnings(d wire.Disk) []string {
 	}
 	if d.Removable || d.Transport == "usb" {
 		w = append(w, "this disk is removable")
+	}
+	if d.Contents.Unreadable != "" {
+		w = append(w, "what lies on this disk could not be read: "+d.Contents.Unreadable)
 	}
 	return w
 }

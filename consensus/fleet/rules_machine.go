@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
@@ -24,6 +25,7 @@ func (b PutNode) apply(s *State, c Command) (any, error) {
 // question and overwrite nothing.
 func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	ids := IDsOf(b.Inventory)
+	b.MAC = strings.ToLower(b.MAC)
 	if b.MAC != "" && !slices.Contains(ids.MACs, b.MAC) {
 		ids.MACs = append(ids.MACs, b.MAC)
 		slices.Sort(ids.MACs)
@@ -44,15 +46,15 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	if known != nil {
 		copied := *known
 		m = &copied
-	} else if b.NewID == "" {
-		return nil, invalid("id", "a new machine needs an id")
+	} else if b.NewID == "" || s.machines[b.NewID] != nil {
+		return nil, invalid("id", "a new machine needs a new id")
 	}
 	inv := b.Inventory
 	interrupted := m.BootID != "" && m.BootID != b.BootID
 	m.IDs, m.RegionID = ids, b.RegionID
 	m.Inventory, m.InventoryHash = &inv, inv.Hash()
 	m.BootID, m.SessionHash = b.BootID, b.SessionHash
-	m.AgentMAC, m.AgentIP, m.ReportedAt = b.MAC, b.IP, c.At
+	m.AgentMAC, m.AgentIP, m.AgentDone, m.ReportedAt = b.MAC, b.IP, false, c.At
 	m.Addresses = s.keepAddress(m, b.MAC, b.IP)
 
 	t := s.tasks[m.TaskID]
@@ -64,9 +66,23 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	}
 	s.putMachine(m, EventHardware)
 	if t != nil && t.Open() {
+		s.cancelRivals(t, ids.MACs, c.At)
 		s.reportToTask(t, m, interrupted, c.At)
 	}
 	return m, nil
+}
+
+// cancelRivals ends other tasks that wait for one of the MACs: they were made
+// before it was known that the MACs are one machine, and a machine has one.
+func (s *State) cancelRivals(of *Task, macs []string, at time.Time) {
+	for _, mac := range macs {
+		if rival := s.tasks[s.byTarget[mac]]; rival != nil && rival.ID != of.ID {
+			t := rival.clone()
+			t.Status, t.FinishedAt = wire.StatusCancelled, at
+			t.log(at, mac+" is a MAC of a machine that has open task "+of.ID)
+			s.putTask(t, EventStatus)
+		}
+	}
 }
 
 // recognise finds the known machine that the ids belong to, or the question
@@ -144,6 +160,9 @@ func (s *State) reportToTask(old *Task, m *Machine, newBoot bool, at time.Time) 
 	}
 	before := t.Plan
 	s.replan(t, m)
+	if before != nil && before.Hash() != t.PlanHash {
+		t.FormerPlan = before
+	}
 	switch {
 	case t.Status != wire.StatusApproved:
 		if t.Status != wire.StatusPendingApproval {
@@ -204,6 +223,9 @@ func (b SettleQuestion) apply(s *State, c Command) (any, error) {
 			if other := s.byMAC[mac]; other != "" && other != m.ID {
 				return nil, refuse(Conflict, "MAC %s belongs to machine %s; forget that one first", mac, s.machines[other].Name)
 			}
+		}
+		if other := s.byUUID[m.Rival.UUID]; other != "" && other != m.ID {
+			return nil, refuse(Conflict, "UUID %s belongs to machine %s; forget that one first", m.Rival.UUID, s.machines[other].Name)
 		}
 		m.IDs = *m.Rival
 	}

@@ -84,7 +84,7 @@ func Restore(r io.Reader) (*State, error) {
 		return nil, fmt.Errorf("read snapshot header: %w", err)
 	}
 	if h.Format != "lpmos-fleet" {
-		return nil, fmt.Errorf("read snapshot: format %q is not ours", h.Format)
+		return nil, fmt.Errorf("read snapshot: format %.40q is not ours", h.Format)
 	}
 	if h.Version > snapshotVersion {
 		return nil, fmt.Errorf("%w (version %d)", ErrNewerSnapshot, h.Version)
@@ -100,6 +100,9 @@ func Restore(r io.Reader) (*State, error) {
 			return nil, fmt.Errorf("read snapshot record %d of %d: %w", i+1, h.Records, err)
 		}
 	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read snapshot: more than the %d records it should hold", h.Records)
+	}
 	return s, nil
 }
 
@@ -110,11 +113,17 @@ func (s *State) restoreRecord(rec snapshotRecord) error {
 		if err != nil {
 			return err
 		}
+		if v.ID == "" || s.nodes[v.ID] != nil {
+			return fmt.Errorf("node %q is nameless or there twice", v.ID)
+		}
 		s.nodes[v.ID] = v
 	case "image":
 		v, err := restoreValue[Image](rec.Value)
 		if err != nil {
 			return err
+		}
+		if v.Name == "" || s.images[v.Name] != nil {
+			return fmt.Errorf("image %q is nameless or there twice", v.Name)
 		}
 		s.images[v.Name] = v
 	case "machine":
@@ -122,12 +131,18 @@ func (s *State) restoreRecord(rec snapshotRecord) error {
 		if err != nil {
 			return err
 		}
+		if v.ID == "" || s.machines[v.ID] != nil {
+			return fmt.Errorf("machine %q is nameless or there twice", v.ID)
+		}
 		s.machines[v.ID] = v
 		s.indexMachine(v)
 	case "task":
 		v, err := restoreValue[Task](rec.Value)
 		if err != nil {
 			return err
+		}
+		if v.ID == "" || s.tasks[v.ID] != nil {
+			return fmt.Errorf("task %q is nameless or there twice", v.ID)
 		}
 		s.tasks[v.ID] = v
 		s.indexTask(v)

@@ -39,17 +39,19 @@ func NewState() *State {
 func (s *State) Index() uint64 { return s.index }
 
 // Apply changes the state by one command. The result is the rule's own; events
-// tell what changed. A refused command changes nothing but the index.
+// tell what changed. A refused command changes nothing but the index, with one
+// exception: a report whose ids clash is refused and the question it raises is
+// kept, so events come with the error.
 func (s *State) Apply(index uint64, c Command) (result any, events []Event, err error) {
 	s.index = index
 	s.events = nil
 	result, err = c.Body.apply(s, c)
 	events, s.events = s.events, nil
-	if err != nil {
-		return nil, nil, err
-	}
 	for i := range events {
 		events[i].Index, events[i].At = index, c.At
+	}
+	if err != nil {
+		return nil, events, err
 	}
 	return result, events, nil
 }
@@ -89,7 +91,6 @@ func (s *State) TaskForMAC(mac string) *Task {
 		if t := s.tasks[m.TaskID]; t != nil && t.Open() {
 			return t
 		}
-		return nil
 	}
 	return s.tasks[s.byTarget[mac]]
 }

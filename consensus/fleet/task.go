@@ -22,6 +22,8 @@ type Task struct {
 	Plan     *wire.Plan `json:"plan,omitempty"`
 	PlanHash string     `json:"plan_hash,omitempty"`
 	Problem  string     `json:"problem,omitempty"`
+	// FormerPlan is the one before Plan: who approves it is told what changed.
+	FormerPlan *wire.Plan `json:"former_plan,omitempty"`
 
 	Approval *Approval       `json:"approval,omitempty"`
 	Progress *wire.Progress  `json:"progress,omitempty"`

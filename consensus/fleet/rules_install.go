@@ -1,0 +1,178 @@
+package fleet
+
+import (
+	"math"
+	"slices"
+
+	"github.com/lpmos/lpmos/agent/wire"
+)
+
+// session checks that the words come from the agent that reported last.
+func (s *State) session(t *Task, hash string) (*Machine, error) {
+	m := s.machines[t.MachineID]
+	if m == nil {
+		return nil, refuse(NotFound, "task %s has no machine", t.ID)
+	}
+	if hash == "" || m.SessionHash != hash {
+		return nil, refuse(Conflict, "task %s belongs to another boot of machine %s", t.ID, m.Name)
+	}
+	return m, nil
+}
+
+// apply is the compare-and-set before the first destructive byte.
+func (b StartInstall) apply(s *State, c Command) (any, error) {
+	t, err := s.task(b.TaskID)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.session(t, b.SessionHash)
+	if err != nil {
+		return nil, err
+	}
+	if t.Generation != b.Generation {
+		return nil, refuse(Conflict, "the grant is for generation %d of task %s, which is at %d", b.Generation, t.ID, t.Generation)
+	}
+	if t.Status == wire.StatusInstalling && t.InstallBootID == m.BootID {
+		return t, nil // the answer was lost, the question is repeated
+	}
+	if t.Status != wire.StatusApproved {
+		return nil, refuse(Conflict, "task %s is %s, not approved", t.ID, t.Status)
+	}
+	if b.PlanHash != t.PlanHash || t.Approval == nil || t.Approval.PlanHash != t.PlanHash {
+		return nil, &Error{Code: Precondition, Message: "the plan of task " + t.ID + " is not the one that was approved"}
+	}
+	t.Status = wire.StatusInstalling
+	t.InstallBootID = m.BootID
+	t.StartedAt = c.At
+	t.Progress = &wire.Progress{Stage: wire.StagePartitioning}
+	t.log(c.At, "the agent may erase disk "+t.Plan.Erase.String()+" now")
+	changed := *m
+	t.WasUnfinished = m.Unfinished
+	changed.Unfinished = true
+	s.putTask(t, EventStatus)
+	s.putMachine(&changed, EventMachine)
+	return t, nil
+}
+
+// apply takes the newest value of each install. Items that are late, of another
+// generation or run backwards are dropped: they may arrive twice and in any order.
+func (b Advance) apply(s *State, c Command) (any, error) {
+	for _, it := range b.Items {
+		old := s.tasks[it.TaskID]
+		if old == nil || old.Status != wire.StatusInstalling || old.Generation != it.Generation {
+			continue
+		}
+		if CheckProgress(old, it.Progress) != nil {
+			continue
+		}
+		t := old.clone()
+		p := it.Progress
+		t.Progress = &p
+		t.UpdatedAt = c.At
+		if old.Progress == nil || old.Progress.Stage != p.Stage {
+			t.log(c.At, string(p.Stage))
+		}
+		s.putTask(t, EventProgress)
+	}
+	return nil, nil
+}
+
+// CheckProgress refuses a progress that cannot follow the task's last one.
+func CheckProgress(t *Task, p wire.Progress) error {
+	from, to, ok := p.Stage.Span()
+	if !ok {
+		return invalid("stage", "there is no stage %q", p.Stage)
+	}
+	if math.IsNaN(p.Percentage) || p.Percentage < from || p.Percentage > to {
+		return invalid("percentage", "%v is not in stage %s, which runs from %v to %v", p.Percentage, p.Stage, from, to)
+	}
+	if v := p.Details.SpeedMbps; math.IsNaN(v) || math.IsInf(v, 0) || v < 0 {
+		return invalid("details.speed_mbps", "%v is no speed", v)
+	}
+	if last := t.Progress; last != nil {
+		if slices.Index(wire.Stages, p.Stage) < slices.Index(wire.Stages, last.Stage) || p.Percentage < last.Percentage {
+			return refuse(Conflict, "task %s is at %.1f %% already; %.1f %% would run backwards", t.ID, last.Percentage, p.Percentage)
+		}
+	}
+	return nil
+}
+
+func (b FinishInstall) apply(s *State, c Command) (any, error) {
+	t, err := s.task(b.TaskID)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.session(t, b.SessionHash)
+	if err != nil {
+		return nil, err
+	}
+	if t.Generation != b.Generation {
+		return nil, refuse(Conflict, "task %s is at generation %d, not %d", t.ID, t.Generation, b.Generation)
+	}
+	switch {
+	case b.Error == nil && t.Status == wire.StatusCompleted, b.Error != nil && t.Status == wire.StatusFailed:
+		return t, nil // told twice
+	case b.Error != nil && t.Status == wire.StatusApproved:
+		// The agent refused before it asked to erase: nothing was written.
+	case t.Status != wire.StatusInstalling:
+		return nil, refuse(Conflict, "task %s is %s, not installing", t.ID, t.Status)
+	case b.Error == nil && (t.Progress == nil || t.Progress.Stage != wire.StageConfiguring):
+		return nil, refuse(Conflict, "task %s cannot be complete: it has not been through its last stage", t.ID)
+	}
+	t.FinishedAt = c.At
+	changed := *m
+	if b.Error != nil {
+		t.Status, t.Error = wire.StatusFailed, b.Error
+		t.log(c.At, "failed: "+b.Error.Message)
+		if untouched(b.Error.Code) {
+			changed.Unfinished = m.Unfinished && (t.WasUnfinished || t.StartedAt.IsZero())
+		}
+	} else {
+		t.Status = wire.StatusCompleted
+		p := *t.Progress
+		p.Percentage, p.Message = 100, "installed"
+		t.Progress = &p
+		t.log(c.At, "installed; the machine boots its own disk now")
+		changed.Unfinished = false
+		changed.Installed = &Installed{TaskID: t.ID, Image: t.Plan.Image.Name, Digest: t.Plan.Image.Digest,
+			Disk: t.Plan.Erase.DiskID, Hostname: t.Plan.FirstBoot.Hostname, At: c.At}
+		if h := t.Plan.FirstBoot.Hostname; h != "" {
+			changed.Name = h
+		}
+	}
+	changed.AgentDone = b.Error == nil
+	s.putTask(t, EventStatus)
+	s.putMachine(&changed, EventMachine)
+	return t, nil
+}
+
+// untouched reports whether an agent that fails with this code has, by contract,
+// not written to the disk: it found the difference before the first byte.
+func untouched(code string) bool {
+	return code == wire.CodePlanMismatch || code == wire.CodeDiskTooSmall || code == wire.CodeDiskBusy
+}
+
+func (b ReportUp) apply(s *State, c Command) (any, error) {
+	old := s.TaskByPhoneToken(b.PhoneToken)
+	if old == nil {
+		return nil, refuse(NotFound, "nobody waits for this report")
+	}
+	if old.CameUp != nil {
+		return old, nil
+	}
+	if old.Status != wire.StatusCompleted {
+		return nil, refuse(Conflict, "task %s is %s, not completed", old.ID, old.Status)
+	}
+	t := old.clone()
+	t.CameUp = &CameUp{At: c.At, Hostname: b.Hostname, IP: b.IP}
+	t.log(c.At, "the installed system came up from its own disk as "+quoteOrNone(b.Hostname))
+	s.putTask(t, EventStatus)
+	if m := s.machines[t.MachineID]; m != nil && m.Installed != nil && m.Installed.TaskID == t.ID {
+		changed := *m
+		in := *m.Installed
+		in.CameUp = c.At
+		changed.Installed = &in
+		s.putMachine(&changed, EventMachine)
+	}
+	return t, nil
+}
