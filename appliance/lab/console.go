@@ -5,12 +5,16 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 )
 
 // maxLine bounds a console line in bytes; a longer one is cut into several.
 const maxLine = 4096
+
+// maxLines bounds the lines kept in memory; the oldest go first. The logs keep all.
+const maxLines = 200_000
 
 // Match is a line of a machine's console that fits a pattern.
 type Match struct {
@@ -31,7 +35,8 @@ type console struct {
 	timed io.Writer
 
 	mu    sync.Mutex
-	lines []Match
+	lines []Match       // in order, without a gap
+	first int           // number of lines[0]
 	grown chan struct{} // closed and replaced whenever lines change
 	open  bool          // the last line is still being written
 	text  []byte        // the text of that line
@@ -115,8 +120,12 @@ func (c *console) put(b byte) {
 }
 
 func (c *console) beginLine() {
+	if len(c.lines) >= maxLines {
+		c.first += maxLines / 2
+		c.lines = slices.Clone(c.lines[maxLines/2:])
+	}
 	now := c.now()
-	c.lines = append(c.lines, Match{Line: len(c.lines), At: now, Elapsed: now.Sub(c.start).Seconds()})
+	c.lines = append(c.lines, Match{Line: c.first + len(c.lines), At: now, Elapsed: now.Sub(c.start).Seconds()})
 	c.open = true
 	c.text = c.text[:0]
 }
@@ -135,16 +144,16 @@ func (c *console) endLine() error {
 // wait returns the first line from number `from` on that fits, as soon as
 // there is one. An unfinished line counts: a login prompt never ends.
 func (c *console) wait(ctx context.Context, pattern *regexp.Regexp, from int) (Match, error) {
-	from = max(from, 0)
 	for {
 		c.mu.Lock()
 		grown := c.grown
-		for ; from < len(c.lines); from++ {
-			if line := c.lines[from]; pattern.MatchString(line.Text) {
+		for from = max(from, c.first); from < c.first+len(c.lines); from++ {
+			line := c.lines[from-c.first]
+			if pattern.MatchString(line.Text) {
 				c.mu.Unlock()
 				return line, nil
 			}
-			if from == len(c.lines)-1 && c.open {
+			if c.open && line.Line == c.first+len(c.lines)-1 {
 				break // look at it again when it has grown
 			}
 		}
@@ -157,9 +166,9 @@ func (c *console) wait(ctx context.Context, pattern *regexp.Regexp, from int) (M
 	}
 }
 
-// count is the number of lines so far.
+// count is the number of lines there have been.
 func (c *console) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.lines)
+	return c.first + len(c.lines)
 }

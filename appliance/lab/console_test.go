@@ -100,6 +100,25 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// Memory is bounded, and numbers stay what they were.
+func TestOldLinesAreForgotten(t *testing.T) {
+	c, _, _ := testConsole()
+	for range maxLines {
+		io.WriteString(c, "old\n")
+	}
+	io.WriteString(c, "new\n")
+	if len(c.lines) > maxLines {
+		t.Errorf("%d lines in memory, want %d at most", len(c.lines), maxLines)
+	}
+	m, err := c.wait(t.Context(), regexp.MustCompile("new"), 0)
+	if err != nil || m.Line != maxLines || c.count() != maxLines+1 {
+		t.Errorf("match %+v of %d lines, %v; want line %d", m, c.count(), err, maxLines)
+	}
+	if m, err := c.wait(t.Context(), regexp.MustCompile("old"), 0); err != nil || m.Line != maxLines/2 {
+		t.Errorf("oldest line is %+v, %v; want %d", m, err, maxLines/2)
+	}
+}
+
 type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, io.ErrShortWrite }

@@ -26,6 +26,8 @@ func TestMain(m *testing.M) {
 		exit(Inner(context.Background()))
 	case len(args) == 3 && args[0] == "serve" && args[1] == "--config":
 		exit(fakeNode(args[2]))
+	case len(args) == 3 && args[0] == "lab" && args[1] == "up":
+		exit(upForTest(args[2]))
 	}
 	os.Exit(m.Run())
 }
@@ -36,6 +38,13 @@ func exit(err error) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// upForTest is "lab up": a rack that Ctrl-C ends.
+func upForTest(dir string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	return Up(ctx, Options{Dir: dir, Listen: "127.0.0.1:0", Machines: 2, MemoryMB: 64, DiskBytes: 1 << 20, ExternalDHCP: true, Out: os.Stdout})
 }
 
 // fakeNode is a node that only says who it is and what it sees.

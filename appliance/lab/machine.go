@@ -1,8 +1,12 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 )
 
 // Machine is one computer of the rack as it is built: fixed for its life but
@@ -26,9 +30,9 @@ type Machine struct {
 
 // Disk is one disk and its identity, which travels with it from slot to slot.
 type Disk struct {
-	Path   string `json:"path"`  // a raw file; made sparse when missing
-	Bytes  int64  `json:"bytes"` // used when the file is made
-	Serial string `json:"serial"`
+	Path   string `json:"path"`          // absolute, a raw file; made sparse when missing
+	Bytes  int64  `json:"bytes"`         // used when the file is made
+	Serial string `json:"serial"`        // letters, digits, - and _; at most 20
 	Bus    string `json:"bus"`           // "virtio", "nvme", "ahci" or "scsi"
 	WWN    string `json:"wwn,omitempty"` // 0x and 16 digits; ahci and scsi only
 }
@@ -79,4 +83,36 @@ func machines(o Options) []Machine {
 		list[i] = m
 	}
 	return list
+}
+
+// maxDisks is the number of slots by bus; q35's AHCI controller has six ports.
+var maxDisks = map[string]int{"virtio": 8, "nvme": 8, "scsi": 8, "ahci": 6}
+
+var (
+	// 20 characters is what virtio-blk, ATA and NVMe have room for.
+	diskSerial = regexp.MustCompile(`^[A-Za-z0-9_-]{1,20}$`)
+	diskWWN    = regexp.MustCompile(`^0x[0-9a-f]{16}$`)
+)
+
+// validateDisks refuses what QEMU cannot build, or would take for something else.
+func validateDisks(disks []Disk) error {
+	for i, d := range disks {
+		switch {
+		case maxDisks[d.Bus] == 0:
+			return fmt.Errorf("disk %d: bus %q: must be virtio, nvme, ahci or scsi", i, d.Bus)
+		case i >= maxDisks[d.Bus]:
+			return fmt.Errorf("disk %d: bus %s has room for %d", i, d.Bus, maxDisks[d.Bus])
+		case !filepath.IsAbs(d.Path) || strings.ContainsRune(d.Path, ','):
+			return fmt.Errorf("disk %d: path %q: must be absolute and without a comma", i, d.Path)
+		case d.Bytes < 1<<20 || d.Bytes%512 != 0:
+			return fmt.Errorf("disk %d: %d bytes: must be whole sectors and 1 MiB or more", i, d.Bytes)
+		case !diskSerial.MatchString(d.Serial):
+			return fmt.Errorf("disk %d: serial %q: must be 1 to 20 letters, digits, - or _", i, d.Serial)
+		case d.WWN != "" && (!diskWWN.MatchString(d.WWN) || d.Bus == "virtio" || d.Bus == "nvme"):
+			return fmt.Errorf("disk %d: wwn %q: must be 0x and 16 digits, on ahci or scsi", i, d.WWN)
+		case slices.ContainsFunc(disks[:i], func(o Disk) bool { return o.Path == d.Path }):
+			return errors.New("two slots cannot hold one disk: " + d.Path)
+		}
+	}
+	return nil
 }

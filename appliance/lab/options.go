@@ -43,7 +43,7 @@ type Options struct {
 	BMC       bool     // give every machine a simulated IPMI BMC on a KCS port
 	RTC       string   // the machines' clock at power-on as QEMU's -rtc base takes it, such as 1970-01-01; default now
 
-	Disks     int    // per machine, 0 counts as 1, at most 8
+	Disks     int    // per machine, default 1; at most 8, on ahci 6
 	DiskBytes int64  // size of each, sparse; default 8 GiB
 	DiskBus   string // "virtio", "nvme", "ahci" or "scsi"; default virtio
 
@@ -111,7 +111,7 @@ func (o Options) validate() error {
 	inRange("machines", int64(o.Machines), 1, maxMachines)
 	inRange("memory (MB)", int64(o.MemoryMB), 64, 1<<20)
 	inRange("cpus", int64(o.CPUs), 1, 64)
-	inRange("disks", int64(o.Disks), 1, 8)
+	inRange("disks", int64(o.Disks), 1, int64(max(1, maxDisks[o.DiskBus])))
 	inRange("disk size (bytes)", o.DiskBytes, 1<<20, 1<<46)
 	if o.DiskBytes%512 != 0 {
 		errs = append(errs, fmt.Errorf("disk size %d: must be whole sectors of 512 bytes", o.DiskBytes))

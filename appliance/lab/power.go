@@ -128,8 +128,6 @@ func (g *guest) event(name, reason string) {
 		g.sayReset(reason)
 	case name == "SHUTDOWN" && reason == "guest-shutdown":
 		g.say("switches itself off")
-	case name == "GUEST_PANICKED":
-		g.say("kernel panic")
 	}
 }
 
@@ -203,6 +201,9 @@ func (g *guest) typeText(text io.Reader) error {
 
 // setDisks changes what is in the slots; only without power.
 func (g *guest) setDisks(disks []Disk) error {
+	if err := validateDisks(disks); err != nil {
+		return badRequest{err}
+	}
 	g.press.Lock()
 	defer g.press.Unlock()
 	g.mu.Lock()

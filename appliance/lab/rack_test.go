@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -130,6 +129,57 @@ func TestDisksAreSwapped(t *testing.T) {
 	}
 }
 
+// QEMU takes every kind of machine there is.
+func TestEveryKindOfMachineStarts(t *testing.T) {
+	tests := map[string]Options{
+		"nvme":   {DiskBus: "nvme", Disks: 3},
+		"ahci":   {DiskBus: "ahci", Disks: 6, NIC: "e1000"},
+		"scsi":   {DiskBus: "scsi", Disks: 2, NIC: "e1000e"},
+		"server": {BMC: true, RTC: "1970-01-01", CPUs: 4, Firmware: []string{"uefi"}},
+	}
+	for name, o := range tests {
+		t.Run(name, func(t *testing.T) {
+			o.MemoryMB, o.DiskBytes = 128, 1<<20
+			r := testRack(t, o)
+			answer, err := r.Client().QMP(patience(t), "m1", "query-status", nil)
+			if err != nil || !strings.Contains(string(answer), `"running"`) {
+				t.Errorf("machine is %s, %v; want it running", answer, err)
+			}
+		})
+	}
+}
+
+// A request the rack cannot follow is answered with what is wrong.
+func TestControlRefuses(t *testing.T) {
+	r := testRack(t, Options{StartOff: true})
+	c, ctx := r.Client(), patience(t)
+	good := Disk{Path: "/d.raw", Bytes: 1 << 20, Serial: "S1", Bus: "virtio"}
+	bad := func(change func(*Disk)) []Disk { d := good; change(&d); return []Disk{d} }
+	disks := func(d []Disk) error { return c.SetDisks(ctx, "m1", d) }
+	tests := map[string]struct {
+		err  error
+		want string
+	}{
+		"unknown machine": {c.PowerOn(ctx, "m9"), `"m9"`},
+		"reset when off":  {c.Reset(ctx, "m1"), "no power"},
+		"type when off":   {c.Type(ctx, "m1", "x"), "no power"},
+		"bad pattern":     {second(c.WaitSerial(ctx, "m1", "(", 0)), "missing closing"},
+		"bus":             {disks(bad(func(d *Disk) { d.Bus = "tape" })), "tape"},
+		"serial":          {disks(bad(func(d *Disk) { d.Serial = "a,b" })), "serial"},
+		"path":            {disks(bad(func(d *Disk) { d.Path = "d.raw" })), "absolute"},
+		"size":            {disks(bad(func(d *Disk) { d.Bytes = 100 })), "sectors"},
+		"wwn":             {disks(bad(func(d *Disk) { d.WWN = "0x5000c50077000100" })), "wwn"},
+		"one disk twice":  {disks([]Disk{good, good}), "two slots"},
+	}
+	for name, tt := range tests {
+		if tt.err == nil || !strings.Contains(tt.err.Error(), tt.want) {
+			t.Errorf("%s: error %v, want one with %q", name, tt.err, tt.want)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
 // While a rack lives nobody else gets its directory; afterwards anybody does.
 func TestSecondRackIsRefused(t *testing.T) {
 	r := testRack(t, Options{StartOff: true})
@@ -143,64 +193,70 @@ func TestSecondRackIsRefused(t *testing.T) {
 	testRack(t, Options{Dir: r.dir, StartOff: true})
 }
 
-// However a rack ends, no process and no socket of it stays.
+// However a rack ends, no process of it stays, and after an orderly end no
+// socket either.
 func TestNothingStays(t *testing.T) {
-	ends := map[string]func(*testing.T, *Rack, State){
-		"asked by the host": func(t *testing.T, r *Rack, _ State) {
-			if err := r.Stop(); err != nil {
-				t.Error(err)
-			}
-		},
-		"asked by the control socket": func(t *testing.T, r *Rack, _ State) {
-			if err := errors.Join(r.Client().Stop(t.Context()), r.Wait()); err != nil {
-				t.Error(err)
-			}
-		},
-		"kill -9 of the inside": func(t *testing.T, r *Rack, s State) {
-			if err := syscall.Kill(s.PID, syscall.SIGKILL); err != nil {
-				t.Error(err)
-			}
-			if r.Wait() == nil {
-				t.Error("a killed rack ended well")
-			}
-		},
+	tests := map[string]struct {
+		end     func(up *os.Process, s State, c *Client) error
+		orderly bool
+	}{
+		"Ctrl-C":                 {func(up *os.Process, _ State, _ *Client) error { return up.Signal(os.Interrupt) }, true},
+		"control socket":         {func(_ *os.Process, _ State, c *Client) error { return c.Stop(context.Background()) }, true},
+		"kill -9 of the outside": {func(up *os.Process, _ State, _ *Client) error { return up.Kill() }, false},
+		"kill -9 of the inside":  {func(_ *os.Process, s State, _ *Client) error { return syscall.Kill(s.PID, syscall.SIGKILL) }, false},
 	}
-	for name, end := range ends {
+	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			o := Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Machines: 2, MemoryMB: 64, DiskBytes: 1 << 20, ExternalDHCP: true}
-			needRack(t, o)
-			r, err := Start(t.Context(), o)
+			dir, out := t.TempDir(), newEvents()
+			needRack(t, Options{Dir: dir, ExternalDHCP: true})
+			up := exec.Command(os.Args[0], "lab", "up", dir)
+			up.Stdout, up.Stderr = out, out
+			if err := up.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { up.Process.Kill() })
+			out.wait(patience(t), t, "m2    power on")
+			c := NewClient(dir)
+			s, err := c.State(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := r.Client().State(t.Context())
-			if err != nil {
+			running := func() []string { return processesOf(t, dir, s.PID) }
+			// Outside, inside, node, dnsmasq and two machines.
+			if members := running(); len(members) != 6 {
+				t.Fatalf("a running rack is %q, want 6 processes", members)
+			}
+			if err := tt.end(up.Process, s, c); err != nil {
 				t.Fatal(err)
 			}
-			members := processesOf(t, o.Dir)
-			if len(members) < 4 { // node, dnsmasq and two machines at least
-				t.Fatalf("found only %v of a running rack", members)
+			if err := up.Wait(); (err == nil) != tt.orderly {
+				t.Errorf("lab up ended with %v and said\n%s", err, out)
 			}
-			end(t, r, s)
 			// The kernel takes the children of a killed process at its own pace.
 			waitUntil(t, func() error {
-				if left := processesOf(t, o.Dir); len(left) > 0 {
-					return fmt.Errorf("still there: %v", left)
+				if left := running(); len(left) > 0 {
+					return fmt.Errorf("still there: %q", left)
 				}
 				return nil
 			})
-			if _, err := os.Stat(socketPath(o.Dir)); name != "kill -9 of the inside" && !os.IsNotExist(err) {
-				t.Errorf("control socket is still there: %v", err)
+			if _, err := os.Stat(socketPath(dir)); tt.orderly != os.IsNotExist(err) {
+				t.Errorf("control socket: %v", err)
 			}
-			if _, err := http.Get(r.URL()); err == nil {
+			if _, err := http.Get(s.URL); err == nil {
 				t.Error("the dashboard's address still answers")
 			}
+			if tt.orderly && !strings.Contains(out.String(), "nothing of it runs any more") {
+				t.Errorf("lab up did not say goodbye:\n%s", out)
+			}
+			// Nor does anything keep the next one from starting.
+			testRack(t, Options{Dir: dir, StartOff: true})
 		})
 	}
 }
 
-// processesOf lists the command lines that name the rack's directory.
-func processesOf(t *testing.T, dir string) []string {
+// processesOf lists the processes whose command line names the rack's
+// directory, and the inside, whose does not.
+func processesOf(t *testing.T, dir string, inside int) []string {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -209,8 +265,10 @@ func processesOf(t *testing.T, dir string) []string {
 	var found []string
 	for _, f := range files {
 		line, err := os.ReadFile(f)
-		if err == nil && strings.Contains(string(line), dir) {
-			found = append(found, f+" "+strings.ReplaceAll(string(line), "\x00", " "))
+		text := strings.ReplaceAll(string(line), "\x00", " ")
+		ours := strings.Contains(text, dir) || f == fmt.Sprintf("/proc/%d/cmdline", inside) && text != ""
+		if err == nil && ours {
+			found = append(found, f+" "+text)
 		}
 	}
 	return found
@@ -310,6 +368,12 @@ func (e *events) Write(p []byte) (int, error) {
 	close(e.grown)
 	e.grown = make(chan struct{})
 	return len(p), nil
+}
+
+func (e *events) String() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.text.String()
 }
 
 func (e *events) wait(ctx context.Context, t *testing.T, word string) {

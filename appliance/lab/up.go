@@ -35,7 +35,13 @@ func Up(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	return r.Wait()
+	if err := r.Wait(); err != nil {
+		return err
+	}
+	if o.Out != nil {
+		fmt.Fprintf(o.Out, "%8.1fs  rack  taken down, nothing of it runs any more; disks and logs stay in %s\n", time.Since(r.start).Seconds(), r.dir)
+	}
+	return nil
 }
 
 // Start builds a rack and returns when the node runs, the control socket
