@@ -1,0 +1,231 @@
+package netboot
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/fstest"
+	"time"
+)
+
+// Real firmware in QEMU takes up to a minute a boot without KVM, so these tests
+// run only when LPMOS_TEST_QEMU=1; LPMOS_TEST_KERNEL names a Linux kernel.
+const (
+	qemuEnv   = "LPMOS_TEST_QEMU"
+	kernelEnv = "LPMOS_TEST_KERNEL"
+)
+
+const ovmf = "/usr/share/OVMF/"
+
+// qemu is a machine with one network card and one disk.
+type qemu struct {
+	uefi bool
+	rom  bool   // keep QEMU's iPXE in the card; without it the firmware's own PXE asks
+	disk string // raw image
+	mac  string
+}
+
+func (w *wire) power(m qemu) (serial string) {
+	w.t.Helper()
+	dir := w.t.TempDir()
+	serial = filepath.Join(dir, "serial.log")
+	w.run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap")
+	w.run("ip", "link", "set", "tap0", "master", "br0", "up")
+	card := "virtio-net-pci,netdev=n,bootindex=1,mac=" + m.mac
+	if !m.rom {
+		card += ",romfile="
+	}
+	args := []string{
+		"-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-display", "none", "-no-reboot",
+		"-nographic", "-monitor", "none", "-serial", "file:" + serial,
+		"-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no", "-device", card,
+		"-object", "rng-random,filename=/dev/urandom,id=r", "-device", "virtio-rng-pci,rng=r",
+		"-drive", "if=none,id=d,format=raw,file=" + m.disk, "-device", "virtio-blk-pci,drive=d,bootindex=2",
+	}
+	if m.uefi {
+		vars, err := os.ReadFile(ovmf + "OVMF_VARS_4M.fd")
+		if err != nil {
+			w.t.Skip(err)
+		}
+		own := filepath.Join(dir, "vars.fd")
+		if err := os.WriteFile(own, vars, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+"OVMF_CODE_4M.fd", "-drive", "if=pflash,format=raw,file="+own)
+	}
+	cmd := exec.Command("qemu-system-x86_64", args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		w.run("ip", "link", "del", "tap0")
+		if w.t.Failed() {
+			b, _ := os.ReadFile(serial)
+			w.t.Logf("qemu: %s\nserial console:\n%s", out.String(), b)
+		}
+	})
+	return serial
+}
+
+// biosDisk is a disk whose boot sector writes a word to the serial port.
+func biosDisk(t *testing.T) string {
+	sector := make([]byte, 1<<20)
+	code := []byte{
+		0x31, 0xc0, 0x8e, 0xd8, // ds = 0
+		0xba, 0xf8, 0x03, // dx = the serial port
+		0xbe, 0x15, 0x7c, // si = the text
+		0xac, 0x84, 0xc0, 0x74, 0x03, 0xee, 0xeb, 0xf8, // write it to the NUL
+		0xf4, 0xeb, 0xfd, // halt
+	}
+	copy(sector, append(code, "OWN DISK BOOTED\r\n\x00"...))
+	sector[510], sector[511] = 0x55, 0xaa
+	path := filepath.Join(t.TempDir(), "disk.raw")
+	if err := os.WriteFile(path, sector, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// uefiDisk is a disk with an EFI program to start: iPXE, because it is there.
+func uefiDisk(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), "disk.raw")
+	for _, args := range [][]string{
+		{"truncate", "-s", "64M", path},
+		{"mkfs.vfat", "-F", "32", path},
+		{"mmd", "-i", path, "::/EFI", "::/EFI/BOOT"},
+		{"mcopy", "-i", path, "/usr/lib/ipxe/ipxe.efi", "::/EFI/BOOT/BOOTX64.EFI"},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Skipf("%s: %v %s", strings.Join(args, " "), err, out)
+		}
+	}
+	return path
+}
+
+func realFiles(t *testing.T) *Files {
+	t.Helper()
+	fsys := fstest.MapFS{FileInitrd: {Data: bytes.Repeat([]byte{0}, 1<<20)}}
+	for name, path := range map[string]string{
+		LoaderBIOS: "/usr/lib/ipxe/undionly.kpxe", LoaderUEFI: "/usr/lib/ipxe/snponly.efi", LoaderUEFIAll: "/usr/lib/ipxe/ipxe.efi",
+		FileKernel: os.Getenv(kernelEnv),
+	} {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Skipf("%s: %v", name, err)
+		}
+		fsys[name] = &fstest.MapFile{Data: b}
+	}
+	f, err := LoadFiles(fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestRealFirmware(t *testing.T) {
+	if os.Getenv(qemuEnv) == "" {
+		t.Skip("slow; set " + qemuEnv + "=1")
+	}
+	for _, c := range []struct {
+		name    string
+		machine qemu
+		mode    Mode
+		action  Action
+		noRA    bool
+		story   []string // sightings, in this order
+		serial  string
+	}{
+		{"bios with iPXE in ROM starts the agent", qemu{rom: true}, ModeDHCP, BootAgent, false,
+			[]string{"was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+		{"bios with iPXE in ROM boots its disk", qemu{rom: true}, ModeDHCP, BootLocal, false,
+			[]string{"was told to boot its own disk"}, "OWN DISK BOOTED"},
+		{"uefi over TFTP starts the agent", qemu{uefi: true}, ModeDHCP, BootAgent, false,
+			[]string{"boot file snponly.efi", "fetched snponly.efi over TFTP", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+		{"uefi over TFTP boots its disk", qemu{uefi: true}, ModeDHCP, BootLocal, false,
+			[]string{"fetched snponly.efi over TFTP", "was told to boot its own disk"}, "BdsDxe: starting Boot0002"},
+		{"uefi with iPXE in ROM starts the agent", qemu{uefi: true, rom: true}, ModeDHCP, BootAgent, false,
+			[]string{"was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+		{"uefi with iPXE in ROM boots its disk", qemu{uefi: true, rom: true}, ModeDHCP, BootLocal, false,
+			[]string{"was told to boot its own disk"}, "BdsDxe: starting Boot0002"},
+		{"uefi without router advertisement", qemu{uefi: true}, ModeDHCP, BootAgent, true,
+			[]string{"fetched snponly.efi over TFTP", "was told to start the agent"}, ""},
+		{"bios beside dnsmasq", qemu{rom: true}, ModeProxy, BootAgent, false,
+			[]string{"was told to start the agent", "fetches initrd"}, "Linux version"},
+		{"uefi beside dnsmasq", qemu{uefi: true}, ModeProxy, BootAgent, false,
+			[]string{"fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, "Linux version"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWire(t)
+			s := newSetup(t, c.mode)
+			s.cfg.Files = realFiles(t)
+			s.cfg.NoRouterAdverts = c.noRA
+			s.cfg.Now = time.Now
+			s.fleet.agents[macA] = Decision{Action: c.action, Reason: "the test says so"}
+			w.start(s)
+			if c.mode == ModeProxy {
+				startDnsmasq(t, w, "dnsmasq")
+			}
+			c.machine.mac, c.machine.disk = macA, biosDisk(t)
+			if c.machine.uefi {
+				c.machine.disk = uefiDisk(t)
+			}
+			begin := time.Now()
+			console := w.power(c.machine)
+			ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
+			defer cancel()
+			err := eventually(ctx, func() error {
+				rest := s.Sightings().Of(macA)
+				for _, want := range c.story {
+					i := 0
+					for i < len(rest) && !strings.Contains(rest[i].Text, want) {
+						i++
+					}
+					if i == len(rest) {
+						return fmt.Errorf("not seen: %q", want)
+					}
+					rest = rest[i+1:]
+				}
+				b, err := os.ReadFile(console)
+				if err == nil && !bytes.Contains(b, []byte(c.serial)) {
+					return fmt.Errorf("not on the console: %q", c.serial)
+				}
+				return err
+			})
+			for _, sg := range s.Sightings().Of(macA) {
+				t.Logf("%7.3f s  %s", sg.At.Sub(begin).Seconds(), sg.Text)
+			}
+			t.Logf("%7.3f s  done; %v", time.Since(begin).Seconds(), s.Stats())
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// eventually waits until cond holds.
+func eventually(ctx context.Context, cond func() error) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := cond()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}
