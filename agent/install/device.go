@@ -45,8 +45,8 @@ const (
 // sold today.
 const directAlign = 4096
 
-// file is a Device on a block device, or on a plain file standing in for one.
-type file struct {
+// fileDevice is a Device on a block device, or on a plain file standing in for one.
+type fileDevice struct {
 	f      *os.File // holds the claim and the lock
 	direct *os.File // the same disk past the page cache; nil where that is impossible
 	block  bool
@@ -78,7 +78,7 @@ func OpenDevice(path string, sector int) (Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &file{f: f, block: block, sector: sector}
+	d := &fileDevice{f: f, block: block, sector: sector}
 	if err := d.init(path); err != nil {
 		f.Close()
 		return nil, err
@@ -86,7 +86,7 @@ func OpenDevice(path string, sector int) (Device, error) {
 	return d, nil
 }
 
-func (d *file) init(path string) error {
+func (d *fileDevice) init(path string) error {
 	if err := syscall.Flock(int(d.f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -113,10 +113,10 @@ func (d *file) init(path string) error {
 	return nil
 }
 
-func (d *file) Size() int64 { return d.size }
-func (d *file) Sector() int { return d.sector }
+func (d *fileDevice) Size() int64 { return d.size }
+func (d *fileDevice) Sector() int { return d.sector }
 
-func (d *file) Close() error {
+func (d *fileDevice) Close() error {
 	if d.direct != nil {
 		d.direct.Close()
 	}
@@ -124,13 +124,13 @@ func (d *file) Close() error {
 }
 
 // canDirect reports whether a transfer may go past the page cache.
-func (d *file) canDirect(p []byte, off int64) bool {
+func (d *fileDevice) canDirect(p []byte, off int64) bool {
 	return d.direct != nil && !d.noDirect.Load() && len(p) > 0 &&
 		len(p)%directAlign == 0 && off%directAlign == 0 &&
 		uintptr(unsafe.Pointer(&p[0]))%directAlign == 0
 }
 
-func (d *file) ReadAt(p []byte, off int64) (int, error) {
+func (d *fileDevice) ReadAt(p []byte, off int64) (int, error) {
 	if d.canDirect(p, off) {
 		n, err := d.direct.ReadAt(p, off)
 		if !errors.Is(err, syscall.EINVAL) {
@@ -141,7 +141,7 @@ func (d *file) ReadAt(p []byte, off int64) (int, error) {
 	return d.f.ReadAt(p, off)
 }
 
-func (d *file) WriteAt(p []byte, off int64) (int, error) {
+func (d *fileDevice) WriteAt(p []byte, off int64) (int, error) {
 	if off < 0 || off+int64(len(p)) > d.size {
 		return 0, fmt.Errorf("write of %d bytes at %d lies outside the disk of %d", len(p), off, d.size)
 	}
@@ -158,7 +158,7 @@ func (d *file) WriteAt(p []byte, off int64) (int, error) {
 // Zero has the disk zero the range itself. For a block device the kernel offers
 // that as punching a hole, and promises that it reads back as zeros or fails:
 // many disks (most SATA ones) cannot, and get zeros written.
-func (d *file) Zero(off, n int64) error {
+func (d *fileDevice) Zero(off, n int64) error {
 	if off < 0 || n < 0 || off+n > d.size {
 		return fmt.Errorf("zeroing %d bytes at %d lies outside the disk of %d", n, off, d.size)
 	}
@@ -186,9 +186,9 @@ func (d *file) Zero(off, n int64) error {
 	return nil
 }
 
-func (d *file) Sync() error { return d.f.Sync() }
+func (d *fileDevice) Sync() error { return d.f.Sync() }
 
-func (d *file) DropCache() {
+func (d *fileDevice) DropCache() {
 	if d.block {
 		// Failing is harmless where direct reads are possible, and elsewhere
 		// the advice below still counts.
@@ -199,7 +199,7 @@ func (d *file) DropCache() {
 
 // Reread retries for a moment: whoever watches disks may hold a partition open
 // just when the old table goes away.
-func (d *file) Reread() error {
+func (d *fileDevice) Reread() error {
 	if !d.block {
 		return nil
 	}
