@@ -1,0 +1,78 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/lpmos/lpmos/consensus/fleet"
+)
+
+// Health is a node's word on itself.
+type Health struct {
+	Status        string    `json:"status" doc:"ok"`
+	Node          string    `json:"node"`
+	Region        string    `json:"region"`
+	Version       string    `json:"version"`
+	Leader        string    `json:"leader" doc:"Id of the node that leads; empty while there is none"`
+	Index         uint64    `json:"index"`
+	UptimeSeconds int64     `json:"uptime_seconds"`
+	Time          time.Time `json:"time"`
+}
+
+// RegionList is every region.
+type RegionList struct {
+	Regions []Region `json:"regions"`
+}
+
+// Network is what the node does on the wire.
+type Network struct {
+	Interfaces []Interface       `json:"interfaces"`
+	Counters   map[string]uint64 `json:"counters" doc:"Packets since the start, by what became of them"`
+	Sightings  []Sighting        `json:"sightings" doc:"The last 200 of all machines, newest first"`
+}
+
+// shownSightings is how many sightings the network view holds.
+const shownSightings = 200
+
+func (s *Server) clusterRoutes() {
+	route(s, http.MethodGet, "/regions", 200, "List regions", s.listRegions)
+	route(s, http.MethodGet, "/stats", 200, "The fleet in numbers", s.getStats)
+	route(s, http.MethodGet, "/health", 200, "How this node is", s.getHealth)
+	route(s, http.MethodGet, "/network", 200, "What this node does on the wire", s.getNetwork)
+}
+
+func (s *Server) listRegions(context.Context, *struct{}) (*struct{ Body RegionList }, error) {
+	var list RegionList
+	s.cfg.Cluster.View(func(st *fleet.State) { list.Regions = Regions(st, s.cfg.Region) })
+	return &struct{ Body RegionList }{list}, nil
+}
+
+func (s *Server) getStats(context.Context, *struct{}) (*struct{ Body Stats }, error) {
+	return &struct{ Body Stats }{s.Count(s.Picture())}, nil
+}
+
+func (s *Server) getHealth(context.Context, *struct{}) (*struct{ Body Health }, error) {
+	now := s.cfg.Now()
+	h := Health{Status: "ok", Node: s.cfg.Name, Region: s.cfg.Region, Version: s.cfg.Version, Leader: s.cfg.Cluster.ID(),
+		UptimeSeconds: int64(now.Sub(s.started).Seconds()), Time: now}
+	if s.cfg.Leader != nil {
+		h.Leader = s.cfg.Leader()
+	}
+	s.cfg.Cluster.View(func(st *fleet.State) { h.Index = st.Index() })
+	return &struct{ Body Health }{h}, nil
+}
+
+func (s *Server) getNetwork(context.Context, *struct{}) (*struct{ Body Network }, error) {
+	n := Network{Interfaces: s.cfg.Sightings.Interfaces(), Counters: s.cfg.Sightings.Counters(), Sightings: s.cfg.Sightings.Recent(shownSightings)}
+	if n.Interfaces == nil {
+		n.Interfaces = []Interface{}
+	}
+	if n.Counters == nil {
+		n.Counters = map[string]uint64{}
+	}
+	if n.Sightings == nil {
+		n.Sightings = []Sighting{}
+	}
+	return &struct{ Body Network }{n}, nil
+}

@@ -1,0 +1,225 @@
+package api
+
+import (
+	"time"
+
+	"github.com/lpmos/lpmos/agent/wire"
+	"github.com/lpmos/lpmos/consensus/fleet"
+)
+
+// Task is a task as people and scripts see it. Secrets are not part of it.
+type Task struct {
+	ID            string              `json:"id"`
+	Generation    uint64              `json:"generation"`
+	RegionID      string              `json:"region_id"`
+	TargetMAC     string              `json:"target_mac"`
+	MachineID     string              `json:"machine_id"`
+	MachineName   string              `json:"machine_name"`
+	OSType        string              `json:"os_type"`
+	OSVersion     string              `json:"os_version"`
+	Image         string              `json:"image" doc:"Name of the image"`
+	DiskLayout    fleet.DiskLayout    `json:"disk_layout"`
+	NetworkConfig fleet.NetworkConfig `json:"network_config"`
+	UserData      string              `json:"user_data,omitempty" doc:"When one task is asked for"`
+	Tags          map[string]string   `json:"tags"`
+
+	Status    wire.Status `json:"status"`
+	Phase     Phase       `json:"phase"`
+	PhaseText string      `json:"phase_text" doc:"The phase in a short sentence"`
+	Actions   []string    `json:"actions" doc:"What a person may do with the task now"`
+
+	Plan     *wire.Plan      `json:"plan" doc:"What would be erased and written"`
+	PlanHash string          `json:"plan_hash"`
+	Problem  string          `json:"problem" doc:"Why there is no plan"`
+	Approval *fleet.Approval `json:"approval"`
+	Progress *wire.Progress  `json:"progress"`
+	Logs     []fleet.LogLine `json:"logs"`
+	Error    *wire.TaskError `json:"error"`
+	CameUp   *fleet.CameUp   `json:"came_up" doc:"The installed system's own word that it runs"`
+	Hardware *wire.Inventory `json:"hardware,omitempty" doc:"When one task is asked for"`
+
+	CreatedAt  time.Time `json:"created_at"`
+	UpdatedAt  time.Time `json:"updated_at"`
+	ReportedAt time.Time `json:"reported_at,omitzero"`
+	StartedAt  time.Time `json:"started_at,omitzero"`
+	FinishedAt time.Time `json:"finished_at,omitzero"`
+}
+
+// Machine is a machine as people and scripts see it.
+type Machine struct {
+	ID         string            `json:"id"`
+	Name       string            `json:"name"`
+	RegionID   string            `json:"region_id"`
+	IDs        fleet.IDs         `json:"ids"`
+	Addresses  map[string]string `json:"addresses" doc:"IPv4 addresses by MAC"`
+	Phase      Phase             `json:"phase"`
+	PhaseText  string            `json:"phase_text"`
+	Actions    []string          `json:"actions"`
+	TaskID     string            `json:"task_id" doc:"Its open task, or else its last one"`
+	Installed  *fleet.Installed  `json:"installed"`
+	Unfinished bool              `json:"unfinished" doc:"An install began and did not end: the disk does not boot"`
+	Question   string            `json:"question" doc:"A clash of ids that a person has to settle"`
+	Rival      *fleet.IDs        `json:"rival"`
+	FirstSeen  time.Time         `json:"first_seen"`
+	ReportedAt time.Time         `json:"reported_at"`
+	AgentIP    string            `json:"agent_ip"`
+	ContactAt  time.Time         `json:"contact_at,omitzero" doc:"When its agent last said anything"`
+	Lost       bool              `json:"lost" doc:"Its agent should be talking and is silent"`
+	Summary    Summary           `json:"summary"`
+	Inventory  *wire.Inventory   `json:"inventory,omitempty" doc:"When one machine is asked for"`
+	Sightings  []Sighting        `json:"sightings,omitempty" doc:"When one machine is asked for"`
+}
+
+// Summary is a machine's hardware on one line.
+type Summary struct {
+	Vendor      string        `json:"vendor"`
+	Product     string        `json:"product"`
+	CPU         string        `json:"cpu"`
+	Cores       int           `json:"cores"`
+	Threads     int           `json:"threads"`
+	MemoryBytes uint64        `json:"memory_bytes"`
+	Disks       []DiskSummary `json:"disks"`
+	NICs        int           `json:"nics"`
+	Firmware    string        `json:"firmware" doc:"bios or uefi"`
+}
+
+// DiskSummary is a disk on one line.
+type DiskSummary struct {
+	ID           string `json:"id" doc:"Serial, or else WWN"`
+	Model        string `json:"model"`
+	SizeBytes    uint64 `json:"size_bytes"`
+	ContentsText string `json:"contents_text"`
+}
+
+// Image is an OS image people can choose.
+type Image struct {
+	Name        string    `json:"name"`
+	OSType      string    `json:"os_type"`
+	OSVersion   string    `json:"os_version"`
+	Digest      string    `json:"digest"`
+	SizeBytes   uint64    `json:"size_bytes"`
+	StoredBytes uint64    `json:"stored_bytes"`
+	Source      string    `json:"source"`
+	CreatedAt   time.Time `json:"created_at"`
+	UsedBy      int       `json:"used_by" doc:"Open tasks that want it and machines that run it"`
+}
+
+// Lens turns the fleet's values into views. It is a moment: now, and what is
+// known beside the log at that moment. Its methods ask Contact and Latest, which
+// may take the cluster's lock, so they are called outside of Cluster.View.
+type Lens struct {
+	Now     time.Time
+	Started time.Time // of this node: nobody is lost before it had time to speak
+	// Contact gives the last word of a machine's agent.
+	Contact func(machineID string) time.Time
+	// Latest gives the newest progress of a task, ahead of the log.
+	Latest func(taskID string) (wire.Progress, bool)
+	// Plan, if set, is told every plan that is shown.
+	Plan func(hash string, p *wire.Plan)
+}
+
+// Task is the view of a task in lists; m is its machine, nil if not seen yet.
+func (l Lens) Task(t *fleet.Task, m *fleet.Machine) Task {
+	v := Task{
+		ID: t.ID, Generation: t.Generation, RegionID: t.RegionID, TargetMAC: t.TargetMAC, MachineID: t.MachineID,
+		OSType: t.Spec.OSType, OSVersion: t.Spec.OSVersion, Image: t.Spec.ImageName(),
+		DiskLayout: t.Spec.DiskLayout, NetworkConfig: t.Spec.NetworkConfig, Tags: t.Spec.Tags,
+		Status: t.Status, Actions: t.Actions(),
+		Plan: t.Plan, PlanHash: t.PlanHash, Problem: t.Problem,
+		Approval: t.Approval, Progress: l.Progress(t), Logs: t.Logs, Error: t.Error, CameUp: t.CameUp,
+		CreatedAt: t.CreatedAt, UpdatedAt: t.UpdatedAt, ReportedAt: t.ReportedAt, StartedAt: t.StartedAt, FinishedAt: t.FinishedAt,
+	}
+	v.Phase, v.PhaseText = TaskPhase(t, v.Progress)
+	if m != nil {
+		v.MachineName = m.Name
+	}
+	if v.Tags == nil {
+		v.Tags = map[string]string{}
+	}
+	if v.Logs == nil {
+		v.Logs = []fleet.LogLine{}
+	}
+	if l.Plan != nil && t.Plan != nil {
+		l.Plan(t.PlanHash, t.Plan)
+	}
+	return v
+}
+
+// FullTask is the view of one task.
+func (l Lens) FullTask(t *fleet.Task, m *fleet.Machine) Task {
+	v := l.Task(t, m)
+	v.UserData = t.Spec.UserData
+	if m != nil {
+		v.Hardware = m.Inventory
+	}
+	return v
+}
+
+// Progress is the newest that is known of a task.
+func (l Lens) Progress(t *fleet.Task) *wire.Progress {
+	if t.Status != wire.StatusInstalling || l.Latest == nil {
+		return t.Progress
+	}
+	p, ok := l.Latest(t.ID)
+	if !ok || t.Progress != nil && p.Percentage < t.Progress.Percentage {
+		return t.Progress
+	}
+	return &p
+}
+
+// Machine is the view of a machine in lists; t is its open or last task, or nil.
+func (l Lens) Machine(m *fleet.Machine, t *fleet.Task) Machine {
+	v := Machine{
+		ID: m.ID, Name: m.Name, RegionID: m.RegionID, IDs: m.IDs, Addresses: m.Addresses,
+		Actions: m.Actions(t), TaskID: m.TaskID,
+		Installed: m.Installed, Unfinished: m.Unfinished, Question: m.Question, Rival: m.Rival,
+		FirstSeen: m.FirstSeen, ReportedAt: m.ReportedAt, AgentIP: m.AgentIP, ContactAt: l.contact(m),
+		Lost: l.Lost(m, t), Summary: summary(m.Inventory),
+	}
+	var p *wire.Progress
+	if t != nil {
+		p = l.Progress(t)
+	}
+	v.Phase, v.PhaseText = machinePhase(m, t, p)
+	if v.Lost {
+		v.Phase, v.PhaseText = PhaseLost, lostText(l.Now.Sub(l.lastWord(m)), t)
+	}
+	if v.Addresses == nil {
+		v.Addresses = map[string]string{}
+	}
+	if v.Actions == nil {
+		v.Actions = []string{}
+	}
+	if v.IDs.MACs == nil {
+		v.IDs.MACs = []string{}
+	}
+	return v
+}
+
+// FullMachine is the view of one machine, with what it did on the wire.
+func (l Lens) FullMachine(m *fleet.Machine, t *fleet.Task, sightings []Sighting) Machine {
+	v := l.Machine(m, t)
+	v.Inventory, v.Sightings = m.Inventory, sightings
+	return v
+}
+
+// ImageView is the view of an image that is used by so many.
+func ImageView(img *fleet.Image, usedBy int) Image {
+	return Image{Name: img.Name, OSType: img.OSType, OSVersion: img.OSVersion, Digest: img.Digest,
+		SizeBytes: img.SizeBytes, StoredBytes: img.Stored, Source: img.Source, CreatedAt: img.CreatedAt, UsedBy: usedBy}
+}
+
+func summary(inv *wire.Inventory) Summary {
+	if inv == nil {
+		return Summary{Disks: []DiskSummary{}}
+	}
+	v := Summary{
+		Vendor: inv.System.Vendor, Product: inv.System.Product, CPU: inv.CPU.Model, Cores: inv.CPU.Cores, Threads: inv.CPU.Threads,
+		MemoryBytes: inv.Memory.TotalBytes, NICs: len(inv.NICs), Firmware: inv.Firmware.Mode,
+		Disks: make([]DiskSummary, 0, len(inv.Disks)),
+	}
+	for _, d := range inv.Disks {
+		v.Disks = append(v.Disks, DiskSummary{ID: d.ID().String(), Model: d.Model, SizeBytes: d.SizeBytes, ContentsText: contentsText(d.Contents)})
+	}
+	return v
+}
