@@ -14,7 +14,7 @@ import (
 )
 
 func TestImportAcceptsEachPacking(t *testing.T) {
-	raw := diskImage(3*wire.ChunkBytes+1024, 3)
+	raw := diskImage(2*wire.ChunkBytes+8192, 3)
 	for _, kind := range []compression{packedNot, packedGzip, packedXz, packedZstd} {
 		t.Run(string(kind), func(t *testing.T) {
 			s := openStore(t, t.TempDir())
@@ -60,7 +60,7 @@ func TestImportReadsGPT(t *testing.T) {
 }
 
 func TestImportRefuses(t *testing.T) {
-	good := diskImage(3*wire.ChunkBytes, 3)
+	good := diskImage(2*wire.ChunkBytes+8192, 3)
 	at := func(offset int, magic string) []byte {
 		b := make([]byte, 64<<10)
 		copy(b[offset:], magic)
@@ -139,7 +139,7 @@ func flipped(b []byte, at int) []byte {
 func TestImportLeavesNothingWhenTheSourceBreaks(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	raw := diskImage(4*wire.ChunkBytes, 3)
+	raw := diskImage(2*wire.ChunkBytes+8192, 3)
 	broken := errors.New("connection reset")
 	for _, kind := range []compression{packedNot, packedGzip, packedXz, packedZstd} {
 		file := pack(t, kind, raw)

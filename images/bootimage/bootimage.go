@@ -1,0 +1,76 @@
+// Package bootimage carries the files a netbooting machine is given: the
+// agent's kernel and initramfs, and the iPXE loaders. They are made from Debian
+// packages by the program in mkboot and embedded in the node's binary.
+package bootimage
+
+import (
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"strings"
+)
+
+//go:embed all:assets
+var assets embed.FS
+
+// Names of the files, in the order in which a machine meets them.
+const (
+	Undionly = "undionly.kpxe" // iPXE over the BIOS network card's own PXE
+	SNPOnly  = "snponly.efi"   // iPXE over the UEFI network card's own driver
+	IPXE     = "ipxe.efi"      // iPXE for UEFI with drivers of its own
+	Kernel   = "vmlinuz"
+	Initrd   = "initrd"
+	Sources  = "SOURCES.json"
+)
+
+// Names of everything a node serves to machines.
+func Names() []string { return []string{Undionly, SNPOnly, IPXE, Kernel, Initrd} }
+
+// Source says where a file came from. It is part of SOURCES.json.
+type Source struct {
+	File    string `json:"file"`
+	SHA256  string `json:"sha256"` // of the file
+	Package string `json:"package"`
+	Version string `json:"version"`
+	// PackageSHA256 is the digest of the .deb the file was taken from.
+	PackageSHA256 string `json:"package_sha256"`
+}
+
+// Files returns the files, by the names above.
+func Files() fs.FS {
+	sub, err := fs.Sub(assets, "assets")
+	if err != nil {
+		panic("bootimage: " + err.Error()) // "assets" is a valid path: it cannot fail
+	}
+	return sub
+}
+
+// Check says what is missing in this binary and how it is made.
+func Check() error { return check(Files()) }
+
+func check(files fs.FS) error {
+	var missing []string
+	for _, name := range append(Names(), Sources) {
+		if st, err := fs.Stat(files, name); err != nil || st.Size() == 0 {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("this binary was built without the boot image (missing %s); run: make boot-image build", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// ReadSources returns where each file came from.
+func ReadSources() ([]Source, error) {
+	data, err := fs.ReadFile(Files(), Sources)
+	if err != nil {
+		return nil, fmt.Errorf("boot image: %w", err)
+	}
+	var list []Source
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, fmt.Errorf("boot image: %s: %w", Sources, err)
+	}
+	return list, nil
+}
