@@ -1,0 +1,170 @@
+package client
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/lpmos/lpmos/ui/api"
+)
+
+// TaskFilter narrows a list of tasks; empty fields narrow nothing.
+type TaskFilter struct {
+	Status, RegionID, MachineID string
+}
+
+// Tasks lists tasks, newest first, following the pages to the end.
+func (c *Client) Tasks(ctx context.Context, f TaskFilter) ([]api.Task, error) {
+	q := url.Values{"limit": {"1000"}}
+	for name, v := range map[string]string{"status": f.Status, "region_id": f.RegionID, "machine_id": f.MachineID} {
+		if v != "" {
+			q.Set(name, v)
+		}
+	}
+	var all []api.Task
+	for {
+		var page api.TaskPage
+		if err := c.request(ctx, http.MethodGet, "tasks", q, nil, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Tasks...)
+		if page.NextCursor == "" {
+			return all, nil
+		}
+		q.Set("cursor", page.NextCursor)
+	}
+}
+
+// Task is one task with its hardware and user data.
+func (c *Client) Task(ctx context.Context, id string) (t api.Task, err error) {
+	err = c.request(ctx, http.MethodGet, segment("tasks", id), nil, nil, &t)
+	return t, err
+}
+
+// CreateTask makes a task.
+func (c *Client) CreateTask(ctx context.Context, w api.Wish) (t api.Task, err error) {
+	err = c.request(ctx, http.MethodPost, "tasks", nil, w, &t)
+	return t, err
+}
+
+// Plan says what a task would erase and write.
+func (c *Client) Plan(ctx context.Context, w api.Wish) (p api.Preview, err error) {
+	err = c.request(ctx, http.MethodPost, "plan", nil, w, &p)
+	return p, err
+}
+
+// Decide approves or rejects a task.
+func (c *Client) Decide(ctx context.Context, id string, d api.Decision) (t api.Task, err error) {
+	err = c.request(ctx, http.MethodPut, segment("tasks", id, "approve"), nil, d, &t)
+	return t, err
+}
+
+// CancelTask stops a task.
+func (c *Client) CancelTask(ctx context.Context, id string) (t api.Task, err error) {
+	err = c.request(ctx, http.MethodPost, segment("tasks", id, "cancel"), nil, nil, &t)
+	return t, err
+}
+
+// RetryTask starts an ended task anew.
+func (c *Client) RetryTask(ctx context.Context, id string) (t api.Task, err error) {
+	err = c.request(ctx, http.MethodPost, segment("tasks", id, "retry"), nil, nil, &t)
+	return t, err
+}
+
+// DeleteTask forgets a task.
+func (c *Client) DeleteTask(ctx context.Context, id string) error {
+	return c.request(ctx, http.MethodDelete, segment("tasks", id), nil, nil, nil)
+}
+
+// Machines lists every machine.
+func (c *Client) Machines(ctx context.Context) ([]api.Machine, error) {
+	var l api.MachineList
+	err := c.list(ctx, "machines", &l)
+	return l.Machines, err
+}
+
+func (c *Client) list(ctx context.Context, path string, out any) error {
+	return c.request(ctx, http.MethodGet, path, nil, nil, out)
+}
+
+// Machine is one machine with its inventory and sightings.
+func (c *Client) Machine(ctx context.Context, id string) (m api.Machine, err error) {
+	err = c.request(ctx, http.MethodGet, segment("machines", id), nil, nil, &m)
+	return m, err
+}
+
+// DeleteMachine forgets a machine.
+func (c *Client) DeleteMachine(ctx context.Context, id string) error {
+	return c.request(ctx, http.MethodDelete, segment("machines", id), nil, nil, nil)
+}
+
+// Settle answers a clash of ids.
+func (c *Client) Settle(ctx context.Context, id string, accept bool) (m api.Machine, err error) {
+	err = c.request(ctx, http.MethodPost, segment("machines", id, "settle"), nil, api.Answer{Accept: accept}, &m)
+	return m, err
+}
+
+// Images lists every image.
+func (c *Client) Images(ctx context.Context) ([]api.Image, error) {
+	var l api.ImageList
+	err := c.list(ctx, "images", &l)
+	return l.Images, err
+}
+
+// UploadImage sends an image, read to its end.
+func (c *Client) UploadImage(ctx context.Context, o api.ImageOrder, image io.Reader) (img api.Image, err error) {
+	q := url.Values{}
+	for name, v := range map[string]string{"name": o.Name, "os_type": o.OSType, "os_version": o.OSVersion, "sha256": o.SHA256} {
+		if v != "" {
+			q.Set(name, v)
+		}
+	}
+	err = c.send(ctx, http.MethodPost, "images", q, "application/octet-stream", image, &img)
+	return img, err
+}
+
+// FetchImage lets the node import an image from o.URL.
+func (c *Client) FetchImage(ctx context.Context, o api.ImageOrder) (img api.Image, err error) {
+	err = c.request(ctx, http.MethodPost, "images", nil, o, &img)
+	return img, err
+}
+
+// DeleteImage forgets an image.
+func (c *Client) DeleteImage(ctx context.Context, name string) error {
+	return c.request(ctx, http.MethodDelete, segment("images", name), nil, nil, nil)
+}
+
+// Regions lists every region.
+func (c *Client) Regions(ctx context.Context) ([]api.Region, error) {
+	var l api.RegionList
+	err := c.list(ctx, "regions", &l)
+	return l.Regions, err
+}
+
+// Stats are the fleet in numbers.
+func (c *Client) Stats(ctx context.Context) (s api.Stats, err error) {
+	err = c.list(ctx, "stats", &s)
+	return s, err
+}
+
+// Health is how the node is.
+func (c *Client) Health(ctx context.Context) (h api.Health, err error) {
+	err = c.list(ctx, "health", &h)
+	return h, err
+}
+
+// Network is what the node does on the wire.
+func (c *Client) Network(ctx context.Context) (n api.Network, err error) {
+	err = c.list(ctx, "network", &n)
+	return n, err
+}
+
+// sinceQuery names where to resume.
+func sinceQuery(since uint64) string {
+	if since == 0 {
+		return ""
+	}
+	return url.Values{"since": {strconv.FormatUint(since, 10)}}.Encode()
+}

@@ -1,0 +1,95 @@
+package ui
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/lpmos/lpmos/ui/api"
+)
+
+// hub knows the viewers. It feeds none of them: each follows the cluster itself,
+// at its own pace.
+type hub struct {
+	cluster api.Cluster
+	api     *api.Server
+	cfg     Config
+	limits  Limits
+	log     *slog.Logger
+	ctx     context.Context // ends with the hub
+	close   func()
+
+	mu      sync.Mutex
+	viewers map[*viewer]struct{}
+
+	pulseMu sync.Mutex
+	pulsed  time.Time
+	last    pulse
+}
+
+// pulse is what time alone may change.
+type pulse struct {
+	stats api.Stats
+	lost  map[string]string // machine → sentence
+}
+
+func newHub(cfg Config) *hub {
+	h := &hub{cluster: cfg.API.Cluster, cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.API.Logger, viewers: map[*viewer]struct{}{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	quiet := cfg.API.Sightings.Subscribe(h.sighting)
+	h.ctx = ctx
+	h.close = func() {
+		cancel()
+		quiet()
+	}
+	return h
+}
+
+// join lets a viewer in, unless there are too many.
+func (h *hub) join(v *viewer) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.viewers) >= h.limits.Viewers || h.ctx.Err() != nil {
+		return false
+	}
+	h.viewers[v] = struct{}{}
+	return true
+}
+
+func (h *hub) leave(v *viewer) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.viewers, v)
+}
+
+func (h *hub) each(f func(*viewer)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for v := range h.viewers {
+		f(v)
+	}
+}
+
+func (h *hub) sighting(s api.Sighting) { h.each(func(v *viewer) { v.sighting(s) }) }
+
+func (h *hub) imports(p api.ImportProgress) { h.each(func(v *viewer) { v.imports(p) }) }
+
+// pulse counts the fleet, at most once in the slow interval however many ask.
+func (h *hub) pulse() pulse {
+	h.pulseMu.Lock()
+	defer h.pulseMu.Unlock()
+	now := h.cfg.API.Now()
+	if !h.pulsed.IsZero() && now.Sub(h.pulsed) < h.limits.Slow*9/10 && now.After(h.pulsed) {
+		return h.last
+	}
+	p, lens := h.api.Picture(), h.api.Lens()
+	next := pulse{stats: h.api.Count(p), lost: map[string]string{}}
+	for _, m := range p.Machines {
+		if t := p.Task(m.TaskID); lens.Lost(m, t) {
+			next.lost[m.ID] = lens.Machine(m, t).PhaseText
+		}
+	}
+	h.pulsed, h.last = now, next
+	return next
+}
