@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 GO       ?= go
+# Where build-deps puts a Go when the one on the PATH is too old.
+export PATH := $(CURDIR)/build/go/bin:$(PATH)
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 GOFLAGS  += -trimpath
