@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -120,6 +121,14 @@ var testFiles = fstest.MapFS{
 	LoaderUEFIAll: {Data: []byte("all")},
 	FileKernel:    {Data: bytes.Repeat([]byte("kernel"), 100000)},
 	FileInitrd:    {Data: bytes.Repeat([]byte("initrd"), 300000)},
+}
+
+func testFilesWithout(names ...string) fstest.MapFS {
+	fsys := maps.Clone(testFiles)
+	for _, n := range names {
+		delete(fsys, n)
+	}
+	return fsys
 }
 
 func testInterface(mode Mode) Interface {

@@ -1,0 +1,190 @@
+package netboot
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// get asks the boot server as a machine at 10.77.0.120 does.
+func (s *setup) get(method, target string, header ...string) *httptest.ResponseRecorder {
+	local := &net.TCPAddr{IP: net.IPv4(10, 77, 0, 1), Port: 80}
+	req := httptest.NewRequestWithContext(context.WithValue(context.Background(), http.LocalAddrContextKey, local), method, target, nil)
+	req.RemoteAddr = "10.77.0.120:5555"
+	req.Host = "evil.example"
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, req)
+	return w
+}
+
+const (
+	goldenStub = `#!ipxe
+chain --replace http://10.77.0.1:80/boot/script?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
+`
+	goldenAutoexec = `#!ipxe
+dhcp || exit 1
+chain --replace http://10.77.0.1:80/boot/script?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
+`
+	goldenAgent = `#!ipxe
+echo LPMOS: starting the agent. web1: a task waits
+imgfree
+kernel http://10.77.0.1:80/boot/vmlinuz initrd=initrd console=tty0 console=ttyS0,115200 lpmos.node=http://10.77.0.1:80 lpmos.mac=52:54:00:00:00:0a lpmos.time=1700000000 nomodeset || goto local
+initrd --name initrd http://10.77.0.1:80/boot/initrd || goto local
+boot || goto local
+:local
+echo LPMOS: the agent could not be started; booting the disk
+imgfree
+iseq ${platform} efi && exit 1 ||
+sanboot --no-describe --drive 0x80 || exit 1
+`
+	goldenLocal = `#!ipxe
+echo LPMOS: booting the disk. web1: installed
+iseq ${platform} efi && exit 1 ||
+sanboot --no-describe --drive 0x82 || exit 1
+`
+)
+
+func TestScriptsAreGolden(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	s.cfg.KernelArgs = "nomodeset"
+	agent := Decision{Action: BootAgent, Name: "web1", Reason: "a task waits"}
+	local := Decision{Action: BootLocal, Name: "web1", Reason: "installed", LocalDrive: 2}
+	const mine = "/boot/script?mac=" + macA + "&uuid=12345678-abcd-efcd-0102-030405060708&platform=efi"
+	for name, c := range map[string]struct {
+		d    Decision
+		path string
+		want string
+	}{
+		"before the machine has said who it is": {agent, "/boot/script", goldenStub},
+		"for newer iPXE":                        {agent, "/boot/autoexec.ipxe", goldenAutoexec},
+		"the agent":                             {agent, mine, goldenAgent},
+		"a MAC with hyphens":                    {agent, strings.ReplaceAll(mine, ":", "-"), goldenAgent},
+		"the disk":                              {local, mine, goldenLocal},
+		"nothing, but it has come this far":     {Decision{Action: BootNothing, Name: "web1", Reason: "installed", LocalDrive: 2}, mine, goldenLocal},
+		"no action at all means the disk":       {Decision{Name: "web1", Reason: "installed", LocalDrive: 2}, mine, goldenLocal},
+		"a drive that cannot be":                {Decision{Action: BootLocal, Name: "web1", Reason: "installed", LocalDrive: 4711}, mine, strings.Replace(goldenLocal, "0x82", "0x80", 1)},
+		"a MAC that is none":                    {agent, "/boot/script?mac=x", strings.Replace(strings.Replace(goldenLocal, "web1: installed", "this machine did not say who it is", 1), "0x82", "0x80", 1)},
+		"an unexpanded MAC":                     {agent, "/boot/script?mac=" + url.QueryEscape("${netX/mac}"), strings.Replace(strings.Replace(goldenLocal, "web1: installed", "this machine did not say who it is", 1), "0x82", "0x80", 1)},
+	} {
+		s.fleet.agents[macA] = c.d
+		w := s.get("GET", c.path)
+		if w.Code != 200 || w.Body.String() != c.want {
+			t.Errorf("%s: %d\n%s\nwant\n%s", name, w.Code, w.Body, c.want)
+		}
+		if w.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: may be cached", name)
+		}
+	}
+}
+
+// Whoever can name a machine must not be able to program it.
+func TestValuesThatAreProgramsAreDropped(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	s.cfg.KernelArgs = "nomodeset"
+	for _, evil := range []string{
+		"x\nchain http://evil/p\n#", "${net0/mac}", "a && shell", "a || shell", "\r", "a\u2028b", strings.Repeat("A", 4096),
+		"x`y", "a\x00b", "a\\nb", "A init=/bin/sh", "<script>", "ü",
+	} {
+		s.fleet.agents[macA] = Decision{Action: BootAgent, Name: evil, Reason: "a task waits"}
+		want := strings.Replace(goldenAgent, "web1: a", "a", 1)
+		if got := s.get("GET", "/boot/script?mac="+macA+"&uuid="+url.QueryEscape(evil)+"&platform="+url.QueryEscape(evil)+"&serial="+url.QueryEscape(evil)).Body.String(); got != want {
+			t.Errorf("name %.40q:\n%s", evil, got)
+		}
+		s.fleet.agents[macA] = Decision{Action: BootLocal, Name: "web1", Reason: evil, LocalDrive: 2}
+		want = strings.Replace(goldenLocal, ": installed", "", 1)
+		if got := s.get("GET", "/boot/script?mac="+macA).Body.String(); got != want {
+			t.Errorf("reason %.40q:\n%s", evil, got)
+		}
+	}
+	for args, ok := range map[string]bool{
+		"": true, "nomodeset net.ifnames=0 console=ttyS1,115200n8": true, "a=b:c/d@e%f~g": true,
+		"init=/bin/sh": false, "rdinit=/x": false, "initrd=x": false, "lpmos.node=http://evil": false, "a -- b": false,
+		"a\nb": false, `"`: false, "${x}": false, "a;b": true, "a|b": false, strings.Repeat("a", 1025): false,
+	} {
+		if err := ValidateKernelArgs(args); (err == nil) != ok {
+			t.Errorf("kernel_args %.40q: %v", args, err)
+		}
+	}
+}
+
+func TestBootFilesOverHTTP(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	whole := s.get("GET", "/boot/vmlinuz")
+	etag := whole.Header().Get("ETag")
+	if whole.Code != 200 || whole.Body.Len() != 600000 || len(etag) != 66 {
+		t.Fatalf("%d, %d bytes, ETag %s", whole.Code, whole.Body.Len(), etag)
+	}
+	for _, c := range []struct {
+		name, method, path string
+		header             []string
+		code, size         int
+	}{
+		{"a range", "GET", "/boot/vmlinuz", []string{"Range", "bytes=6-11"}, 206, 6},
+		{"a range of the same file", "GET", "/boot/vmlinuz", []string{"Range", "bytes=6-11", "If-Range", etag}, 206, 6},
+		{"a range of another build", "GET", "/boot/vmlinuz", []string{"Range", "bytes=6-11", "If-Range", `"other"`}, 200, 600000},
+		{"a range past the end", "GET", "/boot/vmlinuz", []string{"Range", "bytes=999999-"}, 416, -1},
+		{"the same again", "GET", "/boot/vmlinuz", []string{"If-None-Match", etag}, 304, 0},
+		{"its size", "HEAD", "/boot/initrd", nil, 200, 0},
+		{"a loader", "GET", "/boot/snponly.efi", nil, 200, 200000},
+		{"a name with too many slashes", "GET", "/boot//snponly.efi", nil, 200, 200000},
+		{"no file", "GET", "/boot/passwd", nil, 404, -1},
+		{"the way out", "GET", "/boot/../../etc/passwd", nil, 404, -1},
+		{"another folder", "GET", "/etc/passwd", nil, 404, -1},
+		{"the folder", "GET", "/boot/", nil, 404, -1},
+		{"a write", "POST", "/boot/vmlinuz", nil, 405, -1},
+		{"a script's size", "HEAD", "/boot/script", nil, 200, 0},
+	} {
+		w := s.get(c.method, c.path, c.header...)
+		if w.Code != c.code || c.size >= 0 && w.Body.Len() != c.size {
+			t.Errorf("%s: %d with %d bytes, want %d with %d", c.name, w.Code, w.Body.Len(), c.code, c.size)
+		}
+	}
+}
+
+func TestMissingBootFilesAreNamed(t *testing.T) {
+	f, err := LoadFiles(testFilesWithout(FileKernel, FileInitrd))
+	if f == nil || err == nil || !strings.Contains(err.Error(), "vmlinuz, initrd; build them with: make boot-image") {
+		t.Errorf("%v, %v", f, err)
+	}
+	if _, ok := f.find(LoaderBIOS); !ok {
+		t.Error("what is there cannot be served")
+	}
+}
+
+// FuzzScriptQuery: no query makes a script of another shape, and no byte of a
+// value reaches it but a well-formed MAC.
+func FuzzScriptQuery(f *testing.F) {
+	f.Add("mac=52:54:00:00:00:0a&uuid=12345678-abcd-efcd-0102-030405060708&platform=efi")
+	f.Add("mac=x%0achain+http://evil/")
+	f.Add("uuid=%24%7Bnet0/mac%7D&mac=52-54-00-00-00-0b&platform=%0a")
+	f.Add("mac")
+	f.Add("mac=&mac=52:54:00:00:00:0a;")
+	s := newSetup(f, ModeDHCP)
+	shape := func(script string) string {
+		if i := strings.Index(script, "lpmos.mac="); i >= 0 {
+			return script[:i+10] + script[i+10+17:]
+		}
+		return script
+	}
+	known := map[string]bool{
+		goldenStub: true,
+		shape(s.get("GET", "/boot/script?mac="+macA).Body.String()): true,
+		localScript("this machine did not say who it is", 0):        true,
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		req := &http.Request{Method: "GET", URL: &url.URL{Path: "/boot/script", RawQuery: query}, RemoteAddr: "10.77.0.120:5"}
+		req = req.WithContext(context.WithValue(context.Background(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.IPv4(10, 77, 0, 1), Port: 80})))
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, req)
+		if got := w.Body.String(); !known[shape(got)] {
+			t.Fatalf("query %q makes\n%s", query, got)
+		}
+	})
+}
