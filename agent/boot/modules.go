@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -169,8 +170,9 @@ func (d *Drivers) loadFile(file string, say Say) {
 	switch {
 	case err == nil, errors.Is(err, syscall.EEXIST):
 		d.loaded++
-	case errors.Is(err, syscall.ENODEV):
-		// The driver looked and found none of its hardware: usual for ACPI.
+	case errors.Is(err, syscall.ENODEV), errors.Is(err, fs.ErrNotExist):
+		// The driver looked and found none of its hardware, as is usual for
+		// ACPI; or it is for sound or graphics, which no boot image carries.
 	default:
 		say("drivers: %s: %v", moduleName(file), err)
 	}

@@ -2,9 +2,9 @@ package inventory
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/lpmos/lpmos/agent/wire"
@@ -29,7 +29,7 @@ func Contents(r io.ReaderAt, size int64, sector int) wire.Contents {
 	}
 	head := make([]byte, min(headBytes, size))
 	if n, err := readFull(r, head, 0); err != nil {
-		return wire.Contents{Unreadable: clean("the first " + strconv.Itoa(len(head)) + " bytes: after " + strconv.Itoa(n) + ": " + err.Error())}
+		return wire.Contents{Unreadable: clean(fmt.Sprintf("reading failed after %d bytes: %v", n, err))}
 	}
 	v := volume{r: r, size: size, head: head}
 	c := wire.Contents{Signatures: v.signatures()}
@@ -47,6 +47,9 @@ func Contents(r io.ReaderAt, size int64, sector int) wire.Contents {
 			continue
 		}
 		fs := pv.filesystem()
+		if fs.kind == "" && p.Type == typeGPFS {
+			fs.kind = "gpfs"
+		}
 		p.Filesystem, p.FSLabel = fs.kind, fs.label
 		os.look(p, pv, fs)
 		if p.Label == seedName && fs.kind == "vfat" && c.Marker == nil {
@@ -131,7 +134,7 @@ type guess struct {
 func (g *guess) look(p *wire.Partition, v volume, fs filesystem) {
 	switch fs.kind {
 	case "ntfs":
-		g.windows = g.windows || p.Label == "Basic data partition" || p.Type == "NTFS/exFAT" || p.Type == "Microsoft basic data"
+		g.windows = true
 	case "vmfs":
 		g.esxi = true
 	case "ext2", "ext3", "ext4":

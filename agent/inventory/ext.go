@@ -24,7 +24,6 @@ const (
 	extRoot      = 2
 	maxExtFolder = 256 << 10
 	maxRelease   = 4096
-	maxLinks     = 4
 )
 
 // openExt reads the superblock.
@@ -140,34 +139,19 @@ func (e *extFS) lookup(dir uint32, name string) uint32 {
 	return 0
 }
 
-// file reads a file by its path from the root; symbolic links are followed.
+// file reads a regular file by its path from the root.
 func (e *extFS) file(path string) []byte {
-	for range maxLinks {
-		at := uint32(extRoot)
-		for part := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
-			if at = e.lookup(at, part); at == 0 {
-				return nil
-			}
-		}
-		ino := e.inode(at)
-		if ino == nil {
-			return nil
-		}
-		switch binary.LittleEndian.Uint16(ino) & 0xf000 {
-		case 0x8000:
-			return e.read(ino, maxRelease)
-		case 0xa000:
-			n := binary.LittleEndian.Uint32(ino[4:])
-			if n == 0 || n >= 60 { // longer ones lie in a block: not these
-				return nil
-			}
-			// /etc/os-release points to ../usr/lib/os-release.
-			path = strings.ReplaceAll(string(ino[40:40+n]), "../", "")
-		default:
+	at := uint32(extRoot)
+	for part := range strings.SplitSeq(path, "/") {
+		if at = e.lookup(at, part); at == 0 {
 			return nil
 		}
 	}
-	return nil
+	ino := e.inode(at)
+	if ino == nil || binary.LittleEndian.Uint16(ino)&0xf000 != 0x8000 {
+		return nil
+	}
+	return e.read(ino, maxRelease)
 }
 
 // osRelease returns PRETTY_NAME of the system on an ext file system, or "".
@@ -176,9 +160,11 @@ func osRelease(v volume) string {
 	if !ok {
 		return ""
 	}
-	for line := range strings.Lines(string(e.file("usr/lib/os-release"))) {
-		if value, ok := strings.CutPrefix(line, "PRETTY_NAME="); ok {
-			return clean(strings.Trim(strings.TrimSpace(value), `"'`))
+	for _, path := range []string{"usr/lib/os-release", "etc/os-release"} {
+		for line := range strings.Lines(string(e.file(path))) {
+			if value, ok := strings.CutPrefix(line, "PRETTY_NAME="); ok {
+				return clean(strings.Trim(strings.TrimSpace(value), `"'`))
+			}
 		}
 	}
 	return ""

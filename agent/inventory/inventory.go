@@ -53,13 +53,42 @@ func Collect(o Options) wire.Inventory {
 		BMC:      m.bmc(tables),
 		TPM:      m.tpm(),
 	}
-	inv.Virtualization = m.virtualization(inv.System)
+	inv.Virtualization = m.virtualization(inv.System, inv.CPU.Model)
 	clip(&inv.Disks, maxDisks, &inv.Truncated)
 	clip(&inv.NICs, maxNICs, &inv.Truncated)
 	clip(&inv.PCI, maxPCI, &inv.Truncated)
 	clip(&inv.Memory.DIMMs, maxDIMMs, &inv.Truncated)
+	fit(&inv)
 	return inv
 }
+
+// fit drops what people miss least when a very large machine would make a report
+// larger than a node takes: PCI devices, then the partitions of disks that have
+// the most. The disks themselves always stay.
+func fit(inv *wire.Inventory) {
+	size := 0
+	for _, d := range inv.Disks {
+		size += diskCost + partitionCost*len(d.Contents.Partitions)
+	}
+	if size+pciCost*len(inv.PCI) > maxReport {
+		inv.PCI, inv.Truncated = nil, true
+	}
+	for most := maxPartitions; size > maxReport && most > 4; most /= 2 {
+		size = 0
+		for i := range inv.Disks {
+			clip(&inv.Disks[i].Contents.Partitions, most, &inv.Truncated)
+			size += diskCost + partitionCost*len(inv.Disks[i].Contents.Partitions)
+		}
+	}
+}
+
+// Typical bytes of JSON, and how many a report may have: a node takes 256 KiB.
+const (
+	diskCost      = 500
+	partitionCost = 180
+	pciCost       = 110
+	maxReport     = 200 << 10
+)
 
 // clip shortens a list to n entries and says so.
 func clip[T any](list *[]T, n int, truncated *bool) {

@@ -40,11 +40,11 @@ func (m machine) tpm() *wire.TPM {
 
 // virtualization names the hypervisor by the vendor it writes into the SMBIOS
 // tables; the processor's flag decides whether there is one.
-func (m machine) virtualization(sys wire.System) string {
+func (m machine) virtualization(sys wire.System, cpu string) string {
 	if kind := m.text("sys/hypervisor/type"); kind != "" {
 		return kind
 	}
-	text := strings.ToLower(sys.Vendor + " " + sys.Product + " " + sys.BoardVendor)
+	text := strings.ToLower(sys.Vendor + " " + sys.Product + " " + sys.BoardVendor + " " + cpu)
 	for _, known := range []struct{ word, name string }{
 		{"vmware", "vmware"}, {"virtualbox", "virtualbox"}, {"innotek", "virtualbox"},
 		{"microsoft corporation virtual", "hyperv"}, {"xen", "xen"}, {"kvm", "kvm"},

@@ -37,8 +37,6 @@ var magics = []magic{
 	{"swap", 4096 - 10, "SWAPSPACE2", fixedLabel(1024+28, 16)},
 	{"swap", 65536 - 10, "SWAPSPACE2", fixedLabel(1024+28, 16)}, // 64 KiB pages
 	{"iso9660", 32769, "CD001", fixedLabel(32808, 32)},
-	{"gpfs", 0x200, "GPFS", nil},
-	{"gpfs", 0x800, "GPFS", nil},
 }
 
 // signatures lists everything found on the whole disk, sorted: what a wipe would

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"strings"
 	"unicode/utf16"
 
 	"github.com/lpmos/lpmos/agent/wire"
@@ -96,6 +95,9 @@ func utf16String(b []byte) string {
 	return clean(string(utf16.Decode(u)))
 }
 
+// typeGPFS marks a file system that shows itself by nothing else.
+const typeGPFS = "GPFS"
+
 // gptType names the types that people know, and gives the GUID of others.
 func gptType(guid string) string {
 	switch guid {
@@ -127,6 +129,8 @@ func gptType(guid string) string {
 		return "ZFS"
 	case "aa31e02a-400f-11db-9590-000c2911d1b8":
 		return "VMFS"
+	case "37affc90-ef7d-4e96-91c3-2d7ae055b174":
+		return typeGPFS
 	case "4fbd7e29-9d25-41b8-afd0-062c0ceff05d":
 		return "Ceph OSD"
 	}
@@ -244,5 +248,5 @@ func mbrType(kind byte) string {
 	case mbrProtective:
 		return "GPT protective"
 	}
-	return strings.ToLower(fmt.Sprintf("0x%02X", kind))
+	return fmt.Sprintf("0x%02x", kind)
 }
