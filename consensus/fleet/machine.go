@@ -82,7 +82,7 @@ func IDsOf(inv wire.Inventory) IDs {
 func PlaceholderUUID(uuid string) bool {
 	u := strings.ToLower(strings.TrimSpace(uuid))
 	digits := strings.ReplaceAll(u, "-", "")
-	if len(digits) != 32 || strings.Count(digits, digits[:1]) == 32 {
+	if len(digits) != 32 || strings.Trim(digits, "0123456789abcdef") != "" || strings.Count(digits, digits[:1]) == 32 {
 		return true
 	}
 	switch u {

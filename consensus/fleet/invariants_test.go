@@ -1,0 +1,245 @@
+package fleet
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/lpmos/lpmos/agent/wire"
+)
+
+// anyBody draws a command out of few enough names that they meet each other.
+func anyBody(t *rapid.T, r *rig) Body {
+	fresh := fmt.Sprintf("%04d", r.index)
+	macs := []string{mac1, mac2, "52:54:00:00:00:03"}
+	task := rapid.SampledFrom(append([]string{"none"}, keysOf(r.s.Tasks(), func(t *Task) string { return t.ID })...)).Draw(t, "task")
+	machine := rapid.SampledFrom(append([]string{"none"}, keysOf(r.s.Machines(), func(m *Machine) string { return m.ID })...)).Draw(t, "machine")
+	session, generation, hash := "nobody", uint64(0), "x"
+	if tk := r.s.Task(task); tk != nil {
+		generation, hash = tk.Generation, tk.PlanHash
+		if m := r.s.Machine(tk.MachineID); m != nil {
+			session = m.SessionHash
+		}
+	}
+	if rapid.IntRange(0, 9).Draw(t, "stale") == 0 {
+		generation, hash = generation+1, "stale"
+	}
+	switch rapid.IntRange(0, 15).Draw(t, "kind") {
+	case 0:
+		return PutNode{Node{ID: rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node")}}
+	case 1:
+		b := debian()
+		b.Image.SizeBytes = rapid.Uint64Range(0, 200*gb).Draw(t, "size")
+		return b
+	case 2:
+		return DeleteImage{Name: "debian-12"}
+	case 3, 4:
+		mac := rapid.SampledFrom(macs).Draw(t, "mac")
+		mine := []string{mac}
+		if rapid.Bool().Draw(t, "two cards") {
+			mine = append(mine, rapid.SampledFrom(macs).Draw(t, "mac 2"))
+		}
+		uuid := rapid.SampledFrom([]string{"", uuid1, uuid2}).Draw(t, "uuid")
+		serial := rapid.SampledFrom([]string{"", "A", "B"}).Draw(t, "serial")
+		disks := []wire.Disk{disk(rapid.SampledFrom([]string{"D1", "D2"}).Draw(t, "disk"), 50)}
+		return ReportMachine{NewID: "m" + fresh, MAC: mac, IP: rapid.SampledFrom([]string{"", "10.0.0.1", "10.0.0.2"}).Draw(t, "ip"),
+			BootID: rapid.SampledFrom([]string{"b1", "b2"}).Draw(t, "boot"), SessionHash: "s" + fresh, Inventory: inventory(uuid, serial, mine, disks...)}
+	case 5:
+		return ServeBoot{MAC: rapid.SampledFrom(macs).Draw(t, "mac")}
+	case 6:
+		b := create("t" + fresh)
+		b.TargetMAC = rapid.SampledFrom(macs).Draw(t, "mac")
+		if rapid.Bool().Draw(t, "at once") {
+			b.Approve = &Decision{PlanHash: hash, By: "ann"}
+		}
+		return b
+	case 7:
+		return DecideTask{TaskID: task, Approved: rapid.IntRange(0, 3).Draw(t, "yes") > 0, PlanHash: hash, By: "ann"}
+	case 8:
+		return StartInstall{TaskID: task, Generation: generation, PlanHash: hash, SessionHash: session}
+	case 9:
+		stage := rapid.SampledFrom(wire.Stages).Draw(t, "stage")
+		from, to, _ := stage.Span()
+		return Advance{[]AdvanceItem{{TaskID: task, Generation: generation, Progress: wire.Progress{Stage: stage,
+			Percentage: rapid.Float64Range(from, to).Draw(t, "percentage")}}}}
+	case 10:
+		b := FinishInstall{TaskID: task, Generation: generation, SessionHash: session}
+		if rapid.Bool().Draw(t, "failed") {
+			b.Error = &wire.TaskError{Code: rapid.SampledFrom([]string{wire.CodeInternal, wire.CodePlanMismatch}).Draw(t, "code")}
+		}
+		return b
+	case 11:
+		if tk := r.s.Task(task); tk != nil {
+			return ReportUp{PhoneToken: tk.PhoneToken}
+		}
+		return ReportUp{}
+	case 12:
+		return CancelTask{TaskID: task, By: "ann"}
+	case 13:
+		return RetryTask{TaskID: task, By: "ann", PhoneToken: "token-" + fresh}
+	case 14:
+		return SettleQuestion{MachineID: machine, Accept: rapid.Bool().Draw(t, "accept")}
+	default:
+		if rapid.Bool().Draw(t, "what") {
+			return DeleteTask{TaskID: task}
+		}
+		return DeleteMachine{MachineID: machine}
+	}
+}
+
+func keysOf[T any](values []T, key func(T) string) (out []string) {
+	for _, v := range values {
+		out = append(out, key(v))
+	}
+	return out
+}
+
+// mirror is what a viewer knows who got every event.
+type mirror struct {
+	tasks    map[string]*Task
+	machines map[string]*Machine
+	images   map[string]*Image
+	nodes    map[string]*Node
+}
+
+func (m *mirror) see(ev Event) {
+	switch ev.Type {
+	case EventTaskDeleted:
+		delete(m.tasks, ev.TaskID)
+	case EventMachineDeleted:
+		delete(m.machines, ev.MachineID)
+	case EventImageDeleted:
+		delete(m.images, ev.Name)
+	case EventImage:
+		m.images[ev.Name] = ev.Image
+	case EventNode:
+		m.nodes[ev.Node.ID] = ev.Node
+	case EventHardware, EventMachine:
+		m.machines[ev.MachineID] = ev.Machine
+	default:
+		m.tasks[ev.TaskID] = ev.Task
+	}
+}
+
+func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		r := newRig(t)
+		seen := &mirror{map[string]*Task{}, map[string]*Machine{}, map[string]*Image{}, map[string]*Node{}}
+		handedOut := map[any]string{}
+		step := func(b Body) {
+			before := content(t, r.s)
+			_, err := r.do(b)
+			question := false
+			for _, ev := range r.events {
+				if ev.Index != r.index || !ev.At.Equal(r.at) {
+					rt.Fatalf("event %+v is not of entry %d at %v", ev, r.index, r.at)
+				}
+				seen.see(ev)
+				question = question || ev.Type == EventMachine && ev.Machine.Question != ""
+			}
+			if err != nil && ErrorCode(err) == "" {
+				rt.Fatalf("%s: %v is no refusal", b.commandType(), err)
+			}
+			if _, isReport := b.(ReportMachine); err != nil && !(isReport && question) && content(t, r.s) != before {
+				rt.Fatalf("%s was refused (%v) and changed the state", b.commandType(), err)
+			}
+			for v, was := range handedOut {
+				if got := asJSON(v); got != was {
+					rt.Fatalf("%s changed a value that was handed out\nfrom %s\nto   %s", b.commandType(), was, got)
+				}
+			}
+			clear(handedOut)
+			for _, v := range r.s.Tasks() {
+				handedOut[v] = asJSON(v)
+			}
+			for _, v := range r.s.Machines() {
+				handedOut[v] = asJSON(v)
+			}
+			if want := (&mirror{r.s.tasks, r.s.machines, r.s.images, r.s.nodes}); !reflect.DeepEqual(seen, want) {
+				rt.Fatalf("after %s somebody who got every event does not know the state", b.commandType())
+			}
+			checkInvariants(rt, r.s)
+		}
+		step(debian())
+		for range rapid.IntRange(10, 60).Draw(rt, "steps") {
+			step(anyBody(rt, r))
+		}
+	})
+}
+
+func checkInvariants(t *rapid.T, s *State) {
+	open := map[string]string{}
+	for _, task := range s.Tasks() {
+		m := s.Machine(task.MachineID)
+		if task.Open() && task.MachineID != "" {
+			if other := open[task.MachineID]; other != "" {
+				t.Fatalf("machine %s has open tasks %s and %s", task.MachineID, other, task.ID)
+			}
+			open[task.MachineID] = task.ID
+			if m == nil || m.TaskID != task.ID {
+				t.Fatalf("open task %s is not known to its machine: %+v", task.ID, m)
+			}
+		}
+		if task.Plan != nil && task.Plan.Hash() != task.PlanHash {
+			t.Fatalf("task %s has plan hash %s, its plan %s", task.ID, task.PlanHash, task.Plan.Hash())
+		}
+		if task.Status == wire.StatusApproved || task.Status == wire.StatusInstalling {
+			if task.Approval == nil || !task.Approval.Approved || task.Approval.PlanHash != task.PlanHash || task.Plan == nil {
+				t.Fatalf("task %s is %s by approval %+v of plan %s", task.ID, task.Status, task.Approval, task.PlanHash)
+			}
+		}
+		if task.Status == wire.StatusInstalling && (m == nil || !m.Unfinished || task.InstallBootID != m.BootID) {
+			t.Fatalf("task %s is installing in boot %s of %+v", task.ID, task.InstallBootID, m)
+		}
+	}
+	macs, addresses, uuids := map[string]string{}, map[string]string{}, map[string]string{}
+	for _, m := range s.Machines() {
+		once := func(what string, owner map[string]string, key string) {
+			if other := owner[key]; key != "" && other != "" && other != m.ID {
+				t.Fatalf("%s %s belongs to %s and to %s", what, key, other, m.ID)
+			}
+			owner[key] = m.ID
+		}
+		for _, mac := range m.IDs.MACs {
+			once("MAC", macs, mac)
+		}
+		once("UUID", uuids, m.IDs.UUID)
+		for _, ip := range m.Addresses {
+			once("address", addresses, ip)
+		}
+	}
+	var b bytes.Buffer
+	if err := s.Snapshot().Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	was := b.String()
+	restored, err := Restore(&b)
+	if err != nil {
+		t.Fatalf("the state cannot be restored: %v", err)
+	}
+	b.Reset()
+	if err := restored.Snapshot().Write(&b); err != nil || b.String() != was {
+		t.Fatalf("restored, the state is another (%v):\n%s\nit was:\n%s", err, b.String(), was)
+	}
+	for name, pair := range map[string][2]map[string]string{
+		"byMAC": {s.byMAC, restored.byMAC}, "byUUID": {s.byUUID, restored.byUUID}, "byAddress": {s.byAddress, restored.byAddress},
+		"byTarget": {s.byTarget, restored.byTarget}, "byToken": {s.byToken, restored.byToken}, "bySession": {s.bySession, restored.bySession},
+	} {
+		if !reflect.DeepEqual(pair[0], pair[1]) {
+			t.Fatalf("%s is %v, rebuilt it is %v", name, pair[0], pair[1])
+		}
+	}
+}
+
+func TestAnEventCarriesItsNameIntoJSON(t *testing.T) {
+	r := newRig(t)
+	r.must(debian())
+	b, err := json.Marshal(r.events[0])
+	if err != nil || !bytes.Contains(b, []byte(`"type":"image"`)) || !bytes.Contains(b, []byte(`"name":"debian-12"`)) {
+		t.Errorf("the event is %s (%v)", b, err)
+	}
+}
