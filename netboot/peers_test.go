@@ -2,6 +2,9 @@ package netboot
 
 import (
 	"bufio"
+	"errors"
+	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -55,5 +58,123 @@ func startDnsmasq(t *testing.T, w *wire, path string) {
 	case <-up:
 	case <-time.After(10 * time.Second):
 		t.Fatal("dnsmasq did not come up")
+	}
+}
+
+// The DHCP clients people have: each gets an address, keeps it, and gives it
+// back.
+func TestRealClients(t *testing.T) {
+	w := newWire(t)
+	s := newSetup(t, ModeDHCP)
+	w.start(s)
+	dir := t.TempDir()
+	script := filepath.Join(dir, "script")
+	// Both clients tell their script what they got, under different names.
+	body := "#!/bin/sh\necho \"$reason$1 $new_ip_address$ip $new_subnet_mask$subnet $new_routers$router $new_domain_name_servers$dns $bootfile\" >> " + dir + "/out\n" +
+		"a=$new_ip_address$ip; [ -z \"$a\" ] || ip address replace $a/24 dev v1\n"
+	if err := os.WriteFile(script, []byte(body), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	told := func() string {
+		b, err := os.ReadFile(filepath.Join(dir, "out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+
+	if _, err := exec.LookPath("udhcpc"); err != nil {
+		t.Log("udhcpc is not installed")
+	} else {
+		w.inside("udhcpc", "-i", "v1", "-n", "-q", "-f", "-t", "5", "-T", "1", "-s", script)
+		if got := told(); !strings.Contains(got, "bound 10.77.0.100 255.255.255.0 10.77.0.1 10.77.0.53 \n") {
+			t.Errorf("udhcpc was told\n%s", got)
+		}
+		w.inside("udhcpc", "-i", "v1", "-n", "-q", "-f", "-t", "5", "-T", "1", "-s", script, "-V", "PXEClient:Arch:00007:UNDI:003016", "-O", "bootfile")
+		if got := told(); !strings.Contains(got, "bound 10.77.0.100 255.255.255.0 10.77.0.1 10.77.0.53 snponly.efi\n") {
+			t.Errorf("udhcpc posing as UEFI was told\n%s", got)
+		}
+	}
+	if _, err := exec.LookPath("dhclient"); err != nil {
+		t.Log("dhclient is not installed")
+	} else {
+		lf, pf := filepath.Join(dir, "lease"), filepath.Join(dir, "pid")
+		client := []string{"dhclient", "-4", "-1", "-v", "-sf", script, "-lf", lf, "-pf", pf}
+		w.inside(append(client, "v1")...)
+		if got := told(); !strings.Contains(got, "BOUND 10.77.0.100 255.255.255.0 10.77.0.1 10.77.0.53 \n") {
+			t.Errorf("dhclient was told\n%s", got)
+		}
+		w.inside("dhclient", "-4", "-x", "-v", "-sf", script, "-lf", lf, "-pf", pf, "v1")
+		w.inside(append(client, "v1")...) // init-reboot: it remembers its lease
+		if got := told(); !strings.Contains(got, "REBOOT 10.77.0.100") {
+			t.Errorf("dhclient after a reboot was told\n%s", got)
+		}
+		w.inside("dhclient", "-4", "-r", "-v", "-sf", script, "-lf", lf, "-pf", pf, "v1")
+		if err := eventually(t.Context(), func() error {
+			if s.Stats()["dhcp.release"] == 0 {
+				return errors.New("no release came")
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	if st := s.Stats(); st["dhcp.nak"] != 0 || st["dhcp.ack"] < 2 {
+		t.Errorf("stats: %v", st)
+	}
+}
+
+func TestStartSaysWhatIsInTheWay(t *testing.T) {
+	if os.Getenv(inNamespace) == "" {
+		t.Skip("needs root for a network namespace")
+	}
+	run := func(s *setup) error { return s.Run(t.Context()) }
+
+	s := newSetup(t, ModeDHCP)
+	if err := run(s); err == nil || !strings.Contains(err.Error(), `interface "br0" does not exist; there are: lo`) {
+		t.Errorf("no interface: %v", err)
+	}
+
+	w := newWire(t)
+	taken, err := listenUDP(t.Context(), "br0", 67, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run(newSetup(t, ModeDHCP)); err == nil || !strings.Contains(err.Error(), "UDP port 67 on br0 is taken by netboot.test (process ") {
+		t.Errorf("port taken: %v", err)
+	}
+	taken.Close()
+
+	s = newSetup(t, ModeDHCP)
+	s.cfg.Interfaces[0].Range = Range{netip.MustParseAddr("10.99.0.1"), netip.MustParseAddr("10.99.0.9")}
+	if err := run(s); err == nil || !strings.Contains(err.Error(), "range 10.99.0.1-10.99.0.9 does not lie in its network 10.77.0.0/24") {
+		t.Errorf("foreign range: %v", err)
+	}
+
+	w.run("ip", "address", "flush", "dev", "br0")
+	if err := run(newSetup(t, ModeDHCP)); err == nil || !strings.Contains(err.Error(), "interface br0 has no IPv4 address: give it one") {
+		t.Errorf("no address: %v", err)
+	}
+	w.run("ip", "address", "add", "10.77.0.1/24", "dev", "br0")
+}
+
+// A second interface with machines on it hears nothing.
+func TestOtherInterfacesHearNothing(t *testing.T) {
+	w := newWire(t)
+	w.run("ip", "link", "add", "x0", "type", "veth", "peer", "name", "x1")
+	w.run("ip", "address", "add", "10.88.0.1/24", "dev", "x0")
+	w.run("ip", "link", "set", "x0", "up")
+	w.run("ip", "link", "set", "x1", "netns", strconv.Itoa(w.pid))
+	w.inside("ip", "link", "set", "x1", "up")
+	s := newSetup(t, ModeDHCP)
+	w.start(s)
+	cmd := w.command("udhcpc", "-i", "x1", "-n", "-q", "-f", "-t", "1", "-T", "1", "-s", "/bin/true")
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "no lease") {
+		t.Errorf("udhcpc on another interface: %v\n%s", err, out)
+	}
+	for name, n := range s.Stats() {
+		if !strings.HasPrefix(name, "router.") { // the other card, coming up, looks for routers
+			t.Errorf("something was heard: %s %d", name, n)
+		}
 	}
 }

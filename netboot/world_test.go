@@ -3,6 +3,7 @@ package netboot
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -297,6 +298,22 @@ func (w *wire) inside(args ...string) string {
 	return w.run(append([]string{"nsenter", "-t", strconv.Itoa(w.pid), "-n", "--"}, args...)...)
 }
 
+// command is one to run on the machines' side.
+func (w *wire) command(args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(w.pid), "-n", "--"}, args...)...)
+}
+
+func hexOf(b []byte) string { return hex.EncodeToString(b) }
+
+func unhex(t *testing.T, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // start runs the server on the wire until the test ends, HTTP with it.
 func (w *wire) start(s *setup) {
 	w.t.Helper()
@@ -342,7 +359,7 @@ func (w *wire) boot(shape pxeclient.Shape, mac string) (pxeclient.Result, error)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	cmd := exec.Command("nsenter", "-t", strconv.Itoa(w.pid), "-n", "--", os.Args[0], "-test.run=^TestMachineProcess$", "-test.count=1")
+	cmd := w.command(os.Args[0], "-test.run=^TestMachineProcess$", "-test.count=1")
 	cmd.Env = append(os.Environ(), machineEnv+"="+string(spec))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
