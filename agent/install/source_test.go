@@ -65,7 +65,11 @@ func TestSourceFaults(t *testing.T) {
 		}
 		g := grantFor(src.man, size, wire.Contents{})
 		d := newMemDisk(size, 512)
-		err := installTo(context.Background(), g, src, d, func(o *Options) { o.StallTimeout = 50 * time.Millisecond })
+		err := installTo(context.Background(), g, src, d, func(o *Options) {
+			if c.name == "silence" {
+				o.StallTimeout = 100 * time.Millisecond
+			}
+		})
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
@@ -154,7 +158,7 @@ func TestAFinalAnswerEndsTheInstall(t *testing.T) {
 }
 
 func TestNoRequestAsksForMoreThanAWindow(t *testing.T) {
-	image := make([]byte, 400*mib)
+	image := make([]byte, 300*mib)
 	copy(image, gptImage(t, 17*mib))
 	for at := 20 * mib; at < len(image); at += chunkBytes {
 		image[at] = byte(1 + at/chunkBytes)
@@ -165,8 +169,8 @@ func TestNoRequestAsksForMoreThanAWindow(t *testing.T) {
 		most = max(most, len(req.Need))
 		return wire.NextResponse{}, nil
 	}
-	g := grantFor(src.man, 416*mib, wire.Contents{})
-	if err := installTo(context.Background(), g, src, newMemDisk(416*mib, 512), nil); err != nil {
+	g := grantFor(src.man, 316*mib, wire.Contents{})
+	if err := installTo(context.Background(), g, src, newMemDisk(316*mib, 512), nil); err != nil {
 		t.Fatal(err)
 	}
 	if most != window {

@@ -2,10 +2,8 @@ package install
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,51 +11,65 @@ import (
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
-// mbrImage makes an image with the partitions of an sfdisk script.
-func mbrImage(t testing.TB, size int, script string) []byte {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "image")
-	if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(tool(t, "sfdisk", "fdisk"), "-q", path)
-	cmd.Stdin = strings.NewReader(script)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("sfdisk: %v\n%s", err, out)
-	}
-	image, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
+// mbrImage makes an image with a boot record.
+func mbrImage(size int, entries ...mbrEntry) []byte {
+	image := make([]byte, size)
+	image[510], image[511] = 0x55, 0xaa
+	noise(image[:440], 1)
+	noise(image[mib:3*mib], 1)
+	for i, e := range entries {
+		setMBRPartition(image, i, e)
 	}
 	return image
 }
 
+// partitions lists a disk's table as the tools of the system see it.
+func partitions(t testing.TB, disk []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, disk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := sh(t, tool(t, "partx", "util-linux"), "-s", "-g", "-o", "NR,START,SECTORS,TYPE,FLAGS", path)
+	var lines []string
+	for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
+		lines = append(lines, strings.Join(strings.Fields(line), " "))
+	}
+	return strings.Join(lines, "\n")
+}
+
 func TestMBRTables(t *testing.T) {
 	const size, image = 64 * mib, 16 * mib
-	seed := fmt.Sprintf("start=%d, size=%d, type=e", (size-seedFromEnd)/512, seedBytes/512)
+	linux := func(first, count uint32) mbrEntry { return mbrEntry{kind: 0x83, first: first, count: count} }
+	windows := func(first, count uint32) mbrEntry { return mbrEntry{kind: 7, first: first, count: count} }
+	bootable := linux(2048, 20480)
+	bootable.status = 0x80
+	seed := fmt.Sprintf("%d %d 0xe 0x0", (size-seedFromEnd)/512, seedBytes/512)
 	for _, c := range []struct {
-		name   string
-		script string
-		grow   bool
-		want   []string // in what sfdisk reads back
-		err    error
+		name    string
+		entries []mbrEntry
+		keep    bool // do not grow
+		want    string
+		err     string
 	}{
-		{"one partition, grown", "label: dos\nstart=2048, size=20480, type=83, bootable\n", true,
-			[]string{"1 : start=2048, size=114688, type=83, bootable", "2 : " + seed}, nil},
-		{"as it is", "label: dos\nstart=2048, size=20480, type=83\n", false,
-			[]string{"1 : start=2048, size=20480, type=83", "2 : " + seed}, nil},
-		{"the last is not Linux", "label: dos\nstart=2048, size=2048, type=83\nstart=4096, size=2048, type=7\n", true,
-			[]string{"1 : start=2048, size=2048, type=83", "2 : start=4096, size=2048, type=7", "3 : " + seed}, nil},
-		{"the last is not in the last entry", "label: dos\nstart=8192, size=2048, type=83\nstart=2048, size=2048, type=7\n", true,
-			[]string{"1 : start=8192, size=108544, type=83", "2 : start=2048, size=2048, type=7", "3 : " + seed}, nil},
-		{"four", "label: dos\nstart=2048, size=2048, type=83\nstart=4096, size=2048, type=83\nstart=6144, size=2048, type=83\nstart=8192, size=2048, type=83\n", true, nil, errNoSlot},
+		{"one partition, grown", []mbrEntry{bootable}, false,
+			"1 2048 114688 0x83 0x80\n2 " + seed, ""},
+		{"as it is", []mbrEntry{linux(2048, 20480)}, true,
+			"1 2048 20480 0x83 0x0\n2 " + seed, ""},
+		{"the last is not Linux", []mbrEntry{linux(2048, 2048), windows(4096, 2048)}, false,
+			"1 2048 2048 0x83 0x0\n2 4096 2048 0x7 0x0\n3 " + seed, ""},
+		{"the last on the disk is not the last in the table", []mbrEntry{linux(8192, 2048), windows(2048, 2048)}, false,
+			"1 8192 108544 0x83 0x0\n2 2048 2048 0x7 0x0\n3 " + seed, ""},
+		{"four", []mbrEntry{linux(2048, 8), linux(4096, 8), linux(6144, 8), linux(8192, 8)}, false, "", "no entry is left"},
+		{"none", nil, false, "", "no partitions"},
+		{"beyond the image", []mbrEntry{linux(2048, image/512)}, false, "", "outside the image"},
+		{"a GPT that is not there", []mbrEntry{{kind: mbrProtective, first: 1, count: 1000}}, false, "", "not there"},
 	} {
-		raw := mbrImage(t, image, c.script)
-		w := tableWish{size: size, sector: 512, image: image, grow: c.grow}
-		tab, err := planTable(raw[:chunkBytes], w)
-		if c.err != nil {
-			if !errors.Is(err, c.err) {
-				t.Errorf("%s: %v, want %v", c.name, err, c.err)
+		raw := mbrImage(image, c.entries...)
+		tab, err := planTable(raw[:chunkBytes], tableWish{size: size, sector: 512, image: image, grow: !c.keep})
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: %v, want %q", c.name, err, c.err)
 			}
 			continue
 		}
@@ -65,18 +77,10 @@ func TestMBRTables(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		path := filepath.Join(t.TempDir(), "disk")
 		disk := make([]byte, size)
 		copy(disk, tab.head)
-		if err := os.WriteFile(path, disk, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		dump := strings.Join(strings.Fields(sh(t, tool(t, "sfdisk", "fdisk"), "-d", path)), " ")
-		dump = strings.ReplaceAll(dump, path, "")
-		for _, want := range c.want {
-			if !strings.Contains(dump, want) {
-				t.Errorf("%s: no %q in\n%s", c.name, want, dump)
-			}
+		if got := partitions(t, disk); got != c.want {
+			t.Errorf("%s: the disk has\n%s\nwant\n%s", c.name, got, c.want)
 		}
 		if tab.backup != nil {
 			t.Errorf("%s: a backup GPT for a disk that has none", c.name)
@@ -85,9 +89,24 @@ func TestMBRTables(t *testing.T) {
 	}
 }
 
+// A boot record addresses 2 TiB; the seed has to be within.
+func TestMBROnALargeDisk(t *testing.T) {
+	raw := mbrImage(16*mib, mbrEntry{kind: 0x83, first: 2048, count: 20480})
+	tab, err := planTable(raw[:chunkBytes], tableWish{size: 4 << 40, sector: 512, image: 16 * mib, grow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, seed := mbrPartition(tab.head, 0), mbrPartition(tab.head, 1)
+	if seed.end() > 1<<32 || int64(seed.first)*512 != tab.seedOff || root.end() != uint64(seed.first) {
+		t.Errorf("root %+v, seed %+v at byte %d", root, seed, tab.seedOff)
+	}
+	if _, err := planTable(raw[:chunkBytes], tableWish{size: 4 << 40, sector: 512, image: 3 << 40}); err == nil {
+		t.Error("an image beyond what a boot record can address is taken")
+	}
+}
+
 func TestMBRImageInstalls(t *testing.T) {
-	image := mbrImage(t, 17*mib, "label: dos\nstart=2048, size=20480, type=83, bootable\n")
-	noise(image[mib:3*mib], 1)
+	image := mbrImage(17*mib, mbrEntry{status: 0x80, kind: 0x83, first: 2048, count: 20480})
 	src := newSource(t, image, 512)
 	g := grantFor(src.man, 32*mib, wire.Contents{})
 	d := newMemDisk(32*mib, 512)
