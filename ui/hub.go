@@ -39,10 +39,10 @@ func newHub(cfg Config) *hub {
 	ctx, cancel := context.WithCancel(context.Background())
 	quiet := cfg.API.Sightings.Subscribe(h.sighting)
 	h.ctx = ctx
-	h.close = func() {
+	h.close = sync.OnceFunc(func() {
 		cancel()
 		quiet()
-	}
+	})
 	return h
 }
 

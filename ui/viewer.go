@@ -28,7 +28,7 @@ type viewer struct {
 
 	mu        sync.Mutex
 	changes   map[thing]change
-	poured    uint64 // events so far
+	poured    uint64                 // events so far
 	progress  map[string]*fleet.Task // task → as of its newest progress
 	wants     wants
 	again     bool // a fresh snapshot is wanted

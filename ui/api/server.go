@@ -48,7 +48,8 @@ func New(cfg Config) (*Server, error) {
 			Components:     &huma.Components{Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)},
 			OnAddOperation: []huma.AddOpFunc{describeErrors},
 		},
-		Formats:                      map[string]huma.Format{"application/json": format},
+		// The short name is what huma makes of application/problem+json.
+		Formats:                      map[string]huma.Format{"application/json": format, "json": format},
 		DefaultFormat:                "application/json",
 		Transformers:                 []huma.Transformer{tame},
 		RejectUnknownQueryParameters: true,
