@@ -16,12 +16,13 @@ const externalRange = "10.77.0.50-10.77.0.99"
 // the one a site already has.
 func dnsmasqArgs(dir string) []string {
 	return []string{
-		"--keep-in-foreground", "--conf-file=/dev/null", "--log-facility=-",
+		// Alone of the modes this one keeps its user: the root of an unprivileged
+		// rack may become nobody else.
+		"--no-daemon", "--conf-file=/dev/null",
 		"--port=0", "--interface=dhcp1", "--bind-interfaces",
 		"--dhcp-range=10.77.0.50,10.77.0.99,1h", "--dhcp-option=option:router", "--dhcp-option=option:dns-server",
 		"--dhcp-authoritative", "--no-ping", "--log-dhcp",
-		"--dhcp-leasefile=" + filepath.Join(dir, "dnsmasq.leases"), "--pid-file=",
-		"--user=root", "--group=root", // an unprivileged rack has no other user to become
+		"--dhcp-leasefile=" + filepath.Join(dir, "dnsmasq.leases"),
 	}
 }
 
@@ -32,8 +33,11 @@ type externalDHCP struct {
 	gone chan struct{}
 }
 
-func startDHCP(dir string) (*externalDHCP, error) {
-	log, err := os.OpenFile(filepath.Join(dir, "dnsmasq.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+func dnsmasqLog(dir string) string { return filepath.Join(dir, "dnsmasq.log") }
+
+// startDHCP runs a dnsmasq and tells ended when it is no more.
+func startDHCP(dir string, ended func(error)) (*externalDHCP, error) {
+	log, err := os.OpenFile(dnsmasqLog(dir), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("dnsmasq log: %w", err)
 	}
@@ -50,7 +54,8 @@ func startDHCP(dir string) (*externalDHCP, error) {
 		}
 		started <- nil
 		// Waiting here keeps the thread, and by Pdeathsig dnsmasq, alive.
-		_ = d.cmd.Wait()
+		err := d.cmd.Wait()
+		ended(fmt.Errorf("dnsmasq ended (%v): %s", err, lastLine(dnsmasqLog(dir))))
 	}()
 	if err := <-started; err != nil {
 		<-d.gone

@@ -98,7 +98,7 @@ func (r *rack) serve(ctx context.Context, fail context.CancelCauseFunc, listener
 		defer router.close()
 	}
 	if r.ExternalDHCP {
-		dhcp, err := startDHCP(r.Dir)
+		dhcp, err := startDHCP(r.Dir, fail)
 		if err != nil {
 			return err
 		}

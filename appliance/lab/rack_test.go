@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -349,6 +350,30 @@ func TestExternalDHCP(t *testing.T) {
 	leases, err := os.ReadFile(filepath.Join(r.dir, "dnsmasq.leases"))
 	if err != nil || !strings.Contains(string(leases), "52:54:00:77:00:01") {
 		t.Errorf("m1 says %q, but dnsmasq's leases (%v) are:\n%s", m.Text, err, leases)
+	}
+}
+
+// A rack without the DHCP server it was to have is no rack: it ends and says why.
+func TestDeadDHCPServerEndsTheRack(t *testing.T) {
+	o := Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", StartOff: true, ExternalDHCP: true}
+	needRack(t, o)
+	r, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range processesOf(t, o.Dir, 0) {
+		if pid, command, _ := strings.Cut(p, "/cmdline "); strings.HasPrefix(command, "dnsmasq ") {
+			n, err := strconv.Atoi(filepath.Base(pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := r.Wait(); err == nil || !strings.Contains(err.Error(), "dnsmasq ended") {
+		t.Errorf("rack ended with %v, want it to name dnsmasq", err)
 	}
 }
 
