@@ -1,0 +1,177 @@
+// @ts-check
+// What the page says: every word in one table, so that another language is
+// another table, and the units people read. No DOM here.
+
+export const text = {
+  title: 'LPMOS',
+  phase: {
+    discovered: 'discovered', waiting: 'waiting', queued: 'queued', erasing: 'erasing',
+    installing: 'installing', installed: 'installed', failed: 'failed', lost: 'lost',
+  },
+  phaseMeans: {
+    discovered: 'seen on the wire, nothing asked of it yet',
+    waiting: 'waits for you',
+    queued: 'decided, waits for the machine',
+    erasing: 'past the point of return',
+    installing: 'the disk is being written',
+    installed: 'runs from its own disk',
+    failed: 'stopped, and says why',
+    lost: 'silent when it should be talking',
+  },
+  group: {
+    needs: 'Needs you', fresh: 'New machines', working: 'In progress', rest: 'Installed and idle', all: 'Machines',
+  },
+  action: {
+    install: 'Install…', approve: 'Review…', reject: 'Reject', retry: 'Retry', cancel: 'Cancel task',
+    delete: 'Delete task', forget: 'Forget machine', resolve: 'Settle…',
+  },
+  link: {
+    live: 'live', catching: 'catching up', reconnecting: 'reconnecting', offline: 'offline', connecting: 'connecting',
+  },
+  /** @param {string} at @param {number} s */
+  asOf: (at, s) => `as of ${at}, trying again ${s > 0 ? `in ${s} s` : 'now'}`,
+  offlineNow: 'This browser has no network. What you see is from before.',
+  noServer: 'Not now: the node cannot be reached.',
+  paused: 'paused: what you see stands still',
+  all: 'All',
+  /** @param {number} n @param {number} of */
+  shown: (n, of) => n === of ? plural(n, 'row', 'rows') : `${n} of ${plural(of, 'row', 'rows')}`,
+  /** @param {number} n @param {number} bps bytes a second */
+  working: (n, bps) => n === 0 ? '' : `${plural(n, 'install', 'installs')} running` + (bps > 0 ? `, ${bytes(bps)}/s in all` : ''),
+  newMachineName: (/** @type {string} */ mac) => `expected at ${mac}`,
+  empty: {
+    loading: 'Asking the node what it knows…',
+    nothing: 'No machine has asked to boot yet.',
+    nothingHow: [
+      'Connect a machine to the network this node serves and switch it on.',
+      'In its firmware setup, let it boot from the network (PXE or HTTP, IPv4) at least once.',
+      'It appears here some seconds after its agent has looked at its disks. Nothing is ever erased before you say so.',
+    ],
+    nothingWatch: 'Watch what the network hears',
+    nothingTask: 'Or prepare a task for a MAC you know',
+    noMatch: 'Nothing matches this search.',
+    clear: 'Clear the search',
+    images: 'No image yet. An image is a raw disk image (also .gz, .xz, .zst) that boots by itself.',
+    imagesHow: 'Add one above, or on the node: lpmos image import FILE --name debian-12',
+    network: 'No machine has asked for anything since this node started.',
+    log: 'Nothing has happened yet.',
+    timeline: 'This node has heard nothing of it on the wire since it started.',
+  },
+  keys: [
+    ['/', 'search'], ['j  k', 'next, previous row'], ['Enter', 'open the machine'], ['a', 'review, approve or install'],
+    ['r', 'retry'], ['n', 'new task'], ['p', 'pause and go on'], ['g then m, i, n', 'go to machines, images, network'],
+    ['?', 'these keys'], ['Esc', 'back'],
+  ],
+  filterHelp: 'Words match names, serials, MACs, addresses and images. state:waiting, mac:52:54, image:debian-12, vendor:dell, needs:you narrow it; a leading minus excludes.',
+  live: {
+    /** @param {string} name @param {string} phase @param {string} why */
+    one: (name, phase, why) => `${name}: ${phase}${why ? `, ${why}` : ''}.`,
+    /** @param {number} n */
+    waiting: (n) => `${plural(n, 'machine waits', 'machines wait')} for you.`,
+    lostLink: 'The connection to the node is lost.',
+    gotLink: 'Connected again.',
+  },
+};
+
+const locale = 'en';
+const plurals = new Intl.PluralRules(locale);
+
+/** One form or the other, with its number. @param {number} n @param {string} one @param {string} other */
+export function plural(n, one, other) {
+  return `${n.toLocaleString(locale)} ${plurals.select(n) === 'one' ? one : other}`;
+}
+
+/** A size as it is printed on disks: powers of 1000, three digits. @param {number|undefined} n */
+export function bytes(n) {
+  if (n === undefined || !Number.isFinite(n)) return '';
+  const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
+  let u = 0;
+  while (n >= 999.5 && u < units.length - 1) { n /= 1000; u++; }
+  const digits = u === 0 || n >= 99.95 ? 0 : n >= 9.995 ? 1 : 2;
+  return `${n.toFixed(digits)} ${units[u]}`;
+}
+
+/** Memory is sold in powers of 1024. @param {number|undefined} n */
+export function memory(n) {
+  if (!n) return '';
+  const gib = n / 2 ** 30;
+  return gib >= 1 ? `${+gib.toFixed(gib < 10 ? 1 : 0)} GiB` : `${Math.round(n / 2 ** 20)} MiB`;
+}
+
+/** Megabits on the wire, told as bytes. @param {number|undefined} mbps */
+export function rate(mbps) {
+  return mbps ? `${bytes(mbps * 125000)}/s` : '';
+}
+
+/** A span of time in its largest unit. @param {number} ms */
+export function span(ms) {
+  const s = Math.max(0, Math.floor(ms / 1000));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h`;
+  return `${Math.floor(s / 86400)} d`;
+}
+
+/** A span with its second unit, for durations that are over. @param {number} ms */
+export function duration(ms) {
+  const s = Math.max(0, Math.round(ms / 1000));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+  return `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
+}
+
+/** The zero time of Go means "never". @param {string|null|undefined} at @returns {number} ms, NaN for never */
+export function when(at) {
+  return !at || at.startsWith('0001-') ? NaN : Date.parse(at);
+}
+
+/** Clock time, local, in 24 hours. @param {number|string|null|undefined} at */
+export function clock(at) {
+  const ms = typeof at === 'number' ? at : when(at);
+  return Number.isNaN(ms) ? '' : new Date(ms).toLocaleTimeString('en-GB');
+}
+
+/** Date and clock time, the date left out when it is today. @param {string|null|undefined} at @param {number} now */
+export function stamp(at, now) {
+  const ms = when(at);
+  if (Number.isNaN(ms)) return '';
+  const d = new Date(ms);
+  const today = new Date(now).toDateString() === d.toDateString();
+  return (today ? '' : d.toLocaleDateString('en-CA') + ' ') + d.toLocaleTimeString('en-GB');
+}
+
+/** @typedef {{size_bytes:number, serial?:string, wwn?:string, model?:string, name?:string, contents?:any}} Disk */
+
+/** A disk as people say it. @param {Disk} d */
+export function diskName(d) {
+  return [bytes(d.size_bytes), d.model, d.serial || d.wwn].filter(Boolean).join(' ');
+}
+
+/** Whether writing would destroy nothing that was found. @param {any} c */
+export function blank(c) {
+  return !c || !(c.table || c.partitions?.length || c.signatures?.length || c.marker || c.unreadable || c.os);
+}
+
+/** What lies on a disk, in one sentence. @param {any} c */
+export function contents(c) {
+  if (blank(c)) return 'blank';
+  if (c.unreadable) return `could not be read: ${c.unreadable}`;
+  const parts = [];
+  if (c.os) parts.push(c.os);
+  if (c.marker) parts.push('installed by LPMOS before');
+  if (c.partitions?.length) parts.push(plural(c.partitions.length, 'partition', 'partitions'));
+  else if (c.table) parts.push(`an empty ${c.table.toUpperCase()} table`);
+  if (c.signatures?.length) parts.push(c.signatures.join(', '));
+  return parts.join(', ');
+}
+
+/** One partition, in words. @param {any} p */
+export function partition(p) {
+  const label = p.fs_label || p.label;
+  return [`${p.number}.`, bytes(p.size_bytes), p.filesystem || p.type, label && `“${label}”`].filter(Boolean).join(' ');
+}
+
+/** The characters of a disk's identity that have to be typed before contents die. @param {Disk} d */
+export function proof(d) {
+  return (d.serial || d.wwn || '').slice(-4);
+}
