@@ -131,10 +131,10 @@ func (m *Modules) AddTo(a *Archive, files []string) error {
 				return fmt.Errorf("kernel modules: %s: %w", file, err)
 			}
 		}
-		a.File(path.Join(root, plain(file)), 0o644, data)
-		fmt.Fprintf(&dep, "%s:", plain(file))
+		a.File(path.Join(root, Plain(file)), 0o644, data)
+		fmt.Fprintf(&dep, "%s:", Plain(file))
 		for _, need := range m.deps[file] {
-			fmt.Fprintf(&dep, " %s", plain(need))
+			fmt.Fprintf(&dep, " %s", Plain(need))
 		}
 		dep.WriteByte('\n')
 	}
@@ -157,7 +157,8 @@ func (m *Modules) AddTo(a *Archive, files []string) error {
 	return nil
 }
 
-func plain(file string) string { return strings.TrimSuffix(file, ".xz") }
+// Plain is the file under which AddTo stores a module: unpacked.
+func Plain(file string) string { return strings.TrimSuffix(file, ".xz") }
 
 func unxz(data []byte) ([]byte, error) {
 	r, err := xz.NewReader(bytes.NewReader(data))
