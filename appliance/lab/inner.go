@@ -32,7 +32,6 @@ type spec struct {
 	Start        time.Time `json:"start"`
 	Restart      bool      `json:"restart"`
 	ExternalDHCP bool      `json:"external_dhcp"`
-	Router       bool      `json:"router"`
 	Machines     []Machine `json:"machines"`
 }
 
@@ -89,13 +88,6 @@ func Inner(ctx context.Context) error {
 func (r *rack) serve(ctx context.Context, fail context.CancelCauseFunc, listener, ready *os.File) error {
 	if err := buildNetwork(r.Machines); err != nil {
 		return err
-	}
-	if r.Router {
-		router, err := startRouter(bridgeName)
-		if err != nil {
-			return err
-		}
-		defer router.close()
 	}
 	if r.ExternalDHCP {
 		dhcp, err := startDHCP(r.Dir, fail)

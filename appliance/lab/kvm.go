@@ -19,26 +19,22 @@ const kvmLimit = 5 * time.Second
 
 // accelerator decides between "kvm" and "tcg" and says why. The verdict of a
 // trial boot is kept in dir: it takes seconds and a host does not change.
-func accelerator(ctx context.Context, dir, kernel string) (accel, why string, err error) {
+func accelerator(ctx context.Context, dir, kernel []byte) (accel, why string, err error) {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
 		return "tcg", "no usable /dev/kvm", nil
 	}
 	f.Close()
-	if kernel == "" {
+	if len(kernel) == 0 {
 		return "tcg", "no kernel to try KVM with", nil
 	}
 	path := filepath.Join(dir, "kvm-probe")
 	verdict, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		verdict, err = []byte("hangs"), nil
-		if kvmBoots(ctx, kernel) {
-			verdict = []byte("works")
+		verdict, err = tryKVM(ctx, dir, kernel)
+		if err == nil {
+			err = os.WriteFile(path, verdict, 0o644)
 		}
-		if ctx.Err() != nil {
-			return "", "", ctx.Err()
-		}
-		err = os.WriteFile(path, verdict, 0o644)
 	}
 	if err != nil {
 		return "", "", fmt.Errorf("kvm trial: %w", err)
@@ -47,6 +43,23 @@ func accelerator(ctx context.Context, dir, kernel string) (accel, why string, er
 		return "kvm", "a trial boot under KVM worked", nil
 	}
 	return "tcg", "a trial boot under KVM hung", nil
+}
+
+// tryKVM boots the kernel and returns "works" or "hangs".
+func tryKVM(ctx context.Context, dir string, kernel []byte) ([]byte, error) {
+	path := filepath.Join(dir, "kvm-kernel")
+	defer os.Remove(path)
+	if err := os.WriteFile(path, kernel, 0o644); err != nil {
+		return nil, err
+	}
+	boots := kvmBoots(ctx, path)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err() // cut short: that says nothing about KVM
+	case boots:
+		return []byte("works"), nil
+	}
+	return []byte("hangs"), nil
 }
 
 // kvmBoots starts the kernel under KVM and waits for its banner.

@@ -21,8 +21,6 @@ func networkCommands(machines []Machine) []string {
 		"link set lo up",
 		"link add " + bridgeName + " type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
 		"addr add " + nodePrefix + " dev " + bridgeName,
-		// An address that need not prove itself first, for the router advertisements.
-		"addr add fe80::1/64 dev " + bridgeName + " nodad",
 		"link set " + bridgeName + " up",
 	}
 	for _, m := range machines {

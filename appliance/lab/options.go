@@ -48,11 +48,10 @@ type Options struct {
 	DiskBus   string // "virtio", "nvme", "ahci" or "scsi"; default virtio
 
 	ExternalDHCP bool           // a real dnsmasq gives the addresses and the node runs in mode proxy
-	NoRouter     bool           // nobody sends IPv6 router advertisements: UEFI iPXE then waits 13 s longer
 	NodeConfig   map[string]any // further keys of the node's configuration; they win over the rack's own
 	NoRestart    bool           // leave the node dead when it dies by itself
 
-	Kernel string // a Linux kernel to try KVM with; without one the machines are emulated (TCG)
+	Kernel []byte // a Linux kernel (bzImage) to try KVM with; without one the machines are emulated (TCG)
 }
 
 // withDefaults returns o with every unset field filled in, or an error that

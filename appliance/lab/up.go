@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -44,8 +47,8 @@ func Up(ctx context.Context, o Options) error {
 	return nil
 }
 
-// Start builds a rack and returns when the node runs, the control socket
-// answers and, unless told otherwise, the machines have power. The rack is
+// Start builds a rack and returns when the node and the control socket answer
+// and, unless told otherwise, the machines have power. The rack is
 // taken down when ctx ends. Errors say what is missing on this host, that a rack
 // is already running in the directory, or what of the rack did not start.
 func Start(ctx context.Context, o Options) (*Rack, error) {
@@ -56,6 +59,7 @@ func Start(ctx context.Context, o Options) (*Rack, error) {
 	if err := errors.Join(checkNeeds(needs(o), hasProgramOrFile), checkTun()); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
+	o.Out = &lockedWriter{w: o.Out} // the inside prints too
 	r := &Rack{dir: o.Dir, start: time.Now(), gone: make(chan struct{})}
 	if r.lock, err = lockRack(o.Dir); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
@@ -64,15 +68,50 @@ func Start(ctx context.Context, o Options) (*Rack, error) {
 		r.lock.Close()
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	if o.StartOff {
-		return r, nil
+	if err := r.powerOn(ctx, o); err != nil {
+		// What broke the rack says more than how it was noticed.
+		if broke := r.Stop(); broke != nil {
+			err = broke
+		}
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	return r, nil
+}
+
+// powerOn gives the machines power once there is a node to boot from.
+func (r *Rack) powerOn(ctx context.Context, o Options) error {
+	if err := r.waitForNode(ctx); err != nil || o.StartOff {
+		return err
 	}
 	for _, m := range machines(o) {
 		if err := r.Client().PowerOn(ctx, m.Name); err != nil {
-			return nil, errors.Join(err, r.Stop())
+			return err
 		}
 	}
-	return r, nil
+	return nil
+}
+
+// waitForNode returns when the node serves. A request to a node that is still
+// starting waits in the inherited listener's queue.
+func (r *Rack) waitForNode(ctx context.Context) error {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.url, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err == nil {
+			return resp.Body.Close()
+		}
+		select {
+		case <-r.gone:
+			return errors.New("the rack ended before its node answered")
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(restartDelay): // the node died with our request in hand
+		}
+	}
 }
 
 // launch starts the inside and waits for its word that it is ready.
@@ -91,7 +130,7 @@ func (r *Rack) launch(ctx context.Context, o Options) error {
 	}
 	l, err := net.Listen("tcp", o.Listen)
 	if err != nil {
-		return fmt.Errorf("open the dashboard's address: %w", err)
+		return fmt.Errorf("open the dashboard's address: %w (choose another one to listen on)", err)
 	}
 	defer l.Close()
 	r.url = "http://" + l.Addr().String()
@@ -108,7 +147,7 @@ func (r *Rack) launch(ctx context.Context, o Options) error {
 	defer readyEnd.Close()
 	plan, err := json.Marshal(spec{
 		Dir: o.Dir, Binary: o.Binary, Accel: accel, URL: r.url, Host: host, Start: r.start,
-		Restart: !o.NoRestart, ExternalDHCP: o.ExternalDHCP, Router: !o.NoRouter, Machines: list,
+		Restart: !o.NoRestart, ExternalDHCP: o.ExternalDHCP, Machines: list,
 	})
 	if err != nil {
 		return err
@@ -134,11 +173,10 @@ func (r *Rack) launch(ctx context.Context, o Options) error {
 	}()
 	readyEnd.Close() // or its end would never be seen here
 	if n, _ := ready.Read(make([]byte, 1)); n == 0 {
-		<-r.gone
-		if r.err == nil {
-			r.err = ctx.Err()
+		if err := r.Wait(); err != nil {
+			return err
 		}
-		return r.err
+		return errors.New("the rack was stopped before it was ready")
 	}
 	fmt.Fprintf(o.Out, "%8.1fs  rack  %d machine(s) on a network of their own (%s: %s), this host's links stay as they are\n",
 		time.Since(r.start).Seconds(), len(list), accel, why)
@@ -195,4 +233,16 @@ func (r *Rack) Stop() error {
 	// It may be gone already: then there is nobody to signal, and Wait knows why.
 	_ = r.cmd.Process.Signal(syscall.SIGTERM)
 	return r.Wait()
+}
+
+// lockedWriter lets two goroutines print whole lines to one place.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/lpmos/lpmos/appliance"
+	"github.com/lpmos/lpmos/appliance/config"
+	"github.com/spf13/cobra"
+)
+
+func serveCommand() *cobra.Command {
+	var load func() (config.Config, config.Origins, error)
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a node",
+		Long: "Runs a node until it is told to stop (Ctrl-C or SIGTERM).\n\n" +
+			"Only the interfaces that are named are touched. Every flag is also a key of the\n" +
+			"configuration file (lpmos config reference) and a variable LPMOS_….",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, _, err := load()
+			if err != nil {
+				return err
+			}
+			return appliance.Run(cmd.Context(), cfg, version, logger(cmd.ErrOrStderr(), cfg))
+		},
+	}
+	load = configFlags(cmd)
+	return cmd
+}
+
+// configFlags gives a command one flag for every key of the configuration and
+// returns what loads it.
+func configFlags(cmd *cobra.Command) func() (config.Config, config.Origins, error) {
+	file := cmd.Flags().String("config", "", "configuration file (YAML)")
+	values := map[string]*string{}
+	repeated := cmd.Flags().StringArray("interface", nil, "network to serve: NAME,mode=dhcp,range=FIRST-LAST,router=IP,dns=IP+IP or NAME,mode=proxy; may be repeated")
+	for _, k := range config.Keys {
+		if k.Name != "interfaces" {
+			values[k.Name] = cmd.Flags().String(k.Flag(), "", k.Doc)
+		}
+	}
+	return func() (config.Config, config.Origins, error) {
+		given := map[string]string{}
+		for name, v := range values {
+			given[name] = *v
+		}
+		for _, i := range *repeated {
+			given["interfaces"] += i + ";"
+		}
+		return config.Load(*file, os.Getenv, given)
+	}
+}
+
+func logger(w io.Writer, cfg config.Config) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
+		level = slog.LevelInfo
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}

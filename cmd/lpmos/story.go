@@ -1,0 +1,319 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lpmos/lpmos/agent/wire"
+	"github.com/lpmos/lpmos/appliance/lab"
+	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/api/client"
+	"golang.org/x/sync/errgroup"
+)
+
+// story runs a rack and tells what happens in it, one line an event with the
+// seconds since its start.
+type story struct {
+	out         io.Writer
+	images      []storyImage
+	autoApprove bool
+	untilUp     bool
+
+	rack     *lab.Rack
+	node     *client.Client
+	machines []lab.MachineState
+	asked    map[string]bool // machines a task was made for
+
+	mu      sync.Mutex
+	told    map[string]string    // task or machine → the last thing told of it
+	tasks   map[string]api.Task  // MAC → its newest task
+	powered map[string]time.Time // machine's name → when it got power
+	logins  map[string]lab.Match // machine's name → its login prompt
+}
+
+type storyImage struct{ name, file string }
+
+// errUp ends the story when all machines are up.
+var errUp = errors.New("every machine is up")
+
+func (s *story) run(ctx context.Context, o lab.Options) error {
+	s.told, s.tasks, s.asked = map[string]string{}, map[string]api.Task{}, map[string]bool{}
+	s.powered, s.logins = map[string]time.Time{}, map[string]lab.Match{}
+	o.StartOff = true
+	rackCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	rack, err := lab.Start(rackCtx, o)
+	if err != nil {
+		return err
+	}
+	s.rack = rack
+	err = s.tell(ctx)
+	stop()
+	if gone := rack.Wait(); gone != nil {
+		return gone
+	}
+	if errors.Is(err, errUp) {
+		s.figures()
+		return nil
+	}
+	if s.untilUp && err == nil {
+		return errors.New("stopped before every machine was up")
+	}
+	return err
+}
+
+// tell prepares the node, gives the machines power and follows what they do.
+func (s *story) tell(ctx context.Context) error {
+	var err error
+	if s.node, err = client.New(s.rack.URL(), nil); err != nil {
+		return err
+	}
+	if err := s.awaitNode(ctx); err != nil {
+		return err
+	}
+	for _, i := range s.images {
+		s.say("node", "importing image %s from %s", i.name, i.file)
+		img, err := importImage(ctx, s.node, api.ImageOrder{Name: i.name}, i.file, nil)
+		if err != nil {
+			return fmt.Errorf("import image %s: %w", i.name, err)
+		}
+		s.say("node", "image %s is ready: %s, stored %s", img.Name, size(img.SizeBytes), size(img.StoredBytes))
+	}
+	state, err := s.rack.Client().State(ctx)
+	if err != nil {
+		return err
+	}
+	s.machines = state.Machines
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { // a rack that breaks ends the story
+		gone := make(chan error, 1)
+		go func() { gone <- s.rack.Wait() }()
+		select {
+		case err := <-gone:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	group.Go(func() error {
+		return follow(ctx, s.node, func(u client.Update) error { return s.update(ctx, u) })
+	})
+	for _, m := range s.machines {
+		s.mu.Lock()
+		s.powered[m.Name] = time.Now()
+		s.mu.Unlock()
+		if err := s.rack.Client().PowerOn(ctx, m.Name); err != nil {
+			return errors.Join(err, group.Wait())
+		}
+		if s.untilUp {
+			group.Go(func() error { return s.awaitLogin(ctx, m) })
+		}
+	}
+	fmt.Fprintf(s.out, "\n          open %s  (Ctrl-C ends the rack)\n\n", s.rack.URL())
+	return group.Wait()
+}
+
+func (s *story) awaitNode(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		_, err := s.node.Health(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the rack's node does not answer: %w", err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// update tells a change, and in a rack that approves by itself acts on it.
+func (s *story) update(ctx context.Context, u client.Update) error {
+	if u.Snapshot != nil {
+		for _, m := range u.Snapshot.Machines {
+			if err := s.install(ctx, &m); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	f := u.Frame
+	switch f.Type {
+	case "hardware":
+		if f.Machine == nil {
+			return nil
+		}
+		s.sayOnce(f.MachineID, s.machineName(firstMAC(f.Machine)), "reported: "+hardware(f.Machine.Summary))
+		return s.install(ctx, f.Machine)
+	case "machine":
+		if f.Machine != nil {
+			return s.install(ctx, f.Machine)
+		}
+	case "task_created", "status", "progress":
+		if f.Task != nil {
+			s.task(*f.Task)
+		}
+	case api.FrameSighting:
+		if f.Kind != "dhcp" {
+			s.say(s.machineName(f.MAC), "%s", f.Text)
+		}
+	}
+	if f.Task != nil && f.Task.Status == wire.StatusFailed && s.untilUp {
+		return fmt.Errorf("task %s failed: %s", f.TaskID, f.Task.Error.Message)
+	}
+	return nil
+}
+
+func (s *story) task(t api.Task) {
+	s.mu.Lock()
+	s.tasks[t.TargetMAC] = t
+	s.mu.Unlock()
+	text := t.PhaseText
+	if t.Status == wire.StatusInstalling && t.Progress != nil {
+		text = "stage " + string(t.Progress.Stage)
+	}
+	s.sayOnce(t.ID, s.machineName(t.TargetMAC), text)
+}
+
+// install asks for the first image on a machine that waits, and approves the
+// plan: the disks of this rack belong to nobody.
+func (s *story) install(ctx context.Context, m *api.Machine) error {
+	if !s.autoApprove || m.Phase != api.PhaseDiscovered || len(m.IDs.MACs) == 0 {
+		return nil
+	}
+	if s.asked[m.ID] {
+		return nil
+	}
+	s.asked[m.ID] = true
+	mac := firstMAC(m)
+	osType, osVersion, _ := strings.Cut(s.images[0].name, "-")
+	wish := api.Wish{MachineID: m.ID, OSType: osType, OSVersion: osVersion,
+		NetworkConfig: &fleet.NetworkConfig{Hostname: s.hostname(mac)}}
+	p, err := s.node.Plan(ctx, wish)
+	if err != nil {
+		return err
+	}
+	if p.Plan == nil {
+		return fmt.Errorf("no plan for %s: %s", s.machineName(mac), p.Problem)
+	}
+	s.say(s.machineName(mac), "approving by itself: erase %s (%s), install %s", p.Plan.Erase, size(p.Plan.Erase.SizeBytes), p.Plan.Image.Name)
+	wish.Approve = &api.WishApproval{PlanHash: p.PlanHash, Notes: "approved by the virtual rack"}
+	t, err := s.node.CreateTask(ctx, wish)
+	if err != nil {
+		return err
+	}
+	s.task(t)
+	return nil
+}
+
+func firstMAC(m *api.Machine) string {
+	if len(m.IDs.MACs) == 0 {
+		return ""
+	}
+	return m.IDs.MACs[0]
+}
+
+// hostname of a machine of this rack: its name and its firmware.
+func (s *story) hostname(mac string) string {
+	for _, m := range s.machines {
+		if m.MAC == mac {
+			return m.Name + "-" + m.Firmware
+		}
+	}
+	return ""
+}
+
+// machineName is what the rack calls a machine.
+func (s *story) machineName(mac string) string {
+	for _, m := range s.machines {
+		if m.MAC == mac {
+			return m.Name
+		}
+	}
+	return mac
+}
+
+// awaitLogin waits for the login prompt of the installed system, with the
+// hostname it was given.
+func (s *story) awaitLogin(ctx context.Context, m lab.MachineState) error {
+	found, err := s.rack.Client().WaitSerial(ctx, m.Name, m.Name+"-"+m.Firmware+` login:`, 0)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	s.say(m.Name, "login prompt on its own disk: %s", strings.TrimSpace(found.Text))
+	if err := s.awaitUp(ctx, m.MAC); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logins[m.Name] = found
+	if len(s.logins) == len(s.machines) {
+		return errUp
+	}
+	return nil
+}
+
+// awaitUp waits until the node has heard from the installed system.
+func (s *story) awaitUp(ctx context.Context, mac string) error {
+	for {
+		s.mu.Lock()
+		t := s.tasks[mac]
+		s.mu.Unlock()
+		if t.CameUp != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// figures prints what took how long.
+func (s *story) figures() {
+	err := (&nodeFlags{}).print(s.out, nil, func(w io.Writer) {
+		fmt.Fprintln(w)
+		row(w, "machine", "power-on to agent", "approve to installed", "approve to login", "hostname")
+		for _, m := range s.machines {
+			t, login := s.tasks[m.MAC], s.logins[m.Name]
+			if t.Approval == nil || t.CameUp == nil {
+				continue
+			}
+			row(w, m.Name, seconds(t.ReportedAt.Sub(s.powered[m.Name])), seconds(t.FinishedAt.Sub(t.Approval.At)),
+				seconds(login.At.Sub(t.Approval.At)), t.CameUp.Hostname)
+		}
+	})
+	if err != nil {
+		s.say("rack", "the figures cannot be printed: %v", err)
+	}
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+
+// say prints a line the way the rack prints its own.
+func (s *story) say(who, format string, args ...any) {
+	fmt.Fprintf(s.out, "%8.1fs  %-5s %s\n", time.Since(s.rack.Started()).Seconds(), who, fmt.Sprintf(format, args...))
+}
+
+// sayOnce says what has changed about a thing, and nothing twice in a row.
+func (s *story) sayOnce(thing, who, text string) {
+	s.mu.Lock()
+	again := s.told[thing] == text
+	s.told[thing] = text
+	s.mu.Unlock()
+	if !again {
+		s.say(who, "%s", text)
+	}
+}
