@@ -65,6 +65,7 @@ type Agent struct {
 	node   *client
 	con    *Console
 	reason string // last sentence shown while waiting
+	known  string // hash of the inventory the node has
 }
 
 // New checks the configuration.
@@ -136,6 +137,9 @@ func (a *Agent) Run(ctx context.Context) (Outcome, error) {
 			}
 		default:
 			a.waiting(answer.Reason)
+			if err := a.lookAgain(ctx); err != nil {
+				return "", err
+			}
 		}
 	}
 }
@@ -143,6 +147,7 @@ func (a *Agent) Run(ctx context.Context) (Outcome, error) {
 // report looks at the machine and tells the node, for as long as it takes.
 func (a *Agent) report(ctx context.Context) error {
 	inv := a.cfg.Collect()
+	a.known = inv.Hash()
 	a.node.setReport(wire.ReportRequest{
 		BootID: a.cfg.BootID, MAC: a.cfg.MAC, IP: a.cfg.IP, Version: a.cfg.Version, Inventory: inv,
 	})
@@ -156,6 +161,17 @@ func (a *Agent) report(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// lookAgain reports anew when the machine has changed while it waited: a disk
+// that came up late, a card that was plugged in.
+func (a *Agent) lookAgain(ctx context.Context) error {
+	inv := a.cfg.Collect()
+	if inv.Hash() == a.known {
+		return nil
+	}
+	a.con.Printf("the machine has changed (%d disks, %d network cards now); reporting again", len(inv.Disks), len(inv.NICs))
+	return a.report(ctx)
 }
 
 // setBack is what to do about a request the node refused: say so, and give the

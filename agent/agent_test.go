@@ -297,6 +297,26 @@ func TestANodeThatForgetsIsToldAgainInTheMiddle(t *testing.T) {
 	}
 }
 
+func TestADiskThatComesUpLateIsReported(t *testing.T) {
+	r := newRig(t)
+	wait := wire.ApprovalResponse{Verdict: wire.VerdictWait}
+	r.verdicts = []wire.ApprovalResponse{wait, wait, wait}
+	looks := 0
+	cfg := r.config()
+	cfg.Collect = func() wire.Inventory {
+		inv := machine()
+		if looks++; looks > 2 {
+			inv.Disks = append(inv.Disks, wire.Disk{Serial: "D2", SizeBytes: 1 << 30})
+		}
+		return inv
+	}
+	r.run(cfg)
+	r.told("report", "report")
+	if n := len(r.reports[1].Inventory.Disks); n != 2 {
+		t.Errorf("%d disks in the second report", n)
+	}
+}
+
 func TestTheNodeMayAskForANewReport(t *testing.T) {
 	r := newRig(t)
 	r.verdicts = []wire.ApprovalResponse{{Verdict: wire.VerdictReport}}

@@ -72,6 +72,9 @@ func (c *dhcpClient) ask(ctx context.Context, to net.Addr, q dhcpQuery, want byt
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Now()) })
 	defer stop()
 	if _, err := c.conn.WriteTo(q.marshal(), to); err != nil {
+		if ctx.Err() != nil {
+			return Lease{}, ctx.Err()
+		}
 		return Lease{}, fmt.Errorf("dhcp: send on %s: %w", c.iface, err)
 	}
 	buf := make([]byte, 1500)

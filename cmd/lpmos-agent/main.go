@@ -74,10 +74,13 @@ As process 1 it reads the kernel command line:
 // a second one that may crash, or be killed when memory is short, and is begun
 // again with the same boot id, which lets an install go on.
 func firstProcess() {
-	boot.Mount(func(string, ...any) {}) // no console before /dev is there
+	var early []string // there is no console before /dev and /proc are there
+	boot.Mount(func(format string, args ...any) { early = append(early, fmt.Sprintf(format, args...)) })
 	boot.StandardFiles()
 	con := agent.NewConsole(boot.Consoles(), time.Now)
-	boot.Mount(con.Printf)
+	for _, line := range early {
+		con.Printf("%s", line)
+	}
 	boot.QuietKernel()
 	id := agent.NewBootID()
 	for {
@@ -115,7 +118,7 @@ func live(bootID string) {
 	cmd := boot.ParseCmdline(string(line))
 	boot.SetClock(cmd.Time, con.Printf)
 
-	network := boot.Network{BootMAC: cmd.MAC, Rand: rand.Uint32, Say: con.Printf}
+	rescan := func() {}
 	if drivers, err := boot.OpenDrivers(); err != nil {
 		con.Printf("%v; going on with what the kernel has built in", err)
 	} else {
@@ -123,23 +126,29 @@ func live(bootID string) {
 		for _, name := range []string{"ipmi_si", "ipmi_devintf", "efivarfs"} { // no device asks for these
 			drivers.Load(name, con.Printf)
 		}
-		network.Rescan = func() { drivers.Coldplug(con.Printf) }
+		rescan = func() { drivers.Coldplug(con.Printf) }
 	}
 	boot.MountEFIVariables(con.Printf)
 	boot.LoopbackUp(con.Printf)
 
+	network := boot.Network{BootMAC: cmd.MAC, Rand: rand.Uint32, Say: con.Printf, Rescan: rescan}
 	lease, err := network.Up(ctx)
 	if err != nil {
 		con.Printf("%v", err)
 		os.Exit(1)
 	}
+	boot.Settle(ctx, rescan)
+	network.Rescan = nil // from here on Collect does it, in the agent's goroutine
 	go network.Keep(ctx, lease)
 	mac := lease.MAC.String()
 	con.Printf("network: %s has address %s from %s", lease.Interface, lease.Address, lease.Server)
 
 	a, err := agent.New(agent.Config{
 		Nodes: cmd.Nodes, MAC: mac, IP: lease.Address.Addr().String(), Version: version, BootID: bootID,
-		Collect:   func() wire.Inventory { return inventory.Collect(inventory.Options{BootMAC: mac}) },
+		Collect: func() wire.Inventory {
+			rescan()
+			return inventory.Collect(inventory.Options{BootMAC: mac})
+		},
 		Installer: installer{mac: mac, logf: con.Printf},
 		Console:   con, Rand: rand.Float64,
 	})
