@@ -19,7 +19,7 @@ const kvmLimit = 5 * time.Second
 
 // accelerator decides between "kvm" and "tcg" and says why. The verdict of a
 // trial boot is kept in dir: it takes seconds and a host does not change.
-func accelerator(ctx context.Context, dir, kernel []byte) (accel, why string, err error) {
+func accelerator(ctx context.Context, dir string, kernel []byte) (accel, why string, err error) {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
 		return "tcg", "no usable /dev/kvm", nil
