@@ -19,19 +19,19 @@ const kvmLimit = 5 * time.Second
 
 // accelerator decides between "kvm" and "tcg" and says why. The verdict of a
 // trial boot is kept in dir: it takes seconds and a host does not change.
-func accelerator(ctx context.Context, dir string, kernel []byte) (accel, why string, err error) {
+func accelerator(ctx context.Context, dir, kernel string) (accel, why string, err error) {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
 		return "tcg", "no usable /dev/kvm", nil
 	}
 	f.Close()
-	if len(kernel) == 0 {
+	if kernel == "" {
 		return "tcg", "no kernel to try KVM with", nil
 	}
 	path := filepath.Join(dir, "kvm-probe")
 	verdict, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		verdict, err = tryKVM(ctx, dir, kernel)
+		verdict, err = tryKVM(ctx, kernel)
 		if err == nil {
 			err = os.WriteFile(path, verdict, 0o644)
 		}
@@ -46,13 +46,8 @@ func accelerator(ctx context.Context, dir string, kernel []byte) (accel, why str
 }
 
 // tryKVM boots the kernel and returns "works" or "hangs".
-func tryKVM(ctx context.Context, dir string, kernel []byte) ([]byte, error) {
-	path := filepath.Join(dir, "kvm-kernel")
-	defer os.Remove(path)
-	if err := os.WriteFile(path, kernel, 0o644); err != nil {
-		return nil, err
-	}
-	boots := kvmBoots(ctx, path)
+func tryKVM(ctx context.Context, kernel string) ([]byte, error) {
+	boots := kvmBoots(ctx, kernel)
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err() // cut short: that says nothing about KVM

@@ -51,7 +51,7 @@ type Options struct {
 	NodeConfig   map[string]any // further keys of the node's configuration; they win over the rack's own
 	NoRestart    bool           // leave the node dead when it dies by itself
 
-	Kernel []byte // a Linux kernel (bzImage) to try KVM with; without one the machines are emulated (TCG)
+	Kernel string // a Linux kernel's file to try KVM with; without one the machines are emulated (TCG)
 }
 
 // withDefaults returns o with every unset field filled in, or an error that
