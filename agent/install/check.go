@@ -125,7 +125,11 @@ func (in *installer) checkImage(ctx context.Context) error {
 		meter: in.meter, pool: in.pool, logf: in.logf,
 	}
 	var first []byte
-	in.meter.expect(1)
+	for _, name := range man.Chunks {
+		if name != "" {
+			in.meter.expect(1)
+		}
+	}
 	err = in.fetch.run(ctx, []int{0}, func(_ int, raw []byte) error {
 		first = slices.Clone(raw)
 		return nil

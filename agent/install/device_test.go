@@ -164,3 +164,29 @@ func TestOpenDeviceRefuses(t *testing.T) {
 		t.Errorf("locked twice: %v", err)
 	}
 }
+
+// BenchmarkInstall writes an image that compresses like a real one to a block
+// device, or to a file where there is none.
+func BenchmarkInstall(b *testing.B) {
+	const size = 272 * mib
+	image := make([]byte, 257*mib)
+	copy(image, gptImage(b, 17*mib)[:12*mib])
+	for at := 12 * mib; at < len(image); at += 64 << 10 {
+		noise(image[at:at+20<<10], uint64(at>>10)) // a third does not compress
+	}
+	src := newSource(b, image, 512)
+	g := grantFor(src.man, size, wire.Contents{})
+	b.SetBytes(int64(len(image)))
+	for b.Loop() {
+		b.StopTimer()
+		dev, _ := loop(b, size, "512")
+		b.StartTimer()
+		err := Run(b.Context(), Options{
+			Grant: g, Source: src,
+			Disks: func() ([]Candidate, error) { return []Candidate{approved(g, dev)}, nil },
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -128,7 +128,7 @@ func (f *fetcher) run(ctx context.Context, want []int, sink func(i int, raw []by
 				}
 			default:
 				if failures > 0 {
-					f.meter.message("")
+					f.meter.recovered()
 				}
 				failures = 0
 				f.got = append(f.got, r.src.Index)

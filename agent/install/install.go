@@ -213,7 +213,7 @@ func (in *installer) download(ctx context.Context, have []int) error {
 		}
 	}
 	in.fetch.got = append(in.fetch.got, have...)
-	in.meter.expect(len(want))
+	in.meter.expect(-len(have))
 	var done atomic.Int64
 	done.Store(int64(len(have)))
 	err := in.fetch.run(ctx, want, func(i int, raw []byte) error {

@@ -19,8 +19,9 @@ type meter struct {
 
 	mu      sync.Mutex
 	current wire.Progress
-	chunks  int // to fetch in all
-	good    int // fetched and verified
+	doing   string // what the stage does when nothing is wrong
+	chunks  int    // to fetch in all
+	good    int    // fetched and verified
 	useful  uint64
 	samples []sample // of the last speedWindow, oldest first
 }
@@ -36,7 +37,7 @@ func (m *meter) stage(s wire.Stage, message string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.current.Stage = s
-	m.current.Message = message
+	m.doing, m.current.Message = message, message
 	m.at(0)
 }
 
@@ -55,6 +56,9 @@ func (m *meter) message(s string) {
 	m.report(m.current)
 }
 
+// recovered takes a message of trouble back.
+func (m *meter) recovered() { m.message(m.doing) }
+
 // at moves the percentage and reports; the caller holds the lock.
 func (m *meter) at(part float64) {
 	from, to, _ := m.current.Stage.Span()
@@ -63,7 +67,7 @@ func (m *meter) at(part float64) {
 	m.report(m.current)
 }
 
-// expect adds chunks to those that have to be fetched.
+// expect adds chunks to those that have to be fetched, or takes some away.
 func (m *meter) expect(chunks int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

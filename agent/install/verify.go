@@ -100,8 +100,8 @@ func zeroRuns(m wire.Manifest) []span {
 	return runs
 }
 
-// zero makes the image's zero chunks zeros on the disk, a GiB at a time so that
-// the bar moves where the disk cannot do it by itself.
+// zero makes the image's zero chunks zeros on the disk, in pieces so that the
+// bar moves where the disk cannot do it by itself.
 func (in *installer) zero(ctx context.Context) error {
 	runs := zeroRuns(in.man)
 	var total, done int64
@@ -113,7 +113,7 @@ func (in *installer) zero(ctx context.Context) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			n := min(r.n, 1<<28)
+			n := min(r.n, 256*mib)
 			if err := in.disk.Zero(r.off, n); err != nil {
 				return fail(wire.CodeDiskError, err, "%d bytes at %d cannot be zeroed", n, r.off)
 			}
