@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"path"
 	"strings"
+
+	"github.com/lpmos/lpmos/ui/api"
 )
 
 //go:embed static/*.html static/*.js static/*.css static/*.svg
@@ -125,7 +127,19 @@ func (s *static) find(urlPath string) *file {
 	return f
 }
 
+// readOnly refuses what would change what can only be read.
+type readOnly struct{}
+
+func (readOnly) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Allow", "GET, HEAD")
+	api.NewProblem(http.StatusMethodNotAllowed, "this can only be read").WriteTo(w)
+}
+
 func (s *static) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		readOnly{}.ServeHTTP(w, r)
+		return
+	}
 	f := s.find(r.URL.Path)
 	if f == nil {
 		http.Error(w, "there is no such page", http.StatusNotFound)

@@ -93,12 +93,9 @@ func New(cfg Config) (*UI, error) {
 	mux.Handle("/openapi.json", server)
 	mux.Handle("/healthz", server)
 	mux.HandleFunc("GET /api/v1/events", h.events)
-	mux.HandleFunc("/api/v1/events", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Allow", "GET, HEAD")
-		api.NewProblem(http.StatusMethodNotAllowed, "/api/v1/events takes GET").WriteTo(w)
-	})
+	mux.Handle("/api/v1/events", readOnly{})
 	mux.HandleFunc("GET /ws", h.socket)
-	mux.Handle("GET /", files)
+	mux.Handle("/", files)
 	return &UI{handler: guard(cfg, mux), hub: h, api: server}, nil
 }
 

@@ -106,7 +106,7 @@ func (v *viewer) run(ctx context.Context, since *uint64) error {
 	}()
 	fast := time.NewTicker(v.hub.limits.Fast)
 	defer fast.Stop()
-	var slow time.Time
+	slow := time.Now()
 	for {
 		select {
 		case <-ctx.Done():

@@ -75,7 +75,7 @@ func TestOpenAPIDocumentIsTheOneCheckedIn(t *testing.T) {
 }
 
 func TestFixtures(t *testing.T) {
-	_, s := newGallery(t)
+	node, s := newGallery(t)
 	goldenJSON(t, "snapshot.json", s.Snapshot(s.Picture(), nil))
 	for name, path := range map[string]string{
 		"machine.json": "/api/v1/machines/m-03",
@@ -87,7 +87,9 @@ func TestFixtures(t *testing.T) {
 	}
 	goldenJSON(t, "plan.json", answer(t, s, "POST", "/api/v1/plan", `{"machine_id":"m-02","os_type":"debian","os_version":"12"}`, 200))
 	goldenJSON(t, "problem-400.json", answer(t, s, "POST", "/api/v1/tasks", `{"machine_id":"m-02","os_type":"debian","os_version":"12","network_config":{"hostname":"not a name"}}`, 400))
-	goldenJSON(t, "problem-412.json", answer(t, s, "PUT", "/api/v1/tasks/t-03/approve", `{"approved":true,"plan_hash":"`+strings.Repeat("0", 64)+`"}`, 412))
+	seen := s.Picture().Task("t-03").PlanHash
+	swapDisk(t, node)
+	goldenJSON(t, "problem-412.json", answer(t, s, "PUT", "/api/v1/tasks/t-03/approve", `{"approved":true,"plan_hash":"`+seen+`"}`, 412))
 }
 
 // TestGalleryShowsEveryPhase keeps the gallery honest: each row is as its name says.

@@ -50,10 +50,10 @@ func (s *Server) imageRoutes() {
 		},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
-			"application/json":         {Schema: huma.SchemaFromType(reg, orderType)},
+			"application/json":         {Schema: reg.Schema(orderType, true, "ImageOrder")},
 		}},
 		Responses: map[string]*huma.Response{"201": {Description: "Created",
-			Content: map[string]*huma.MediaType{"application/json": {Schema: huma.SchemaFromType(reg, imageType)}}}},
+			Content: map[string]*huma.MediaType{"application/json": {Schema: reg.Schema(imageType, true, "Image")}}}},
 	}
 	s.api.OpenAPI().AddOperation(&op)
 	s.api.Adapter().Handle(&op, func(ctx huma.Context) {

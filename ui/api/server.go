@@ -58,6 +58,9 @@ func New(cfg Config) (*Server, error) {
 	s.machineRoutes()
 	s.imageRoutes()
 	s.clusterRoutes()
+	for _, unused := range []string{"ErrorModel", "ErrorDetail"} { // huma's, which tame replaces
+		delete(s.api.OpenAPI().Components.Schemas.Map(), unused)
+	}
 	doc, err := json.MarshalIndent(s.api.OpenAPI(), "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("write the OpenAPI document: %w", err)
@@ -126,7 +129,7 @@ func (r *statusRecorder) WriteHeader(status int)      { r.status = status }
 
 // describeErrors documents what every operation may answer beside its success.
 func describeErrors(oapi *huma.OpenAPI, op *huma.Operation) {
-	schema := huma.SchemaFromType(oapi.Components.Schemas, problemType)
+	schema := oapi.Components.Schemas.Schema(problemType, true, "Problem")
 	for status := range op.Responses {
 		if code, err := strconv.Atoi(status); err != nil || code >= 400 {
 			delete(op.Responses, status)

@@ -209,11 +209,10 @@ func TestCreateAndApproveInOneClick(t *testing.T) {
 	}
 }
 
-// TestStalePlanSaysWhatChanged: the disk is swapped between looking and clicking.
-func TestStalePlanSaysWhatChanged(t *testing.T) {
-	node, s := newGallery(t)
-	seen := answer(t, s, "GET", "/api/v1/tasks/t-03", "", 200)
-	tag := call(s, "GET", "/api/v1/tasks/t-03", "").Header().Get("ETag")
+// swapDisk lets the machine of task t-03 report another system on the disk that
+// its plan would erase.
+func swapDisk(t *testing.T, node *apitest.Node) {
+	t.Helper()
 	inv := apitest.Server()
 	inv.System.UUID, inv.System.Serial = "4c4c4544-0035-4d10-8052-b7c04f4e0003", "LAB-03"
 	inv.NICs = []wire.NIC{{Name: "eno1", MAC: "52:54:00:12:00:03"}, {Name: "eno2", MAC: "52:54:00:13:00:03"}}
@@ -221,6 +220,14 @@ func TestStalePlanSaysWhatChanged(t *testing.T) {
 	if _, err := node.Cluster.Propose(t.Context(), fleet.ReportMachine{BootID: "b-3", SessionHash: "s-3", RegionID: "dc1", MAC: "52:54:00:12:00:03", Inventory: inv}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestStalePlanSaysWhatChanged: the disk is swapped between looking and clicking.
+func TestStalePlanSaysWhatChanged(t *testing.T) {
+	node, s := newGallery(t)
+	seen := answer(t, s, "GET", "/api/v1/tasks/t-03", "", 200)
+	tag := call(s, "GET", "/api/v1/tasks/t-03", "").Header().Get("ETag")
+	swapDisk(t, node)
 	body := fmt.Sprintf(`{"approved":true,"plan_hash":%q}`, seen["plan_hash"])
 	v := answer(t, s, "PUT", "/api/v1/tasks/t-03/approve", body, 412)
 	if got := fmt.Sprint(v["changed"]); got != "[what lies on disk PHAB1234001L1P9S has changed]" {

@@ -47,7 +47,12 @@ func (w *Watch) Subscribe(ctx context.Context, s api.Subscribe) error {
 	if err != nil {
 		return fmt.Errorf("encode subscription: %w", err)
 	}
-	return w.conn.Write(ctx, websocket.MessageText, b)
+	return w.Send(ctx, b)
+}
+
+// Send sends a frame as it is.
+func (w *Watch) Send(ctx context.Context, frame []byte) error {
+	return w.conn.Write(ctx, websocket.MessageText, frame)
 }
 
 // Next waits for a frame. After an error, watch again from the last index.
