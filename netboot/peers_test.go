@@ -2,6 +2,7 @@ package netboot
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"net/netip"
 	"os"
@@ -176,5 +177,21 @@ func TestOtherInterfacesHearNothing(t *testing.T) {
 		if !strings.HasPrefix(name, "router.") { // the other card, coming up, looks for routers
 			t.Errorf("something was heard: %s %d", name, n)
 		}
+	}
+}
+
+func TestGarbageIsCounted(t *testing.T) {
+	w := newWire(t)
+	s := newSetup(t, ModeDHCP)
+	w.start(s)
+	w.inside("ip", "address", "add", "10.77.0.120/24", "dev", "v1")
+	good := packet{kind: discover}.bytes()
+	for _, b := range [][]byte{{0}, good[:239], bytes.Repeat([]byte{0xff}, 1400)} {
+		if got := w.datagram(t, "10.77.0.1:67", b); got != nil {
+			t.Errorf("%d bytes of garbage were answered with %q", len(b), got)
+		}
+	}
+	if st := s.Stats(); st["dhcp.drop.malformed"] != 3 || st["dhcp.drop.panic"] != 0 {
+		t.Errorf("stats: %v", st)
 	}
 }

@@ -61,7 +61,10 @@ func (w *wire) power(m qemu) (serial string) {
 		if err := os.WriteFile(own, vars, 0o600); err != nil {
 			w.t.Fatal(err)
 		}
-		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+"OVMF_CODE_4M.fd", "-drive", "if=pflash,format=raw,file="+own)
+		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+"OVMF_CODE_4M.fd", "-drive", "if=pflash,format=raw,file="+own,
+			// Without it OVMF tries PXE over IPv6 between the card and the disk,
+			// and waits 68 s for a DHCPv6 server that is not there.
+			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
 	}
 	cmd := exec.Command("qemu-system-x86_64", args...)
 	var out bytes.Buffer

@@ -67,9 +67,9 @@ func localScript(title string, drive int) string {
 	return fmt.Sprintf("#!ipxe\necho LPMOS: booting the disk. %s\n%s", title, localBoot(drive))
 }
 
-// localBoot hands over to a BIOS drive; UEFI firmware instead goes on with its
-// boot order when the loader leaves with an error, and on some firmware opens
-// its menu when it leaves without one.
+// localBoot hands over to a BIOS drive. Under UEFI the loader leaves with an
+// error, and the firmware goes on with its boot order; when it leaves without
+// one, OVMF opens its menu and waits for a key.
 func localBoot(drive int) string {
 	return fmt.Sprintf(`iseq ${platform} efi && exit 1 ||
 sanboot --no-describe --drive 0x%02x || exit 1

@@ -42,7 +42,11 @@ func listenUDP(ctx context.Context, device string, port int, shared bool) (*net.
 	pc, err := lc.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", port))
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return nil, fmt.Errorf("UDP port %d on %s is taken%s: stop it, or choose mode proxy or off for this interface", port, device, heldBy("udp", port))
+		hint := "stop it"
+		if port == dhcpServerPort {
+			hint = "stop it, or set mode proxy for this interface to work beside it"
+		}
+		return nil, fmt.Errorf("UDP port %d on %s is taken%s: %s", port, device, heldBy("udp", port), hint)
 	case errors.Is(err, os.ErrPermission):
 		return nil, fmt.Errorf("UDP port %d on %s: not permitted; run as root or give the binary cap_net_bind_service, cap_net_raw and cap_net_broadcast", port, device)
 	case err != nil:
