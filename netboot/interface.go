@@ -99,6 +99,13 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
+// InterfaceAddress is the IPv4 address of an interface: the one machines on it
+// reach this node by. The error says what is missing.
+func InterfaceAddress(name string) (netip.Addr, error) {
+	l, err := findLink(Interface{Name: name})
+	return l.addr, err
+}
+
 // findLink asks the kernel about an interface.
 func findLink(in Interface) (link, error) {
 	ifi, err := net.InterfaceByName(in.Name)

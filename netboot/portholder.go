@@ -9,6 +9,16 @@ import (
 	"strings"
 )
 
+// PortHolder names the process that has a local port open, as " by dnsmasq
+// (process 812)", or "" when /proc does not tell. network is "tcp" or "udp".
+func PortHolder(network, port string) string {
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return ""
+	}
+	return heldBy(network, n)
+}
+
 // heldBy says " by dnsmasq (process 812)" when /proc tells who has a local port
 // open, and nothing when it does not: the answer is help in an error, no more.
 func heldBy(network string, port int) string {

@@ -3,6 +3,7 @@ package netboot
 import (
 	"container/list"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -89,6 +90,18 @@ func (s *Sightings) Of(mac string) []Sighting {
 		return nil
 	}
 	return append([]Sighting(nil), e.Value.(*trail).seen...)
+}
+
+// Recent returns the newest n sightings of all machines, newest first.
+func (s *Sightings) Recent(n int) []Sighting {
+	s.mu.Lock()
+	var all []Sighting
+	for e := s.recent.Front(); e != nil; e = e.Next() {
+		all = append(all, e.Value.(*trail).seen...)
+	}
+	s.mu.Unlock()
+	slices.SortStableFunc(all, func(a, b Sighting) int { return b.At.Compare(a.At) })
+	return all[:max(0, min(n, len(all)))]
 }
 
 // holds notes that the machine uses addr, so that later requests from addr can

@@ -39,6 +39,20 @@ func TestSightingsAreBoundedBothWays(t *testing.T) {
 	}
 }
 
+func TestRecentIsNewestFirst(t *testing.T) {
+	s := NewSightings(10, 10, nil)
+	for i, mac := range []string{"m1", "m2", "m1", "m3"} {
+		s.Add(Sighting{MAC: mac, At: time.Unix(int64(i), 0)})
+	}
+	got := s.Recent(3)
+	if len(got) != 3 || got[0].MAC != "m3" || got[1].MAC != "m1" || got[2].MAC != "m2" {
+		t.Errorf("%v", got)
+	}
+	if len(s.Recent(99)) != 4 || len(s.Recent(-1)) != 0 {
+		t.Errorf("%d of 99, %d of -1", len(s.Recent(99)), len(s.Recent(-1)))
+	}
+}
+
 func TestAnAddressThatMovesIsTheNewMachines(t *testing.T) {
 	s := NewSightings(10, 2, nil)
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
