@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"os"
-	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -41,6 +42,9 @@ func openDisk(d *dataDir, rc *raft.Config, trans raft.Transport) (*disk, error) 
 		}
 	} else if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
+	}
+	if err := checkBolt(path); err != nil {
+		return nil, unreadable(path, err)
 	}
 	bolt, err := openBolt(path)
 	if err != nil {
@@ -91,9 +95,18 @@ func openBolt(path string) (store *raftboltdb.BoltStore, err error) {
 		MsgpackUseNewTimeFormat: true,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%w: open %s: %w", ErrCorrupt, path, err)
+		return nil, unreadable(path, err)
 	}
 	return store, nil
+}
+
+// unreadable tells damage from a file that the system would not give us.
+func unreadable(path string, err error) error {
+	var system *fs.PathError
+	if errors.As(err, &system) && !errors.Is(err, syscall.EIO) {
+		return fmt.Errorf("open log: %w", err)
+	}
+	return fmt.Errorf("%w: read %s: %w", ErrCorrupt, path, err)
 }
 
 // verify reads the whole log once, so that damage is found now and told in one
@@ -149,8 +162,8 @@ func (k *disk) newestSnapshot() (uint64, error) {
 	return 0, nil
 }
 
-// damaged turns a panic or a fault inside the database code, which trusts its
-// file, into an error.
+// damaged turns a panic inside the database code, which trusts its file, into
+// an error.
 func damaged(err *error, path string) {
 	if r := recover(); r != nil {
 		*err = fmt.Errorf("%w: read %s: %v", ErrCorrupt, path, r)
@@ -164,7 +177,7 @@ type checked struct{ *raftboltdb.BoltStore }
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func sum(l *raft.Log) []byte {
-	head := make([]byte, 17, 17)
+	head := make([]byte, 17)
 	binary.BigEndian.PutUint64(head, l.Index)
 	binary.BigEndian.PutUint64(head[8:], l.Term)
 	head[16] = byte(l.Type)
@@ -183,9 +196,7 @@ func (c checked) StoreLogs(logs []*raft.Log) error {
 	return c.BoltStore.StoreLogs(out)
 }
 
-func (c checked) GetLog(i uint64, l *raft.Log) (err error) {
-	// A page beyond the end of a cut file faults instead of failing.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+func (c checked) GetLog(i uint64, l *raft.Log) error {
 	if err := c.BoltStore.GetLog(i, l); err != nil {
 		return err
 	}

@@ -1,0 +1,173 @@
+package consensus
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"os"
+)
+
+// checkBolt reads a bbolt file (format 2) page by page and refuses one whose
+// pages do not form the trees it says it holds. bbolt trusts its file: it maps
+// it into memory and follows page numbers in goroutines of its own, where a
+// damaged page ends the process instead of giving an error. Values are not
+// looked at: log entries carry checksums.
+func checkBolt(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	c := &boltChecker{f: f, reached: map[uint64]struct{}{}}
+	root, err := c.meta(fi.Size())
+	if err != nil {
+		return err
+	}
+	return c.tree(root)
+}
+
+// The sizes and flags of bbolt's file format.
+const (
+	boltMagic      = 0xED0CDAED
+	boltPageHeader = 16 // id u64, flags u16, count u16, overflow u32
+	boltElement    = 16
+	boltMetaBytes  = 64
+	boltBranch     = 1
+	boltLeaf       = 2
+	boltIsBucket   = 1 // of a leaf's element
+)
+
+type boltChecker struct {
+	f        io.ReaderAt
+	pageSize int64
+	end      uint64 // the first page never used
+	reached  map[uint64]struct{}
+}
+
+// meta finds the newest readable of the two roots, as bbolt does.
+func (c *boltChecker) meta(fileSize int64) (root uint64, err error) {
+	newest, found := uint64(0), false
+	sizes := []int64{int64(os.Getpagesize()), 4096, 16384, 65536}
+	for _, at := range append([]int64{0}, sizes...) {
+		b := make([]byte, boltMetaBytes)
+		if _, err := c.f.ReadAt(b, at+boltPageHeader); err != nil {
+			continue
+		}
+		sum := fnv.New64a()
+		sum.Write(b[:56]) //nolint:errcheck // never fails
+		pageSize := int64(binary.NativeEndian.Uint32(b[8:]))
+		if binary.NativeEndian.Uint32(b) != boltMagic || binary.NativeEndian.Uint32(b[4:]) != 2 ||
+			binary.NativeEndian.Uint64(b[56:]) != sum.Sum64() || pageSize < 1024 || at != 0 && at != pageSize {
+			continue
+		}
+		if txid := binary.NativeEndian.Uint64(b[48:]); !found || txid > newest {
+			newest, found = txid, true
+			root, c.end, c.pageSize = binary.NativeEndian.Uint64(b[16:]), binary.NativeEndian.Uint64(b[40:]), pageSize
+		}
+	}
+	switch {
+	case !found:
+		return 0, errors.New("neither root can be read")
+	case c.end > uint64(fileSize/c.pageSize):
+		return 0, fmt.Errorf("the file has %d bytes, too few for its %d pages", fileSize, c.end)
+	}
+	return root, nil
+}
+
+// page reads a page with its overflow, which nothing else may have reached.
+func (c *boltChecker) page(id uint64) ([]byte, error) {
+	if id < 2 || id >= c.end {
+		return nil, fmt.Errorf("page %d is outside of the file's %d", id, c.end)
+	}
+	head := make([]byte, boltPageHeader)
+	if _, err := c.f.ReadAt(head, int64(id)*c.pageSize); err != nil {
+		return nil, err
+	}
+	pages := 1 + uint64(binary.NativeEndian.Uint32(head[12:]))
+	if own := binary.NativeEndian.Uint64(head); own != id || pages > c.end-id {
+		return nil, fmt.Errorf("page %d says it is %d and %d pages long", id, own, pages)
+	}
+	for i := id; i < id+pages; i++ {
+		if _, twice := c.reached[i]; twice {
+			return nil, fmt.Errorf("page %d is used twice", i)
+		}
+		c.reached[i] = struct{}{}
+	}
+	b := make([]byte, int64(pages)*c.pageSize)
+	_, err := c.f.ReadAt(b, int64(id)*c.pageSize)
+	return b, err
+}
+
+// tree checks a page and all below it.
+func (c *boltChecker) tree(id uint64) error {
+	b, err := c.page(id)
+	if err != nil {
+		return err
+	}
+	return c.elements(b, id)
+}
+
+// elements checks the entries of a page, which may lie inside another's value
+// as a small bucket does.
+func (c *boltChecker) elements(b []byte, id uint64) error {
+	flags, count := binary.NativeEndian.Uint16(b[8:]), int(binary.NativeEndian.Uint16(b[10:]))
+	if flags != boltBranch && flags != boltLeaf || flags == boltBranch && count == 0 {
+		return fmt.Errorf("page %d is of kind %#x with %d entries", id, flags, count)
+	}
+	if boltPageHeader+count*boltElement > len(b) {
+		return fmt.Errorf("page %d has no room for %d entries", id, count)
+	}
+	var last []byte
+	for i := range count {
+		at := boltPageHeader + i*boltElement
+		e := b[at : at+boltElement]
+		u32 := func(o int) uint64 { return uint64(binary.NativeEndian.Uint32(e[o:])) }
+		pos, keyLen, valueLen := u32(0), u32(4), uint64(0)
+		if flags == boltLeaf {
+			pos, keyLen, valueLen = u32(4), u32(8), u32(12)
+		}
+		from := uint64(at) + pos
+		if pos < boltElement || from+keyLen+valueLen > uint64(len(b)) {
+			return fmt.Errorf("entry %d of page %d lies outside of it", i, id)
+		}
+		key, value := b[from:from+keyLen], b[from+keyLen:from+keyLen+valueLen]
+		if i > 0 && bytes.Compare(last, key) >= 0 {
+			return fmt.Errorf("entry %d of page %d is out of order", i, id)
+		}
+		last = key
+		var err error
+		switch {
+		case flags == boltBranch:
+			err = c.tree(binary.NativeEndian.Uint64(e[8:]))
+		case u32(0) == boltIsBucket:
+			err = c.bucket(value, id)
+		case u32(0) != 0:
+			err = fmt.Errorf("entry %d of page %d is of kind %#x", i, id, u32(0))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bucket checks a bucket's root, or the page that follows in its own value.
+func (c *boltChecker) bucket(value []byte, id uint64) error {
+	if len(value) < 16 {
+		return fmt.Errorf("a bucket on page %d has no root", id)
+	}
+	if root := binary.NativeEndian.Uint64(value); root != 0 {
+		return c.tree(root)
+	}
+	if len(value) < 16+boltPageHeader {
+		return fmt.Errorf("a bucket on page %d is cut", id)
+	}
+	return c.elements(value[16:], id)
+}

@@ -1,0 +1,207 @@
+package consensus_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/consensus/consensustest"
+	"github.com/lpmos/lpmos/consensus/fleet"
+)
+
+// files reads a whole directory.
+func files(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		out[path] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestADirectoryOfANewerVersionIsNotTouched(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "format"), []byte("2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := consensus.Open(consensustest.Config(dir))
+	if !errors.Is(err, consensus.ErrNewer) || !strings.Contains(err.Error(), "made by a newer lpmos (format 2); upgrade this node") {
+		t.Errorf("it says %v", err)
+	}
+	if got := files(t, dir); len(got) != 1 || got[filepath.Join(dir, "format")] != "2\n" {
+		t.Errorf("the directory holds %q now", got)
+	}
+}
+
+// written is a directory with a state in it, closed, and with a snapshot if
+// one is asked for.
+func written(t testing.TB, snapshot bool) (cfg consensus.Config, state string) {
+	t.Helper()
+	cfg = consensustest.Config(t.TempDir())
+	if snapshot {
+		cfg.SnapshotBytes, cfg.TrailingEntries = 2048, 1
+	}
+	n := consensustest.Open(t, cfg)
+	for i := range 60 {
+		consensustest.Propose[*fleet.Node](t, n, putNode(fmt.Sprint("node-", i)))
+	}
+	if snapshot {
+		eventually(t, "a snapshot", func() bool { return n.Stats()["snapshot_index"] != nil })
+	}
+	state = content(t, n)
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return cfg, state
+}
+
+func TestDamageIsToldAndNeverServed(t *testing.T) {
+	change := func(name string, f func(b []byte) []byte) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			found, err := filepath.Glob(filepath.Join(dir, name))
+			if err != nil || len(found) == 0 {
+				t.Fatalf("no file %s (%v)", name, err)
+			}
+			for _, path := range found {
+				b, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if b = f(b); b == nil {
+					err = os.Remove(path)
+				} else {
+					err = os.WriteFile(path, b, 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	gone := func([]byte) []byte { return nil }
+	empty := func([]byte) []byte { return []byte{} }
+	flip := func(what string) func([]byte) []byte {
+		return func(b []byte) []byte { return bytes.ReplaceAll(b, []byte(what), []byte(strings.ToUpper(what))) }
+	}
+	cases := []struct {
+		name     string
+		snapshot bool
+		damage   func(t *testing.T, dir string)
+	}{
+		{"a flipped letter in the log", false, change("raft.db", flip("name of node-7"))},
+		{"a log cut in the middle of its pages", false, change("raft.db", func(b []byte) []byte { return b[:5*4096] })},
+		{"a log cut to its first pages", false, change("raft.db", func(b []byte) []byte { return b[:8192] })},
+		{"a log that is no database", false, change("raft.db", func(b []byte) []byte { return bytes.Repeat([]byte("x"), len(b)) })},
+		{"an empty log", true, change("raft.db", empty)},
+		{"no log beside a snapshot", true, change("raft.db", gone)},
+		{"a flipped letter in every snapshot", true, change("snapshots/*/state.bin", flip("name of"))},
+		{"no snapshot where the log needs one", true, change("snapshots/*/meta.json", gone)},
+		{"no format", false, change("format", gone)},
+		{"a format that is no number", false, change("format", func([]byte) []byte { return []byte("one") })},
+		{"no node id", false, change("node-id", gone)},
+		{"an empty node id", false, change("node-id", empty)},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, _ := written(t, c.snapshot)
+			c.damage(t, cfg.Dir)
+			n, err := consensus.Open(cfg)
+			if err == nil {
+				n.Close()
+			}
+			if !errors.Is(err, consensus.ErrCorrupt) {
+				t.Errorf("it opens with %v, want ErrCorrupt", err)
+			}
+		})
+	}
+}
+
+func TestAnOlderSnapshotServesWhileTheLogReachesBack(t *testing.T) {
+	cfg := consensustest.Config(t.TempDir())
+	cfg.SnapshotBytes, cfg.TrailingEntries = 2048, 10000
+	n := consensustest.Open(t, cfg)
+	for i := range 60 {
+		consensustest.Propose[*fleet.Node](t, n, putNode(fmt.Sprint("node-", i)))
+	}
+	eventually(t, "two snapshots", func() bool {
+		found, err := filepath.Glob(filepath.Join(cfg.Dir, "snapshots", "*", "meta.json"))
+		return err == nil && len(found) == 2
+	})
+	was := content(t, n)
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	found, err := filepath.Glob(filepath.Join(cfg.Dir, "snapshots", "*", "state.bin"))
+	if err != nil || len(found) != 2 {
+		t.Fatalf("snapshots %v (%v)", found, err)
+	}
+	if err := os.WriteFile(found[1], []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, consensustest.Open(t, cfg)); got != was {
+		t.Errorf("the state is\n%s\nit was\n%s", got, was)
+	}
+}
+
+// FuzzDamagedLog changes bytes of the log's pages: the node says that it is
+// damaged, or serves what was acknowledged. The two first pages are left out:
+// bbolt falls back to the transaction before when its newest root is unreadable.
+func FuzzDamagedLog(f *testing.F) {
+	cfg, state := written(f, false)
+	whole, err := os.ReadFile(filepath.Join(cfg.Dir, "raft.db"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	whole = whole[:1<<20] // all that is in use; bbolt grows its file ahead
+	others := map[string][]byte{}
+	for _, name := range []string{"format", "node-id"} {
+		if others[name], err = os.ReadFile(filepath.Join(cfg.Dir, name)); err != nil {
+			f.Fatal(err)
+		}
+	}
+	f.Add(uint32(0), byte(0))
+	for i := range 24 {
+		f.Add(uint32(i*1237), byte(1<<(i%8)))
+	}
+	f.Fuzz(func(t *testing.T, at uint32, change byte) {
+		dir := t.TempDir()
+		b := bytes.Clone(whole)
+		b[8192+int(at)%(128<<10)] ^= change
+		for name, content := range others {
+			if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "raft.db"), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n, err := consensus.Open(consensustest.Config(dir))
+		if err != nil {
+			if !errors.Is(err, consensus.ErrCorrupt) || change == 0 {
+				t.Fatalf("it opens with %v, want ErrCorrupt if anything was changed", err)
+			}
+			return
+		}
+		defer n.Close()
+		if err := n.Ready(context.Background()); err != nil {
+			t.Fatalf("it is not ready: %v", err)
+		}
+		if got := content(t, n); got != state {
+			t.Fatalf("the state is\n%s\nit was\n%s", got, state)
+		}
+	})
+}

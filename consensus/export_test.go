@@ -1,0 +1,19 @@
+package consensus
+
+import (
+	"time"
+
+	"github.com/lpmos/lpmos/consensus/fleet"
+)
+
+// ApplyRaw puts bytes in the log as they are.
+func (n *Node) ApplyRaw(b []byte) error { return n.raft.Apply(b, time.Minute).Error() }
+
+// SwapState puts another state in place; a nil one makes the next rule panic.
+func (n *Node) SwapState(s *fleet.State) *fleet.State {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old := n.state
+	n.state = s
+	return old
+}
