@@ -56,6 +56,7 @@ export class FakeFleet {
     this.images = images();
     this.requests = [];
     this.listeners = new Set();
+    this.history = [];
     this.serial = 0;
     const mix = ['installed', 'installed', 'installing', 'waiting', 'installed', 'queued', 'discovered', 'installed', 'failed', 'installing', 'lost', 'erasing'];
     for (let i = 1; i <= machines; i++) this.addMachine(i, spread ? mix[(i - 1) % mix.length] : 'installing');
@@ -171,6 +172,8 @@ export class FakeFleet {
 
   emit(type, more) {
     const frame = { type, index: ++this.index, time: new Date().toISOString(), ...more };
+    this.history.push(structuredClone(frame));
+    if (this.history.length > 500) this.history.shift();
     for (const f of this.listeners) f(frame);
   }
 }
@@ -182,5 +185,5 @@ export function listed(v) {
 }
 
 export function problem(status, detail, location = '', changed = undefined) {
-  return Object.assign(new Error(detail), { status, body: { type: 'about:blank', title: 'Refused', status, detail, changed, errors: location ? [{ location, message: detail }] : [] } });
+  return Object.assign(new Error(detail), { status, body: { type: 'about:blank', title: 'Refused', status, detail, changed, errors: location ? [{ location: `body.${location}`, message: detail }] : [] } });
 }

@@ -83,7 +83,11 @@ export class FakeNode {
     this.viewers.add(v);
     this.lastSince = new URL(q.url, 'http://x').searchParams.get('since');
     v.send({ type: 'hello', node: 'n1', version: '0.2.0', time: new Date().toISOString() });
-    v.send(this.fleet.snapshot());
+    const since = Number(this.lastSince);
+    const missed = this.fleet.history.filter((f) => f.index > since);
+    if (this.lastSince === null || missed.length < this.fleet.index - since) return v.send(this.fleet.snapshot());
+    v.send({ type: 'resumed', index: since, time: new Date().toISOString() });
+    for (const f of missed) v.send(f);
   }
 
   /** Cuts every viewer, as a restart would. */

@@ -94,8 +94,7 @@ export class Store extends EventTarget {
     const at = when(f.time);
     if (!Number.isNaN(at)) this.offset = at - this.clock();
     this.heard = this.clock();
-    const live = f.type === 'progress' || f.type === 'progress_batch';
-    if (f.index > this.index && !live) this.index = f.index;
+    if (f.index > this.index) this.index = f.index;
     switch (f.type) {
       case 'snapshot': this.#snapshot(f); break;
       case 'progress': this.#progress(f); break;
@@ -106,7 +105,7 @@ export class Store extends EventTarget {
       case 'image_deleted': this.images.delete(f.name ?? f.image?.name); break;
       case 'node': if (f.node?.id) this.nodes = [...this.nodes.filter((n) => n.id !== f.node.id), f.node]; break;
       case 'stats': this.stats = f.stats ?? this.stats; break;
-      case 'sighting': case 'hello': break;
+      case 'hello': case 'resumed': case 'sighting': case 'import': case 'pong': case 'error': break;
       default:
         if (f.task) this.#task(f.task, !f.machine);
         if (f.machine) this.#machine(f.machine);
@@ -333,23 +332,29 @@ export class Socket extends EventTarget {
     clearTimeout(this.timer);
     if (this.ws) return;
     const since = this.store.known ? this.store.index : 0;
-    // Several events may share an index: the last one is asked for again, which harms nothing.
-    const ws = this.ws = this.env.open(since > 1 ? `/ws?since=${since - 1}` : '/ws');
+    const ws = this.ws = this.env.open(since ? `/ws?since=${since}` : '/ws');
     this.#set(this.store.known ? 'reconnecting' : 'connecting');
     ws.onmessage = (e) => { if (this.ws === ws) this.#frame(JSON.parse(e.data)); };
-    ws.onclose = () => { if (this.ws === ws) this.#lost(); };
+    ws.onclose = () => this.#lost(ws);
     ws.onerror = () => ws.close();
     // A connection that neither opens nor speaks in 10 s is given up.
-    this.timer = this.env.later(() => { if (this.ws === ws && !this.live) ws.close(); }, 10000);
+    this.timer = this.env.later(() => { if (this.ws === ws && !this.live) { ws.close(); this.#lost(ws); } }, 10000);
   }
 
   get live() { return this.link === 'live'; }
 
-  /** The browser has something better to say than the timer: try at once. */
+  /** The browser woke up: try at once, or find out whether the socket still is one. */
   nudge() {
-    if (this.ws) return;
-    this.attempt = 0;
-    this.connect();
+    const ws = this.ws;
+    if (!ws) {
+      this.attempt = 0;
+      this.connect();
+      return;
+    }
+    if (!this.live) return;
+    const heard = this.store.heard;
+    this.#send({ type: 'ping' });
+    this.env.later(() => { if (this.ws === ws && this.store.heard === heard) { ws.close(); this.#lost(ws); } }, 5000);
   }
 
   /** Tells the node which machines are on the screen. @param {string[]} ids */
@@ -368,14 +373,16 @@ export class Socket extends EventTarget {
       this.#set('catching');
     }
     this.store.take(f);
-    if (f.type === 'snapshot' || (f.type === 'hello' && this.store.known)) {
+    if (f.type === 'snapshot' || f.type === 'resumed') {
+      clearTimeout(this.timer);
       this.attempt = 0;
       this.#set('live');
       this.#send({ type: 'subscribe', rows: this.visible });
     }
   }
 
-  #lost() {
+  #lost(ws) {
+    if (this.ws !== ws) return;
     this.ws = null;
     clearTimeout(this.timer);
     const wait = backoff(this.attempt++, this.env.random);

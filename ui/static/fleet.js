@@ -34,7 +34,7 @@ class Line {
     this.cells = ['rate', 'image', 'serial', 'mac', 'ip', 'hw'].map((c) => cell(`.c-${c}`));
     this.age = cell('.c-seen');
     this.button = /** @type {HTMLButtonElement} */ (cell('button'));
-    this.index = -1;
+    this.top = -1;
     this.key = '';
     this.version = -1;
   }
@@ -102,8 +102,9 @@ export class Fleet {
     this.cursor = '';
     /** @type {ReturnType<import('./feed.js').Store['lines']>} */ this.lines = [];
     /** @type {Map<string, Line>} */ this.used = new Map();
-    /** @type {Map<string, {tr: any, index: number}>} */ this.heads = new Map();
+    /** @type {Map<string, {tr: any, top: number}>} */ this.heads = new Map();
     /** @type {Line[]} */ this.free = [];
+    /** @type {number[]} */ this.tops = [];
     this.shape = -1;
     this.told = 0;
 
@@ -125,7 +126,12 @@ export class Fleet {
   onsort;
 
   measure() {
-    this.height = parseFloat(getComputedStyle(this.table).getPropertyValue('--row')) || 36;
+    const style = getComputedStyle(this.table);
+    const height = parseFloat(style.getPropertyValue('--row')) || 36;
+    if (height === this.height) return;
+    this.height = height;
+    this.headHeight = parseFloat(style.getPropertyValue('--head')) || height;
+    this.shape = -1;
   }
 
   /** @param {string} query @param {string} sort */
@@ -151,10 +157,9 @@ export class Fleet {
   paint(tick) {
     if (this.root.hidden) return;
     if (this.shape !== this.store.shape) this.#order();
-    const h = this.height ?? 36;
     const top = this.body.getBoundingClientRect().top;
-    const first = Math.max(0, Math.floor(-top / h) - overscan);
-    const last = Math.min(this.lines.length, Math.ceil((innerHeight - top) / h) + overscan, first + mostLines);
+    const first = Math.max(0, this.#at(-top) - overscan);
+    const last = Math.min(this.lines.length, this.#at(innerHeight - top) + 1 + overscan, first + mostLines);
     const keep = this.#visible(first, last);
     this.#recycle(keep);
     const live = this.env.live();
@@ -180,11 +185,11 @@ export class Fleet {
   /** Puts a line where its index says, in the page's order too: that is how it is read aloud. */
   #put(line, i, before) {
     const tr = line.tr;
-    if (line.index !== i) {
-      line.index = i;
-      tr.style.transform = `translateY(${i * (this.height ?? 36)}px)`;
-      tr.setAttribute('aria-rowindex', String(i + 2));
+    if (line.top !== this.tops[i]) {
+      line.top = this.tops[i];
+      tr.style.transform = `translateY(${line.top}px)`;
     }
+    setAttr(tr, 'aria-rowindex', String(i + 2));
     if (tr.parentNode === this.body && tr.previousElementSibling === before) return;
     const next = before ? before.nextElementSibling : this.body.firstElementChild;
     const focus = tr.contains(document.activeElement) ? /** @type {HTMLElement} */ (document.activeElement) : null;
@@ -211,7 +216,7 @@ export class Fleet {
     for (const [key, line] of this.used) {
       if (keep.has(key)) continue;
       this.used.delete(key);
-      line.index = line.version = -1;
+      line.top = line.version = -1;
       line.tr.remove();
       this.free.push(line);
     }
@@ -234,7 +239,7 @@ export class Fleet {
   #head(key, item) {
     let head = this.heads.get(key);
     if (!head) {
-      head = { tr: this.groupTemplate.content.firstElementChild.cloneNode(true), index: -1 };
+      head = { tr: this.groupTemplate.content.firstElementChild.cloneNode(true), top: -1 };
       head.tr.dataset.group = item.group;
       setText(head.tr.querySelector('span'), text.group[item.group] ?? item.group);
       this.heads.set(key, head);
@@ -246,7 +251,13 @@ export class Fleet {
   #order() {
     this.shape = this.store.shape;
     this.lines = this.store.lines(this.query, this.sort);
-    this.body.style.height = `${this.lines.length * (this.height ?? 36)}px`;
+    let top = 0;
+    this.tops = this.lines.map((l) => {
+      const mine = top;
+      top += ('key' in l ? this.height : this.headHeight) ?? 36;
+      return mine;
+    });
+    this.body.style.height = `${top}px`;
     this.table.setAttribute('aria-rowcount', String(this.lines.length + 1));
     this.matched = this.lines.reduce((n, l) => n + ('key' in l ? 1 : 0), 0);
     this.table.hidden = this.lines.length === 0;
@@ -261,6 +272,16 @@ export class Fleet {
   #tell(ids) {
     this.looking = ids;
     this.told ||= window.setTimeout(() => { this.told = 0; this.env.show(this.looking ?? []); }, 150);
+  }
+
+  /** The line that lies y pixels below the top of the table's body. @param {number} y */
+  #at(y) {
+    let low = 0, high = this.tops.length;
+    while (low < high) {
+      const mid = (low + high) >> 1;
+      if (this.tops[mid] <= y) low = mid + 1; else high = mid;
+    }
+    return Math.max(0, low - 1);
   }
 
   #place(key) { return this.lines.findIndex((l) => 'key' in l && l.key === key); }
@@ -297,8 +318,9 @@ export class Fleet {
   /** Scrolls as little as needed for line i to be clear of the sticky head. @param {number} i */
   reveal(i) {
     const h = this.height ?? 36;
+    if (this.shape !== this.store.shape) this.#order();
     const head = this.table.tHead?.getBoundingClientRect();
-    const top = this.body.getBoundingClientRect().top + i * h;
+    const top = this.body.getBoundingClientRect().top + this.tops[i];
     const ceiling = Math.max(0, head?.bottom ?? 0) + h;
     if (top < ceiling) scrollBy(0, top - ceiling);
     else if (top + 2 * h > innerHeight) scrollBy(0, top + 2 * h - innerHeight);
