@@ -160,3 +160,21 @@ func TestBesideAnotherServerMachinesKeepItsAddress(t *testing.T) {
 		t.Errorf("a proxy lent %d addresses", n)
 	}
 }
+
+func TestALinkThatWentDownComesBack(t *testing.T) {
+	w := newWire(t)
+	s := newSetup(t, ModeDHCP)
+	w.start(s)
+	if _, err := w.boot(pxeclient.IPXE, macA); err != nil {
+		t.Fatal(err)
+	}
+	w.run("ip", "link", "set", "br0", "down")
+	w.run("ip", "link", "set", "br0", "up")
+	if _, err := w.boot(pxeclient.UEFI, macA); err != nil {
+		t.Errorf("after the link came back: %v", err)
+	}
+	st := s.Stats()
+	if st["dhcp.send failed"] != 0 {
+		t.Errorf("stats: %v", st)
+	}
+}

@@ -17,7 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const maxBootFile = 256 << 20
+const (
+	maxBootFile = 256 << 20
+	// A node allows one address a few TFTP transfers at once, and all clients of
+	// a wire share this host's.
+	transfers = 4
+)
 
 // Wire is a real network interface of this host. Any number of clients can
 // share one: answers come as broadcasts, and each knows its own by address and
@@ -26,6 +31,7 @@ type Wire struct {
 	conn      net.PacketConn
 	http      *http.Client
 	configure func(context.Context, netip.Prefix) error
+	transfers chan struct{} // tokens of the TFTP transfers under way
 
 	mu      sync.Mutex
 	waiting map[chan []byte]bool
@@ -50,7 +56,10 @@ func OpenWire(ctx context.Context, device string, configure func(context.Context
 	if err != nil {
 		return nil, fmt.Errorf("UDP port 68 on %s: %w", device, err)
 	}
-	w := &Wire{conn: conn, http: &http.Client{Transport: &http.Transport{}}, configure: configure, waiting: make(map[chan []byte]bool)}
+	w := &Wire{
+		conn: conn, http: &http.Client{Transport: &http.Transport{}}, configure: configure,
+		transfers: make(chan struct{}, transfers), waiting: make(map[chan []byte]bool),
+	}
 	go w.receive()
 	return w, nil
 }
@@ -128,7 +137,13 @@ func (c *WireClient) Configure(ctx context.Context, addr netip.Prefix) error {
 }
 
 // TFTP implements Network.
-func (c *WireClient) TFTP(_ context.Context, server netip.Addr, name string) ([]byte, error) {
+func (c *WireClient) TFTP(ctx context.Context, server netip.Addr, name string) ([]byte, error) {
+	select {
+	case c.wire.transfers <- struct{}{}:
+		defer func() { <-c.wire.transfers }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	client, err := tftp.NewClient(netip.AddrPortFrom(server, 69).String())
 	if err != nil {
 		return nil, err
