@@ -19,6 +19,9 @@ func (h *hub) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rc := http.NewResponseController(w)
+	// The server's limit for reading a request would end the answer to it. A
+	// request without deadlines has none to lift.
+	_ = rc.SetReadDeadline(time.Time{})
 	v := h.newViewer(func(_ context.Context, frame []byte) error {
 		// A writer without deadlines is a test's; a connection has them.
 		_ = rc.SetWriteDeadline(time.Now().Add(h.limits.Write))

@@ -35,15 +35,20 @@ type pulse struct {
 }
 
 func newHub(cfg Config) *hub {
-	h := &hub{cluster: cfg.API.Cluster, cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.API.Logger, viewers: map[*viewer]struct{}{}}
+	return &hub{cluster: cfg.API.Cluster, cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.API.Logger, viewers: map[*viewer]struct{}{}}
+}
+
+// open begins to listen to what machines do on the wire; close ends it and sends
+// every viewer away.
+func (h *hub) open(server *api.Server) {
+	h.api = server
 	ctx, cancel := context.WithCancel(context.Background())
-	quiet := cfg.API.Sightings.Subscribe(h.sighting)
+	quiet := h.cfg.API.Sightings.Subscribe(h.sighting)
 	h.ctx = ctx
 	h.close = sync.OnceFunc(func() {
 		cancel()
 		quiet()
 	})
-	return h
 }
 
 // join lets a viewer in, unless there are too many.

@@ -32,7 +32,9 @@ func (h *hub) socket(w http.ResponseWriter, r *http.Request) {
 	}
 	var conn *websocket.Conn
 	v := h.newViewer(func(ctx context.Context, frame []byte) error {
-		ctx, cancel := context.WithTimeout(ctx, h.limits.Write)
+		// A frame begun is finished or times out: the library closes a connection
+		// whose write is cancelled, and then no goodbye could be said.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.limits.Write)
 		defer cancel()
 		return conn.Write(ctx, websocket.MessageText, frame)
 	})
@@ -96,7 +98,7 @@ func keepAlive(ctx context.Context, conn *websocket.Conn, every time.Duration, c
 			return
 		case <-tick.C:
 		}
-		pingCtx, done := context.WithTimeout(ctx, every)
+		pingCtx, done := context.WithTimeout(context.WithoutCancel(ctx), every)
 		err := conn.Ping(pingCtx)
 		done()
 		if err != nil {

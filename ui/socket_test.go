@@ -4,18 +4,13 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/coder/websocket"
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -23,8 +18,6 @@ import (
 	"github.com/lpmos/lpmos/ui/api/apitest"
 	"github.com/lpmos/lpmos/ui/api/client"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // newNode is a dashboard that really listens, and a client of it.
 func newNode(t testing.TB, change ...func(*Config)) (*apitest.Node, *UI, *client.Client, string) {
@@ -308,104 +301,6 @@ func TestLostIsToldWithoutAnEvent(t *testing.T) {
 	}
 }
 
-// TestSlowViewerIsCut: one who does not read holds up nobody, and is sent away.
-func TestSlowViewerIsCut(t *testing.T) {
-	node, u, c, url := newNode(t, func(c *Config) { c.Limits.Write = 100 * time.Millisecond })
-	quick := look(t, c, 0)
-	quick.snapshot()
-	slow, _, err := websocket.Dial(t.Context(), url+"/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {url}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer slow.CloseNow()
-	viewers := func() (n int) {
-		u.hub.each(func(*viewer) { n++ })
-		return n
-	}
-	// Big frames until what the kernel keeps for the slow one is full.
-	data := strings.Repeat("x", 60<<10)
-	deadline := time.Now().Add(30 * time.Second)
-	for i := 0; viewers() == 2; i++ {
-		if time.Now().After(deadline) {
-			t.Fatal("the slow viewer is there still")
-		}
-		id := fmt.Sprintf("t-s%04d", i)
-		propose(t, node, fleet.CreateTask{ID: id, RegionID: "dc1", TargetMAC: fmt.Sprintf("52:54:00:bb:%02x:%02x", i>>8, i&255), PhoneToken: id,
-			Spec: fleet.Spec{OSType: "tiny", NetworkConfig: fleet.NetworkConfig{Config: data}}})
-		for quick.until("task_created").TaskID != id {
-		}
-	}
-}
-
-func TestTooManyViewersAreTurnedAway(t *testing.T) {
-	_, _, c, _ := newNode(t, func(c *Config) { c.Limits.Viewers = 1 })
-	look(t, c, 0).snapshot()
-	if _, err := c.Watch(t.Context(), 0); client.StatusOf(err) != http.StatusServiceUnavailable {
-		t.Errorf("the second viewer got: %v", err)
-	}
-}
-
-func TestBadFramesEndTheConnection(t *testing.T) {
-	_, _, c, url := newNode(t)
-	for name, frame := range map[string]string{
-		"no JSON": "hello", "an array": "[]", "deep": strings.Repeat("[", 1000), "twice": `{"type":"ping","type":"subscribe"}`, "wrong type": `{"type":"subscribe","rows":"m-1"}`,
-		"too many rows": `{"type":"subscribe","rows":["x"` + strings.Repeat(`,"x"`, 2100) + `]}`, "too long": `{"type":"` + strings.Repeat("x", 40<<10) + `"}`,
-	} {
-		conn, _, err := websocket.Dial(t.Context(), url+"/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {url}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn.SetReadLimit(-1)
-		if err := conn.Write(t.Context(), websocket.MessageText, []byte(frame)); err != nil {
-			t.Fatal(err)
-		}
-		for err == nil {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			_, _, err = conn.Read(ctx)
-			cancel()
-		}
-		if code := websocket.CloseStatus(err); code != websocket.StatusPolicyViolation && code != websocket.StatusMessageTooBig {
-			t.Errorf("%s ended as %v", name, err)
-		}
-	}
-	e := look(t, c, 0)
-	e.snapshot()
-	if err := e.w.Send(t.Context(), []byte(`{"type":"dance"}`)); err != nil {
-		t.Fatal(err)
-	}
-	if f := e.until(api.FrameError); f.Text == "" {
-		t.Error("an unknown type is not explained")
-	}
-}
-
-func TestStoppingNodeSaysGoodbye(t *testing.T) {
-	node, u, _, url := newNode(t)
-	conn, _, err := websocket.Dial(t.Context(), url+"/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {url}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn.SetReadLimit(-1)
-	for range 2 { // hello and snapshot
-		if _, _, err := conn.Read(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	u.Close()
-	for err == nil {
-		_, _, err = conn.Read(t.Context())
-	}
-	if code := websocket.CloseStatus(err); code != websocket.StatusGoingAway {
-		t.Errorf("the connection ended as %v", err)
-	}
-	deadline := time.Now().Add(20 * time.Second)
-	for node.Cluster.Watchers() > 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("the watcher is open still")
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // TestEventsOverPlainHTTP: the same frames, for a script with curl.
 func TestEventsOverPlainHTTP(t *testing.T) {
 	node, _, _, url := newNode(t)
@@ -437,84 +332,4 @@ func TestEventsOverPlainHTTP(t *testing.T) {
 	if len(types) < 2 || types[0] != "hello" || types[1] != "snapshot" {
 		t.Errorf("the events are %v", types)
 	}
-}
-
-// TestFrameFixtures writes one frame of each kind for the dashboard's tests.
-func TestFrameFixtures(t *testing.T) {
-	node, u := newUI(t)
-	v := u.hub.newViewer(func(context.Context, []byte) error { return nil })
-	var frames []json.RawMessage
-	v.send = func(_ context.Context, b []byte) error {
-		frames = append(frames, b)
-		return nil
-	}
-	ctx := t.Context()
-	w := node.Cluster.SnapshotAndWatch(func(*fleet.State) {})
-	defer w.Close()
-	tell := func() {
-		t.Helper()
-		events, err := w.Next(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range events {
-			v.pour(e)
-		}
-		if err := v.tellPace(ctx, false); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := v.tell(ctx, api.Frame{Type: api.FrameHello, Node: "n1", Version: "test", Time: node.Clock.Now()}); err != nil {
-		t.Fatal(err)
-	}
-	propose(t, node, fleet.CreateTask{ID: "t-99", RegionID: "dc1", TargetMAC: "52:54:00:12:00:01", PhoneToken: "x", Spec: fleet.Spec{OSType: "tiny"}})
-	tell()
-	propose(t, node, fleet.CancelTask{TaskID: "t-99", By: "operator at 127.0.0.1"})
-	tell()
-	propose(t, node, fleet.DeleteTask{TaskID: "t-99"})
-	tell()
-	node.Cluster.Progress("t-09", wire.Progress{Stage: wire.StageDownloading, Percentage: 44.5})
-	tell()
-	node.Cluster.Progress("t-09", wire.Progress{Stage: wire.StageDownloading, Percentage: 45})
-	tell()
-	propose(t, node, fleet.DeleteMachine{MachineID: "m-02"})
-	tell()
-	propose(t, node, fleet.PutNode{Node: fleet.Node{ID: "n-1", Name: "n1", RegionID: "dc1", Version: "next"}})
-	tell()
-	if len(frames) < 8 {
-		t.Fatalf("%d frames", len(frames))
-	}
-	got, err := json.MarshalIndent(frames, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join("static", "test", "fixtures", "frames.json")
-	if *update {
-		if err := os.WriteFile(path, append(got, '\n'), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil || string(want) != string(got)+"\n" {
-		t.Errorf("%s differs (%v); go test ./ui/... -update writes it anew", path, err)
-	}
-}
-
-// FuzzSocketFrames gives a viewer anything to hear.
-func FuzzSocketFrames(f *testing.F) {
-	for _, s := range []string{`{"type":"subscribe","since":12,"rows":["m-1"],"tasks":[],"machines":null}`, `{"type":"ping"}`, `{"type":"subscribe","since":-1}`, `null`, `[]`, `{"type":7}`, `{`} {
-		f.Add([]byte(s))
-	}
-	_, u := newUI(f)
-	f.Fuzz(func(t *testing.T, frame []byte) {
-		v := u.hub.newViewer(func(context.Context, []byte) error { return nil })
-		for range 3 {
-			if v.hear(frame) != nil {
-				return
-			}
-		}
-		if len(v.wants.rows) > maxIDs || len(v.replies) > maxReplies {
-			t.Fatal("a viewer made the node keep too much")
-		}
-	})
 }

@@ -77,17 +77,17 @@ func New(cfg Config) (*UI, error) {
 	if cfg.API.Logger == nil {
 		cfg.API.Logger = slog.New(slog.DiscardHandler)
 	}
+	files, err := newStatic(cfg.Static, cfg.Reload)
+	if err != nil {
+		return nil, err
+	}
 	h := newHub(cfg)
 	cfg.API.OnImport = h.imports
 	server, err := api.New(cfg.API)
 	if err != nil {
 		return nil, err
 	}
-	h.api = server
-	files, err := newStatic(cfg.Static, cfg.Reload)
-	if err != nil {
-		return nil, err
-	}
+	h.open(server)
 	mux := http.NewServeMux()
 	mux.Handle("/api/", server)
 	mux.Handle("/openapi.json", server)

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
@@ -40,6 +42,16 @@ func (s *Server) clusterRoutes() {
 	route(s, http.MethodGet, "/stats", 200, "The fleet in numbers", s.getStats)
 	route(s, http.MethodGet, "/health", 200, "How this node is", s.getHealth)
 	route(s, http.MethodGet, "/network", 200, "What this node does on the wire", s.getNetwork)
+
+	// Served by the dashboard's hub, which has the frames; described with the rest.
+	s.api.OpenAPI().AddOperation(&huma.Operation{
+		OperationID: "get-events", Method: http.MethodGet, Path: "/api/v1/events", Tags: []string{"events"},
+		Summary:     "What changes, as server-sent events",
+		Description: "The frames of the socket /ws, one JSON document an event: hello, a snapshot, then what changes. With since, the changes after that index in place of a snapshot, if they are still kept.",
+		Parameters:  []*huma.Param{{Name: "since", In: "query", Schema: &huma.Schema{Type: huma.TypeInteger}}},
+		Responses: map[string]*huma.Response{"200": {Description: "A stream that does not end",
+			Content: map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}}}},
+	})
 }
 
 func (s *Server) listRegions(context.Context, *struct{}) (*struct{ Body RegionList }, error) {

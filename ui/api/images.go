@@ -130,14 +130,16 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) (*Image, er
 			before = img.Digest
 		}
 	})
+	rc := http.NewResponseController(w)
+	// The server's own time limits are for requests that fit in memory; here any
+	// time is right as long as bytes come. A writer without deadlines has none to lift.
+	_ = rc.SetWriteDeadline(time.Time{})
 	report := s.importReport(order.Name)
 	opts := ImportOptions{SHA256: order.SHA256, Progress: report.progress}
 	var got ImportedImage
 	source := "upload"
 	if upload != nil {
-		// The server's own time limit is for requests that fit in memory; here
-		// any is right as long as bytes come.
-		got, err = s.cfg.Images.Import(r.Context(), patient{upload, http.NewResponseController(w)}, opts)
+		got, err = s.cfg.Images.Import(r.Context(), patient{upload, rc}, opts)
 	} else {
 		source = order.URL
 		got, err = s.cfg.Images.Fetch(r.Context(), order.URL, opts)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -32,8 +33,11 @@ type Server struct {
 	plans   planMemory
 }
 
-// New makes a server. It fails only if its own description cannot be written.
+// New makes a server. It fails if something it stands on is not given.
 func New(cfg Config) (*Server, error) {
+	if cfg.Cluster == nil || cfg.Images == nil || cfg.Sightings == nil || cfg.Contact == nil || cfg.Now == nil || cfg.NewID == nil || cfg.NewToken == nil {
+		return nil, errors.New("api: the configuration is not complete")
+	}
 	s := &Server{cfg: cfg, log: cfg.Logger, started: cfg.Now(), mux: http.NewServeMux()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
