@@ -65,10 +65,9 @@ func (in *installer) checkContents() error {
 		return fail(wire.CodeDiskError, err, "the disk cannot be read")
 	}
 	mine := marker(in.Grant)
-	if found && old.Marker.TaskID == mine.TaskID {
-		used := old.State == stateCommitting && !headClean
-		if old.Marker.Generation > mine.Generation || old.Marker.Generation == mine.Generation && used {
-			return ErrGrantUsed
+	if found {
+		if err := spent(old.Marker, mine, old.State == stateCommitting && !headClean); err != nil {
+			return err
 		}
 	}
 	if found && old.Marker == mine && old.PlanHash == in.Grant.PlanHash && headClean {
@@ -81,8 +80,10 @@ func (in *installer) checkContents() error {
 	if err != nil {
 		return fail(wire.CodeDiskError, err, "what lies on the disk %s cannot be read", describe(in.cand.ID()))
 	}
-	if m := now.Marker; m != nil && m.TaskID == mine.TaskID && m.Generation >= mine.Generation {
-		return ErrGrantUsed
+	if now.Marker != nil {
+		if err := spent(*now.Marker, mine, true); err != nil {
+			return err
+		}
 	}
 	if !sameContents(now, in.plan.Erase.Contents) {
 		return &wire.TaskError{
@@ -90,6 +91,20 @@ func (in *installer) checkContents() error {
 			Message: fmt.Sprintf("the disk %s does not hold what was approved to be erased; approve it anew", describe(in.cand.ID())),
 			Details: fmt.Sprintf("approved: %s; found: %s", mustJSON(in.plan.Erase.Contents), mustJSON(now)),
 		}
+	}
+	return nil
+}
+
+// spent tells whether what an earlier grant left on the disk, finished or not,
+// shows that mine is no longer good.
+func spent(left, mine wire.Marker, finished bool) error {
+	switch {
+	case left.TaskID != mine.TaskID, left.Generation < mine.Generation:
+		return nil
+	case left.Generation > mine.Generation:
+		return ErrGrantUsed
+	case finished:
+		return ErrInstalled
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func noise(b []byte, seed uint64) {
 	r.Read(b)
 }
 
-// images keeps what gptImage made, by size.
+// images keeps what gptImage made, by size, and the old disks by its negative.
 var images sync.Map
 
 // gptImage makes an image of whole MiB with a BIOS boot partition, an ESP and a
@@ -118,6 +118,11 @@ func newSource(t testing.TB, image []byte, sector int) *memSource {
 		}
 	}
 	return s
+}
+
+// again is a source of the same image to which nothing has happened.
+func (s *memSource) again() *memSource {
+	return &memSource{man: s.man, members: s.members, fetches: map[int]int{}, got: map[int]bool{}}
 }
 
 func gz(t testing.TB, raw []byte) []byte {

@@ -50,13 +50,21 @@ type Options struct {
 	After func(d time.Duration) <-chan time.Time // time.After if nil
 }
 
-// ErrGrantUsed says that the disk shows this grant to be spent: it holds an
-// install of the same generation that was finished, or one of a later one.
-// Nothing was written.
-var ErrGrantUsed error = &wire.TaskError{
-	Code:    wire.CodePlanMismatch,
-	Message: "this grant was already used: the disk holds the install it was for, or a later one",
-}
+// Why a grant is refused that was good once. Nothing was written.
+var (
+	// ErrInstalled says that the disk holds the finished install this very
+	// grant was for: the machine went down before it could tell.
+	ErrInstalled error = &wire.TaskError{
+		Code:    wire.CodePlanMismatch,
+		Message: "this grant was already used: the disk holds the finished install it was for",
+	}
+	// ErrGrantUsed says that the disk holds the work of a later grant of the
+	// same task.
+	ErrGrantUsed error = &wire.TaskError{
+		Code:    wire.CodePlanMismatch,
+		Message: "this grant was already used: the disk holds the work of a later one",
+	}
+)
 
 // installer is one install under way.
 type installer struct {

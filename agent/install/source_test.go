@@ -32,6 +32,7 @@ func TestSourceFaults(t *testing.T) {
 	raw := image[3*chunkBytes : 4*chunkBytes]
 	wrong := bytes.Clone(raw)
 	wrong[0]++
+	sound := newSource(t, image, 512)
 	for _, c := range []struct {
 		name   string
 		serve  func(m []byte) (io.ReadCloser, error)
@@ -57,7 +58,7 @@ func TestSourceFaults(t *testing.T) {
 		{"no end", func([]byte) (io.ReadCloser, error) { return io.NopCloser(new(emptyBlocks)), nil }, "on the wire"},
 		{"silence", func([]byte) (io.ReadCloser, error) { return silent{make(chan struct{})}, nil }, "nothing came for"},
 	} {
-		src := newSource(t, image, 512)
+		src := sound.again()
 		src.fault = func(i, attempt int, m []byte) (io.ReadCloser, error) {
 			if i == 3 && attempt <= 2 {
 				return c.serve(m)
