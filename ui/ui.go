@@ -66,7 +66,6 @@ func set[T comparable](v *T, def T) {
 type UI struct {
 	handler http.Handler
 	hub     *hub
-	api     *api.Server
 }
 
 // New puts static files, API and socket together behind one door.
@@ -96,7 +95,7 @@ func New(cfg Config) (*UI, error) {
 	mux.Handle("/api/v1/events", readOnly{})
 	mux.HandleFunc("GET /ws", h.socket)
 	mux.Handle("/", files)
-	return &UI{handler: guard(cfg, mux), hub: h, api: server}, nil
+	return &UI{handler: guard(cfg, mux), hub: h}, nil
 }
 
 // ServeHTTP answers a request of a browser or a script.

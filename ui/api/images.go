@@ -139,6 +139,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) (*Image, er
 	var got ImportedImage
 	source := "upload"
 	if upload != nil {
+		opts.FileBytes = uint64(max(r.ContentLength, 0))
 		got, err = s.cfg.Images.Import(r.Context(), patient{upload, rc}, opts)
 	} else {
 		source = order.URL

@@ -35,7 +35,8 @@ type Watcher interface {
 	Close()
 }
 
-// Images is the node's store of OS images.
+// Images is the node's store of OS images. A *Problem or *fleet.Error is told as
+// it is; any other error of an import is told as the fault of the image (400).
 type Images interface {
 	// Import reads a disk image, packed or not, to its end. On an error nothing
 	// is kept.
@@ -50,6 +51,8 @@ type Images interface {
 type ImportOptions struct {
 	// SHA256 of the file as sent or of the disk inside; empty to take any.
 	SHA256 string
+	// FileBytes is how much will come, or 0 if nobody knows.
+	FileBytes uint64
 	// Progress, if set, is called as bytes arrive.
 	Progress func(bytesRead uint64)
 }
