@@ -113,7 +113,7 @@ func (c *Client) Images(ctx context.Context) ([]api.Image, error) {
 	return l.Images, err
 }
 
-// UploadImage sends an image, read to its end.
+// UploadImage sends an image, a file from its beginning or any reader to its end.
 func (c *Client) UploadImage(ctx context.Context, o api.ImageOrder, image io.Reader) (img api.Image, err error) {
 	q := url.Values{}
 	for name, v := range map[string]string{"name": o.Name, "os_type": o.OSType, "os_version": o.OSVersion, "sha256": o.SHA256} {

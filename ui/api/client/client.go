@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -86,6 +87,13 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	}
 	if kind != "" {
 		req.Header.Set("Content-Type", kind)
+	}
+	// A file says how long it is, so that the node can refuse early what it has no
+	// space for.
+	if f, ok := body.(interface{ Stat() (fs.FileInfo, error) }); ok {
+		if fi, err := f.Stat(); err == nil && fi.Mode().IsRegular() {
+			req.ContentLength = fi.Size()
+		}
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
