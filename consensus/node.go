@@ -61,8 +61,8 @@ type Node struct {
 // Open opens the data directory, makes it a cluster of one if it is new, and
 // starts the node. The state is complete once Ready returns.
 //
-// ErrInUse, ErrNewer and ErrCorrupt say why a directory cannot be opened; it is
-// then as it was before.
+// ErrInUse, ErrNewer and ErrCorrupt say why a directory cannot be opened; what it
+// holds is then as it was before.
 func Open(cfg Config) (*Node, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {

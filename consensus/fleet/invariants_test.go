@@ -165,7 +165,7 @@ func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
 			checkInvariants(rt, r.s)
 		}
 		step(debian())
-		for range rapid.IntRange(10, 60).Draw(rt, "steps") {
+		for range rapid.IntRange(10, 40).Draw(rt, "steps") {
 			step(anyBody(rt, r))
 		}
 	})
