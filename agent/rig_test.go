@@ -181,4 +181,3 @@ func (r *rig) told(want ...string) {
 func install() wire.ApprovalResponse {
 	return wire.ApprovalResponse{Verdict: wire.VerdictInstall, Grant: grant()}
 }
-
