@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/lpmos/lpmos/agent/wire"
 )
@@ -15,8 +16,8 @@ func (a *Agent) work(ctx context.Context, grant *wire.Grant) (done bool, err err
 		a.con.Printf("the node says install, but grants nothing; asking again")
 		return false, a.cfg.Sleep(ctx, refusedPause)
 	}
-	a.con.Printf("approved: task %s, image %s, onto the disk %s (%s)",
-		grant.TaskID, orElse(grant.Plan.Image.Name, grant.Plan.Image.Digest), grant.Plan.Erase.DiskID, grant.Plan.Erase.Model)
+	a.con.Printf("approved: task %s, image %s, onto the disk %s",
+		grant.TaskID, orElse(grant.Plan.Image.Name, grant.Plan.Image.Digest), strings.TrimSpace(grant.Plan.Erase.Model+" "+grant.Plan.Erase.String()))
 	a.con.setTask(grant.TaskID)
 
 	if refused := a.check(grant); refused != nil {

@@ -326,7 +326,7 @@ func FuzzContents(f *testing.F) {
 	sb[1024+56], sb[1024+57], sb[1024+40] = 0x53, 0xef, 1
 	f.Add(sb, uint32(1<<20), uint16(4096))
 	f.Fuzz(func(t *testing.T, data []byte, extra uint32, sector uint16) {
-		size := int64(len(data)) + int64(extra%(4<<20))
+		size := int64(len(data)) + int64(extra%(300<<10))
 		disk := append(bytes.Clone(data), make([]byte, size-int64(len(data)))...)
 		c := Contents(bytes.NewReader(disk), size, int(sector))
 		if len(c.Partitions) > maxPartitions {

@@ -137,11 +137,11 @@ func live(bootID string) {
 		con.Printf("%v", err)
 		os.Exit(1)
 	}
+	con.Printf("network: %s has address %s from %s", lease.Interface, lease.Address, lease.Server)
 	boot.Settle(ctx, rescan)
 	network.Rescan = nil // from here on Collect does it, in the agent's goroutine
 	go network.Keep(ctx, lease)
 	mac := lease.MAC.String()
-	con.Printf("network: %s has address %s from %s", lease.Interface, lease.Address, lease.Server)
 
 	a, err := agent.New(agent.Config{
 		Nodes: cmd.Nodes, MAC: mac, IP: lease.Address.Addr().String(), Version: version, BootID: bootID,
