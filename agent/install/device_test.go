@@ -2,6 +2,7 @@ package install
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"os"
@@ -175,6 +176,9 @@ func BenchmarkInstall(b *testing.B) {
 		noise(image[at:at+20<<10], uint64(at>>10)) // a third does not compress
 	}
 	src := newSource(b, image, 512)
+	for i := range src.members {
+		src.members[i] = gzLevel(b, image[i*chunkBytes:][:src.man.ChunkLen(i)], gzip.DefaultCompression)
+	}
 	g := grantFor(src.man, size, wire.Contents{})
 	b.SetBytes(int64(len(image)))
 	for b.Loop() {

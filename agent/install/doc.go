@@ -12,8 +12,8 @@
 // The image's first chunk, which carries the boot sector and the partition
 // table, stays in memory until all else is on the disk, and its first sector is
 // written last. A disk whose install was cut is therefore never taken for a
-// bootable one. A journal near the disk's end lets the same grant go on
-// where it stopped, and keeps a used grant from being used again.
+// bootable one. A journal near the disk's end lets the same grant go on where
+// it stopped, and keeps a used grant from being used again.
 //
 // The package runs no code out of the image, starts no programs and needs
 // nothing but the standard library.

@@ -125,10 +125,14 @@ func (s *memSource) again() *memSource {
 	return &memSource{man: s.man, members: s.members, fetches: map[int]int{}, got: map[int]bool{}}
 }
 
-func gz(t testing.TB, raw []byte) []byte {
+// gz makes a member that is quick to inflate: compression is not what the tests
+// are about.
+func gz(t testing.TB, raw []byte) []byte { return gzLevel(t, raw, gzip.NoCompression) }
+
+func gzLevel(t testing.TB, raw []byte, level int) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	w, err := gzip.NewWriterLevel(&b, level)
 	if err != nil {
 		t.Fatal(err)
 	}
