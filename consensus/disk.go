@@ -122,11 +122,19 @@ func (k *disk) verify() (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrCorrupt, k.path, err)
 	}
+	var l raft.Log
 	for i := first; i <= last && i > 0; i++ {
-		var l raft.Log
+		l = raft.Log{}
 		if err := k.logs.GetLog(i, &l); err != nil {
 			return fmt.Errorf("%w: %s: entry %d: %w", ErrCorrupt, k.path, i, err)
 		}
+	}
+	// The term is written before any entry of it. Reading panics if it is cut.
+	if term, err := k.bolt.GetUint64([]byte("CurrentTerm")); err != nil || term < l.Term {
+		return fmt.Errorf("%w: %s: term %d behind a log of term %d (%v)", ErrCorrupt, k.path, term, l.Term, err)
+	}
+	if _, err := k.bolt.GetUint64([]byte("LastVoteTerm")); err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return fmt.Errorf("%w: %s: last vote: %w", ErrCorrupt, k.path, err)
 	}
 	base, err := k.newestSnapshot()
 	if err != nil {
