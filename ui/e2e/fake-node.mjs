@@ -108,14 +108,18 @@ export class FakeNode {
       const items = [];
       for (const t of this.fleet.installing()) {
         const next = (t.progress?.percentage ?? 0) + step * (0.5 + (parseInt(t.id.slice(2), 16) % 7) / 6);
-        if (next >= 100 && !this.forever) { this.fleet.move(t, 'completed', { phase_text: `came up as ${t.network_config.hostname || t.machine_name}`, came_up: { at: new Date().toISOString(), hostname: t.network_config.hostname } }); continue; }
+        if (next >= 100 && !this.forever) { this.fleet.move(t, 'completed', { phase_text: 'written, waits for it to come up' }); continue; }
         items.push(this.fleet.progress(t, next % 100));
       }
       for (const v of this.viewers) {
         const mine = items.filter((i) => beat % 10 === 0 || v.rows.has(i.machine_id));
         if (mine.length) v.send({ type: 'progress_batch', index: this.fleet.index, time: new Date().toISOString(), items: mine });
       }
-      if (beat % 5 === 0) for (const t of this.fleet.tasks.values()) if (t.status === 'approved' && Date.parse(t.updated_at) < Date.now() - 1500) this.fleet.move(t, 'installing');
+      for (const t of this.fleet.tasks.values()) {
+        if (beat % 5 || Date.parse(t.updated_at) > Date.now() - 1500) continue;
+        if (t.status === 'approved') this.fleet.move(t, 'installing');
+        if (t.status === 'completed' && !t.came_up) this.fleet.move(t, 'completed', { phase_text: `came up as ${t.network_config.hostname || t.machine_name}`, came_up: { at: new Date().toISOString(), hostname: t.network_config.hostname } });
+      }
     }, 100);
   }
 

@@ -50,6 +50,8 @@ export class Row {
   get image() { return (this.working || this.task?.phase === 'waiting' ? this.task?.image : '') || this.machine?.installed?.image || this.task?.image || ''; }
   get working() { return this.phase === 'installing' || this.phase === 'erasing'; }
   get percent() { return this.task?.progress?.percentage ?? 0; }
+  /** How full the bar is, or null for none. A disk that is written stays full until its system comes up. */
+  get bar() { return this.working ? this.percent : this.task?.status === 'completed' && !this.task.came_up ? 100 : null; }
   /** Megabits a second, while there are any. */
   get speed() { return this.phase === 'installing' ? this.task?.progress?.details?.speed_mbps ?? 0 : 0; }
   get seen() { return this.machine ? latest(this.machine.contact_at, this.machine.reported_at) : when(this.task?.created_at); }

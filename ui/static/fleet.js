@@ -51,15 +51,17 @@ class Line {
     setText(this.word, row.question ? 'question' : text.phase[row.phase] ?? row.phase);
     setText(this.link, row.name);
     setAttr(this.link, 'href', `#/${row.key}`);
-    this.track.hidden = !row.working;
-    if (row.working) {
-      this.fill.style.transform = `scaleX(${(row.percent / 100).toFixed(4)})`;
-      setAttr(this.track, 'aria-valuenow', String(Math.round(row.percent)));
+    const bar = row.bar;
+    this.track.hidden = bar === null;
+    if (bar !== null) {
+      this.fill.style.transform = `scaleX(${(bar / 100).toFixed(4)})`;
+      setAttr(this.track, 'aria-valuenow', String(Math.round(bar)));
       setAttr(this.track, 'aria-valuetext', row.says);
       setAttr(this.track, 'aria-label', row.name);
     }
     setText(this.says, row.says);
-    if (this.says.title !== row.says) this.says.title = row.says;
+    const whole = row.working ? '' : row.says;
+    if (this.says.title !== whole) this.says.title = whole;
     const values = [rate(row.speed), row.image, row.serial, row.mac, row.ip, hardware(row.machine?.summary)];
     this.cells.forEach((c, i) => setText(c, values[i]));
     const act = row.primary;

@@ -101,7 +101,7 @@ export class Page {
     const live = this.app.live();
     this.add.disabled = !live || this.sending !== null;
     keep(this.list, [images, live, this.app.store.known], () => images.length
-      ? h('table.plain', null, h('thead', null, h('tr', null, ['Name', 'Size', 'Stored', 'Digest', 'Source', 'Added', 'Used by', ''].map((x) => x ? h('th', { scope: 'col' }, x) : h('td')))),
+      ? h('table.plain', null, h('thead', null, h('tr', null, ['Name', 'Size', 'Stored', 'Digest', 'Source', 'Added', 'Used by', ''].map((x) => h(x ? 'th' : 'td', x ? { scope: 'col' } : null, x)))),
         h('tbody', null, images.map((i) => h('tr', null, h('td', null, h('b', null, i.name)), h('td', null, bytes(i.size_bytes)), h('td', null, bytes(i.stored_bytes)), h('td.mono', { title: i.digest }, i.digest.slice(0, 12)), h('td', null, i.source), h('td', null, stamp(i.created_at, this.app.store.now())), h('td', null, i.used_by ? plural(i.used_by, 'task', 'tasks') : ''),
           h('td.right', null, h('button.small', { type: 'button', disabled: !live, title: live ? '' : text.noServer, aria: { label: `Delete ${i.name}` }, onclick: () => this.remove(i) }, 'Delete'))))))
       : this.app.store.known && [h('p', null, text.empty.images), h('p.soft', null, text.empty.imagesHow)]);

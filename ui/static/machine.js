@@ -23,7 +23,7 @@ export class Page {
     const part = (/** @type {string} */ name, /** @type {string} */ tag = 'section.card') => (this.part[name] = h(tag, { hidden: true }));
     root.replaceChildren(h('article.sheet', null,
       h('header', null, h('a.crumb', { href: '#/' }, '← Machines'), part('head', 'div'), part('notes', 'div'), part('actions', 'div.actions'), part('way', 'div.way')),
-      part('disks'), h('div.two', null, part('plan'), part('log'), part('timeline'), part('hardware'), part('memory'), part('nics')), part('earlier'), part('raw', 'div')));
+      part('disks'), h('div.columns', null, part('plan'), part('log'), part('timeline'), part('hardware'), part('memory'), part('nics')), part('earlier'), part('raw', 'div')));
     this.onframe = (/** @type {any} */ e) => this.frame(e.detail);
     app.store.addEventListener('frame', this.onframe);
     this.load();
@@ -120,7 +120,7 @@ export class Page {
   /** The bar moves by itself; the words under it name the four stages. */
   way(row) {
     const el = this.part.way;
-    el.hidden = !row.working;
+    el.hidden = row.bar === null;
     if (el.hidden) return;
     el.dataset.phase = row.phase;
     const p = row.task?.progress ?? {};
@@ -132,7 +132,7 @@ export class Page {
       this.figures = h('p.soft');
       el.append(this.track, this.steps, this.figures);
     }
-    const pc = row.percent;
+    const pc = row.bar;
     this.fill.style.transform = `scaleX(${(pc / 100).toFixed(4)})`;
     this.track.setAttribute('aria-valuenow', String(Math.round(pc)));
     this.track.setAttribute('aria-valuetext', row.says);
@@ -170,10 +170,12 @@ export class Page {
   timeline() {
     if (!this.full) return null;
     const all = [...(this.full.sightings ?? []), ...this.heard].sort((a, b) => when(b.at) - when(a.at));
+    const slowest = Math.max(...all.map((s, i) => (all[i + 1] ? when(s.at) - when(all[i + 1].at) : 0)));
     return [h('h2', null, 'On the wire'), all.length
       ? h('ol.lines.kinds', { tabIndex: 0, aria: { label: 'What it did on the wire' } }, all.map((s, i) => {
         const gap = all[i + 1] ? when(s.at) - when(all[i + 1].at) : 0;
-        return h('li', null, h('time', { title: s.at }, clock(s.at)), h('span.kind', null, s.kind), h('span', null, s.text, gap >= 1000 && h('span.gap', null, `  after ${duration(gap)}`)));
+        return h('li', null, h('time', { title: s.at }, clock(s.at)), h('span.kind', null, s.kind),
+          h('span', null, s.text, gap >= 1000 && h(gap === slowest ? 'b.gap' : 'span.gap', null, `  after ${duration(gap)}`)));
       }))
       : h('p.soft', null, text.empty.timeline)];
   }

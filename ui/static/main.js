@@ -57,6 +57,7 @@ function header() {
       setText(a.querySelector('b'), count.toLocaleString('en'));
       a.classList.toggle('none', count === 0);
     }
+    mark(n.needs > 0);
     const title = (n.needs ? `(${n.needs}) ` : '') + text.title;
     if (document.title !== title) document.title = title;
   }
@@ -66,6 +67,14 @@ function header() {
   setText($('shown'), fleet.query && store.known ? text.shown(fleet.matched ?? 0, store.rows.size) : '');
   emptyState();
 }
+
+/** The tab's picture says whether somebody is waited for. It comes when all else has. @param {boolean} needs */
+function mark(needs) {
+  const href = needs ? 'icon-needs.svg' : 'icon.svg';
+  clearTimeout(marking);
+  if ($('icon').getAttribute('href') !== href) marking = window.setTimeout(() => { $('icon').href = href; }, 3000);
+}
+let marking = 0;
 
 function emptyState() {
   const want = fleet.lines.length ? '' : !store.known ? 'loading' : fleet.query ? 'noMatch' : 'nothing';

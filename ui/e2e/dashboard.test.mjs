@@ -1,0 +1,334 @@
+// The dashboard in a real Chromium over a fake node. Nothing here waits for a
+// clock where it can wait for a condition; figures that swing with the load of
+// the machine are printed, those that do not are demanded.
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { after, before, test } from 'node:test';
+import { launch } from './browser.mjs';
+import { FakeNode } from './fake-node.mjs';
+
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+let browser;
+before(async () => { browser = await launch(); });
+after(async () => { await browser.close(); });
+
+/** Opens the dashboard over a fake node of its own. */
+async function visit(t, { machines = 24, hash = '', scheme = 'light', width = 1280, height = 800, setup = () => {} } = {}) {
+  const node = new FakeNode({ machines });
+  setup(node.fleet);
+  const url = await node.listen();
+  const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, bypassCSP: false });
+  const page = await context.newPage();
+  const errors = [];
+  page.on('pageerror', (e) => errors.push(String(e)));
+  page.on('console', (m) => { if (m.type() === 'error' && !m.text().includes('WebSocket') && !m.text().includes('status of 4')) errors.push(m.text()); });
+  t.after(async () => {
+    await context.close();
+    await node.stop();
+    assert.deepEqual(errors, [], 'the console stays clean');
+  });
+  await page.goto(url + hash);
+  await live(page);
+  return { node, page, url };
+}
+const live = (page) => page.waitForSelector('body[data-link=live]', { state: 'attached' });
+const row = (id) => `tr[data-key="m/${id}"]`;
+const taskIn = (node, status) => [...node.fleet.tasks.values()].find((t) => t.status === status && !node.fleet.machines.get(t.machine_id)?.lost);
+const machineIn = (node, phase) => [...node.fleet.machines.values()].find((m) => m.phase === phase);
+
+test('the first load is small and asks no other host', async (t) => {
+  const node = new FakeNode({ machines: 0 });
+  const url = await node.listen();
+  const page = await browser.newPage();
+  t.after(async () => { await page.close(); await node.stop(); });
+  const cdp = await page.context().newCDPSession(page);
+  let bytes = 0;
+  const urls = [];
+  await cdp.send('Network.enable');
+  cdp.on('Network.loadingFinished', (e) => { bytes += e.encodedDataLength; });
+  page.on('request', (q) => urls.push(q.url()));
+  await page.goto(url, { waitUntil: 'networkidle' });
+  await live(page);
+  t.diagnostic(`${urls.length} requests, ${bytes} bytes with headers`);
+  assert.ok(urls.length <= 6, urls.join('\n'));
+  assert.ok(bytes <= 60_000, `${bytes} bytes`);
+  assert.ok(urls.every((u) => u.startsWith(url)), urls.join('\n'));
+});
+
+test('bars move without a reload, by the event only', async (t) => {
+  const { node, page } = await visit(t);
+  const task = taskIn(node, 'installing');
+  await page.evaluate(() => { window.mark = 1; });
+  const bar = `${row(task.machine_id)} .track`;
+  await page.fill('#q', node.fleet.machines.get(task.machine_id).ids.serial);
+  for (const percent of [31, 47, 63, 88, 97]) {
+    const item = node.fleet.progress(task, percent);
+    for (const v of node.viewers) v.send({ type: 'progress_batch', time: new Date().toISOString(), items: [item] });
+    await page.waitForSelector(`${bar}[aria-valuenow="${percent}"]`);
+    assert.equal(await page.$eval(`${bar} i`, (el) => el.style.transform), `scaleX(${percent / 100})`);
+  }
+  node.fleet.move(task, 'completed', { phase_text: 'came up 12:00:00 as web', came_up: { at: new Date().toISOString() } });
+  await page.waitForSelector(`${row(task.machine_id)}[data-phase=installed]`);
+  assert.equal(await page.evaluate(() => window.mark), 1, 'the page was never loaded again');
+});
+
+test('a reconnect keeps search, scroll, focus and typed text', async (t) => {
+  const { node, page } = await visit(t, { machines: 300 });
+  await page.fill('#q', 'node');
+  await page.keyboard.press('ArrowDown');
+  for (let i = 0; i < 60; i++) await page.keyboard.press('j');
+  const where = () => page.evaluate(() => ({ y: scrollY, focus: document.activeElement.closest('tr')?.dataset.key, hash: location.hash }));
+  const there = await where();
+  assert.ok(there.y > 0 && there.focus, JSON.stringify(there));
+  await page.click('#new-task');
+  await page.fill('#f-target_mac', '52:54:00:aa');
+  const again = page.waitForSelector('body:not([data-link=live])', { state: 'attached' });
+  node.refuse = true;
+  node.cut();
+  await again;
+  assert.ok(await page.$eval('#new-task', (b) => b.disabled), 'what needs the node is switched off');
+  node.fleet.addMachine(900, 'installed');
+  node.refuse = false;
+  await live(page);
+  assert.ok(node.lastSince > 0, 'it asked for what it missed');
+  assert.equal(await page.inputValue('#f-target_mac'), '52:54:00:aa');
+  await page.keyboard.press('Escape');
+  await page.waitForFunction(() => document.querySelector('#chips [data-filter=""] b').textContent === '301');
+  await page.focus(`tr[data-key="${there.focus}"] a`);
+  const back = await where();
+  assert.deepEqual({ ...back, y: 0 }, { ...there, y: 0 });
+  assert.ok(Math.abs(back.y - there.y) < 40, `${back.y} was ${there.y}`);
+});
+
+test('approving names every disk and wants the serial where something would be lost', async (t) => {
+  const { node, page } = await visit(t, { machines: 12 });
+  const m = machineIn(node, 'discovered');
+  m.inventory.disks[0].contents = { table: 'gpt', os: 'Debian 12', partitions: [{ number: 1, start_bytes: 1048576, size_bytes: 8e9, filesystem: 'ext4', fs_label: 'root' }] };
+  await page.click(`${row(m.id)} button`);
+  const erase = page.locator('button[data-confirm=erase]');
+  await erase.waitFor();
+  assert.equal(await erase.textContent(), `Erase 8.59 GB QEMU HARDDISK LAB-7-D1 and install debian-12`);
+  const dies = await page.textContent('.disk.dies'), stays = await page.textContent('.disk.stays');
+  for (const want of ['Will be erased', '8.59 GB', 'QEMU HARDDISK', 'LAB-7-D1', 'Debian 12', 'ext4', 'root']) assert.ok(dies.includes(want), `${want} in ${dies}`);
+  for (const want of ['Stays as it is', 'LAB-7-D2', 'keep-me']) assert.ok(stays.includes(want), `${want} in ${stays}`);
+  assert.ok(await erase.isDisabled());
+  await page.fill('#proof', '7-D2');
+  assert.ok(await erase.isDisabled(), 'another disk\'s serial opens nothing');
+  await page.fill('#proof', '7-d1');
+  await page.selectOption('#f-os_type', 'tiny');
+  await page.waitForFunction(() => document.querySelector('[data-confirm=erase]').textContent.endsWith('install tiny'));
+  assert.ok(await erase.isDisabled(), 'another plan wants its own proof');
+  await page.fill('#proof', '7-D1');
+  await erase.click();
+  await page.waitForSelector('dialog', { state: 'detached' });
+  const made = [...node.fleet.tasks.values()].at(-1);
+  assert.equal(made.machine_id, m.id);
+  assert.equal(made.status, 'approved');
+  await page.waitForSelector(`${row(m.id)}[data-phase=queued]`);
+});
+
+test('a blank disk is approved with one click', async (t) => {
+  const { node, page } = await visit(t, { machines: 12 });
+  const m = machineIn(node, 'waiting');
+  await page.focus(`${row(m.id)} a`);
+  await page.keyboard.press('a');
+  await page.waitForSelector('dialog [data-confirm=erase]:enabled:focus');
+  await page.keyboard.press('Enter');
+  await page.waitForSelector(`${row(m.id)}[data-phase=queued]`);
+});
+
+test('a plan that changed is shown and has to be read again', async (t) => {
+  const { node, page } = await visit(t, { machines: 12 });
+  const m = machineIn(node, 'waiting');
+  const task = node.fleet.tasks.get(m.task_id);
+  await page.click(`${row(m.id)} button`);
+  await page.waitForSelector('[data-confirm=erase]:enabled');
+  // The node has another plan than the page was told, as when an event is on its way.
+  task.plan = structuredClone(task.plan);
+  task.plan.erase.contents = { table: 'mbr', partitions: [{ number: 1, start_bytes: 1048576, size_bytes: 1e12, filesystem: 'ntfs', fs_label: 'PAYROLL' }] };
+  task.plan_hash = 'f'.repeat(64);
+  await page.click('[data-confirm=erase]');
+  await page.waitForSelector('text=what lies on disk LAB-3-D1 has changed');
+  assert.equal(task.status, 'pending_approval');
+  assert.ok((await page.textContent('.disk.dies')).includes('PAYROLL'));
+  assert.ok(await page.isDisabled('[data-confirm=erase]'));
+  await page.fill('#proof', task.plan.erase.serial.slice(-4));
+  await page.click('[data-confirm=erase]');
+  await page.waitForSelector(`${row(m.id)}[data-phase=queued]`);
+});
+
+test('a refusal is shown at its field', async (t) => {
+  const { page } = await visit(t);
+  await page.click('#new-task');
+  await page.fill('#f-target_mac', '52:54:00:12:34:56');
+  await page.fill('[id="f-network_config.hostname"]', 'not a name');
+  await page.click('text=Create task');
+  await page.waitForSelector('[id="f-network_config.hostname"][aria-invalid=true]');
+  assert.ok((await page.textContent('[id="w-network_config.hostname"]')).includes('letters, digits and dashes'));
+  await page.fill('[id="f-network_config.hostname"]', 'good');
+  await page.click('text=Create task');
+  await page.waitForSelector('tr[data-key^="t/"] >> text=good');
+});
+
+test('every action asks first and says what it does', async (t) => {
+  const { node, page } = await visit(t, { machines: 12 });
+  const m = machineIn(node, 'waiting');
+  await page.goto(`${page.url().split('#')[0]}#/m/${m.id}`);
+  await page.click('#page [data-act=reject]');
+  await page.click('dialog [data-confirm=reject]');
+  await page.waitForSelector('#page [data-act=retry]');
+  await page.click('#page [data-act=retry]');
+  await page.click('dialog [data-confirm=retry]');
+  await page.click('#page [data-act=cancel]');
+  await page.click('dialog [data-confirm=cancel]');
+  await page.click('#page [data-act=delete]');
+  await page.click('dialog [data-confirm=delete]');
+  await page.click('#page [data-act=forget]');
+  await page.click('dialog [data-confirm=forget]');
+  await page.waitForSelector('text=Not here any more');
+  assert.ok(!node.fleet.machines.has(m.id));
+});
+
+test('what machines say is text and never markup', async (t) => {
+  const evil = '<img src=x onerror="window.ran=1"><script>window.ran=1</script>"\'`${7*7}';
+  const { node, page } = await visit(t, { machines: 12, setup: (fleet) => {
+    for (const m of fleet.machines.values()) {
+      Object.assign(m, { name: evil, phase_text: evil });
+      m.ids.serial = evil;
+      m.inventory.system.product = evil;
+      for (const d of m.inventory.disks) Object.assign(d, { model: evil, contents: { table: 'gpt', os: evil, partitions: [{ number: 1, start_bytes: 1e6, size_bytes: 8e9, fs_label: evil, filesystem: evil }] } });
+      m.sightings = [{ at: new Date().toISOString(), mac: m.ids.macs[0], kind: evil, text: evil }];
+    }
+    for (const x of fleet.tasks.values()) Object.assign(x, { logs: [{ at: new Date().toISOString(), text: evil }], error: { code: evil, message: evil, details: evil }, ...fleet.planFor(x) });
+  } });
+  assert.equal(await page.textContent(`${row('m-000004')} .c-name a`), evil);
+  const dialogs = [];
+  page.on('dialog', (d) => { dialogs.push(d.message()); d.dismiss(); });
+  const base = page.url().split('#')[0];
+  for (const hash of ['#/m/m-000004', '#/m/m-000009', '#/network', '#/images', '#/']) {
+    await page.goto(base + hash);
+    await live(page);
+    await page.waitForFunction((h) => h === '#/images' || document.body.textContent.includes('<img src=x'), hash);
+  }
+  await page.click(`${row('m-000004')} button`);
+  await page.waitForSelector('.disk.dies');
+  assert.ok((await page.textContent('.disk.dies')).includes(evil));
+  assert.equal(await page.evaluate(() => window.ran), undefined);
+  assert.equal(await page.$$eval('img, main script, dialog script', (l) => l.length), 0);
+  assert.deepEqual(dialogs, []);
+  assert.ok(node.requests.every((q) => !q.includes('/x')), 'no markup fetched anything');
+});
+
+test('1,000 machines at 10 updates a second stay small and fresh', async (t) => {
+  const { node, page } = await visit(t, { machines: 1000, height: 1200, setup: (fleet) => {
+    for (const x of fleet.tasks.values()) if (x.status !== 'installing') fleet.move(x, 'installing');
+    for (const m of fleet.machines.values()) m.lost = false;
+  } });
+  node.forever = true;
+  await page.click('[data-filter="state:installing"]');
+  await page.evaluate(() => {
+    // How old a figure is when its bar is touched: the node put the time into the text.
+    window.ages = [];
+    new MutationObserver((list) => {
+      for (const m of list) {
+        const at = /^at (\d+)/.exec(m.target.textContent);
+        if (at) window.ages.push(Date.now() - Number(at[1]));
+      }
+    }).observe(document.querySelector('tbody'), { subtree: true, childList: true, characterData: true });
+  });
+  // Every update of every machine goes to the browser, as a node without pacing would send it.
+  let percent = 20, sent = 0;
+  const beat = setInterval(() => {
+    percent = percent >= 88 ? 20 : percent + 0.05;
+    const now = Date.now();
+    const items = node.fleet.installing().map((x) => ({ ...node.fleet.progress(x, percent), phase_text: `at ${now}` }));
+    sent += items.length;
+    for (const v of node.viewers) v.send({ type: 'progress_batch', time: new Date().toISOString(), items });
+  }, 100);
+  t.after(() => clearInterval(beat));
+  const cdp = await page.context().newCDPSession(page);
+  await cdp.send('Performance.enable');
+  const metric = async () => Object.fromEntries((await cdp.send('Performance.getMetrics')).metrics.map((m) => [m.name, m.value]));
+  const start = await metric();
+  await page.waitForFunction(() => window.ages.length > 1500, undefined, { timeout: 60_000 });
+  const end = await metric();
+  const busy = (end.TaskDuration - start.TaskDuration) / (end.Timestamp - start.Timestamp);
+  const [nodes, ages] = await page.evaluate(() => [document.querySelectorAll('*').length, window.ages.sort((a, b) => a - b)]);
+  for (let y = 0; y < 30; y++) await page.mouse.wheel(0, 1400);
+  const later = await page.evaluate(() => document.querySelectorAll('*').length);
+  t.diagnostic(`${sent} updates sent, nodes ${nodes}, after scrolling ${later}, update age p50 ${ages[ages.length >> 1]} ms p95 ${ages[Math.floor(ages.length * 0.95)]} ms, main thread ${(busy * 100).toFixed(0)} %, heap ${(end.JSHeapUsedSize / 1e6).toFixed(1)} MB`);
+  assert.ok(nodes <= 1500 && later <= 1500, `${nodes}, ${later} nodes`);
+  assert.ok(ages[ages.length >> 1] < 1000, 'the newest value wins and nothing queues up');
+  assert.ok(node.heard.some((m) => m.type === 'subscribe' && m.rows?.length > 10 && m.rows.length < 100), 'the node was told which rows are seen');
+});
+
+for (const scheme of ['light', 'dark']) {
+  test(`axe finds nothing in ${scheme}`, async (t) => {
+    const { node, page } = await visit(t, { machines: 36, scheme });
+    await page.addInitScript(axe);
+    await page.reload();
+    await live(page);
+    const check = async (what) => {
+      const found = await page.evaluate(() => window.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
+      assert.deepEqual(found.violations.map((v) => `${what}: ${v.id}: ${v.nodes.map((n) => `${n.html.slice(0, 160)} ${n.failureSummary}`).slice(0, 3).join(' | ')}`), []);
+    };
+    await page.waitForSelector('tr[data-key]');
+    await check('fleet');
+    const base = page.url().split('#')[0];
+    for (const [hash, ready] of [[`#/m/${machineIn(node, 'waiting').id}`, '.disk'], [`#/m/${machineIn(node, 'installing').id}`, '.way .track'], [`#/m/${machineIn(node, 'failed').id}`, '.note.bad'], ['#/images', '#page tbody'], ['#/network', '.lines li']]) {
+      await page.goto(base + hash);
+      await page.waitForSelector(ready);
+      await check(hash);
+    }
+    await page.goto(`${base}#/`);
+    await page.click(`${row(machineIn(node, 'discovered').id)} button`);
+    await page.waitForSelector('.disk.dies');
+    await check('install dialog');
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('?');
+    await page.waitForSelector('kbd');
+    await check('help');
+    await page.keyboard.press('Escape');
+    node.refuse = true;
+    node.cut();
+    await page.waitForSelector('body:not([data-link=live])', { state: 'attached' });
+    await check('without a connection');
+  });
+}
+
+test('the keyboard goes everywhere', async (t) => {
+  const { page } = await visit(t, { machines: 36 });
+  await page.keyboard.press('j');
+  const first = await page.evaluate(() => document.activeElement.closest('tr').dataset.key);
+  await page.keyboard.press('j');
+  const second = await page.evaluate(() => document.activeElement.closest('tr').dataset.key);
+  assert.notEqual(first, second);
+  await page.keyboard.press('k');
+  assert.equal(await page.evaluate(() => document.activeElement.closest('tr').dataset.key), first);
+  await page.keyboard.press('Enter');
+  await page.waitForSelector('.sheet h1');
+  await page.keyboard.press('Escape');
+  await page.waitForSelector('#fleet:not([hidden])');
+  assert.equal(await page.evaluate(() => document.activeElement.closest('tr')?.dataset.key), first, 'back where it was');
+  await page.keyboard.press('/');
+  await page.keyboard.type('state:failed');
+  await page.waitForFunction(() => location.hash === '#/?q=state:failed');
+  await page.keyboard.press('Escape');
+  await page.waitForFunction(() => location.hash === '#/');
+  await page.evaluate(() => document.activeElement.blur());
+  await page.keyboard.press('g');
+  await page.keyboard.press('n');
+  await page.waitForSelector('h1:text("Network")');
+});
+
+test('at 320 pixels nothing runs off the side', async (t) => {
+  const { node, page } = await visit(t, { machines: 36, width: 320, height: 640 });
+  const base = page.url().split('#')[0];
+  for (const hash of ['#/', `#/m/${machineIn(node, 'waiting').id}`, '#/images', '#/network']) {
+    await page.goto(base + hash);
+    await page.waitForSelector('#fleet:not([hidden]) tr[data-key], .card >> nth=0');
+    const [wide, is] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    assert.ok(wide <= is, `${hash}: ${wide} px`);
+  }
+});
