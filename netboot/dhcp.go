@@ -2,6 +2,7 @@ package netboot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -115,7 +116,7 @@ func (r *responder) grant(ctx context.Context, req request, addr netip.Addr) (re
 	until := r.now().Add(req.leaseTime(leaseFor(req.machine.Firmware)))
 	if err := r.leases.Commit(mac, addr, until); err != nil {
 		r.log.Warn("address not lent", "interface", r.link.Name, "mac", mac, "addr", addr, "err", err)
-		if errorIsHeld(err) {
+		if errors.Is(err, errAddressHeld) {
 			return r.nak(req, "that address is another machine's"), true
 		}
 		return r.drop(req, "lease not stored", "")

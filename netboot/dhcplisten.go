@@ -66,10 +66,6 @@ func (d *dhcpPort) serve(ctx context.Context) error {
 			return nil
 		}
 		if err != nil {
-			// An interface that went down comes back; a closed socket does not.
-			if ne, ok := err.(net.Error); ok && ne.Timeout() {
-				continue
-			}
 			return fmt.Errorf("receive DHCP on %s: %w", d.r.link.Name, err)
 		}
 		if cm != nil && cm.IfIndex != 0 && cm.IfIndex != d.r.link.index {

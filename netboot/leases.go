@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	offerHold      = time.Minute      // how long an unanswered offer keeps its address
-	declineRest    = 10 * time.Minute // how long a declined address rests
-	declinesPerHr  = 3                // by one machine; more are ignored, or one card drains the pool
-	commitDelay    = time.Millisecond // how long a commit waits for company
-	leaseFileWait  = time.Second      // for another process to let go of the file
-	leaseFileModes = 0o600
+	offerHold     = time.Minute      // how long an unanswered offer keeps its address
+	declineRest   = 10 * time.Minute // how long a declined address rests
+	declinesPerHr = 3                // by one machine; more are ignored, or one card drains the pool
+	commitDelay   = time.Millisecond // how long a commit waits for company
+	leaseFileWait = time.Second      // for another process to let go of the file
+	leaseFileMode = 0o600
 )
 
 // errAddressHeld says that an address belongs to another machine.
@@ -50,7 +50,7 @@ type Leases struct {
 
 // OpenLeases opens or creates the book at path.
 func OpenLeases(path string, now func() time.Time) (*Leases, error) {
-	db, err := bolt.Open(path, leaseFileModes, &bolt.Options{Timeout: leaseFileWait, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
+	db, err := bolt.Open(path, leaseFileMode, &bolt.Options{Timeout: leaseFileWait, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("leases %s: another process has the file open; is a node running already?", path)
 	}

@@ -27,6 +27,7 @@ func startDnsmasq(t *testing.T, w *wire, path string) {
 	pid := strconv.Itoa(sleep.Process.Pid)
 	t.Cleanup(func() { sleep.Process.Kill(); sleep.Wait() })
 	w.run("ip", "link", "add", "d0", "type", "veth", "peer", "name", "d1")
+	t.Cleanup(func() { w.run("ip", "link", "del", "d0") })
 	w.run("ip", "link", "set", "d0", "master", "br0", "up")
 	w.run("ip", "link", "set", "d1", "netns", pid)
 	w.run("nsenter", "-t", pid, "-n", "ip", "address", "add", "10.77.0.2/24", "dev", "d1")
@@ -163,6 +164,7 @@ func TestStartSaysWhatIsInTheWay(t *testing.T) {
 func TestOtherInterfacesHearNothing(t *testing.T) {
 	w := newWire(t)
 	w.run("ip", "link", "add", "x0", "type", "veth", "peer", "name", "x1")
+	t.Cleanup(func() { w.run("ip", "link", "del", "x0") })
 	w.run("ip", "address", "add", "10.88.0.1/24", "dev", "x0")
 	w.run("ip", "link", "set", "x0", "up")
 	w.run("ip", "link", "set", "x1", "netns", strconv.Itoa(w.pid))

@@ -2,7 +2,6 @@ package netboot
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -57,9 +56,11 @@ func (r *responder) proxyReply(ctx context.Context, req request, kind dhcpv4.Mes
 	if kind == dhcpv4.MessageTypeAck && req.client.IsValid() {
 		p.ClientIPAddr = req.client.AsSlice()
 	}
-	r.stats.add("proxy." + map[dhcpv4.MessageType]string{dhcpv4.MessageTypeOffer: "offer", dhcpv4.MessageTypeAck: "ack"}[kind])
+	if kind == dhcpv4.MessageTypeOffer {
+		r.stats.add("proxy.offer")
+	} else {
+		r.stats.add("proxy.ack")
+	}
 	r.tell(req, "asked what to boot as "+fw.String()+"; was told "+file)
 	return r.finish(req, p, kind, netip.Addr{}), true
 }
-
-func errorIsHeld(err error) bool { return errors.Is(err, errAddressHeld) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -39,9 +40,11 @@ func newWire(t testing.TB) *wire {
 	}
 	w := &wire{t: t, pid: sleep.Process.Pid}
 	t.Cleanup(func() {
+		// Explicitly: with its namespace a veth goes too, but some time later.
+		w.run("ip", "link", "del", "v0")
+		w.run("ip", "link", "del", "br0")
 		sleep.Process.Kill()
 		sleep.Wait()
-		w.run("ip", "link", "del", "br0")
 	})
 	w.run("ip", "link", "set", "lo", "up")
 	w.run("ip", "link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0")
@@ -58,9 +61,16 @@ func newWire(t testing.TB) *wire {
 // run runs a command on the server's side.
 func (w *wire) run(args ...string) string {
 	w.t.Helper()
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.WaitDelay = time.Second // a daemon left behind keeps the output open
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil
+	}
 	if err != nil {
-		w.t.Errorf("%s: %v\n%s", strings.Join(args, " "), err, out)
+		w.t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
 }
