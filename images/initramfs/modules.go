@@ -43,7 +43,78 @@ func Open(dir string) (*Modules, error) {
 	if len(m.deps) == 0 {
 		return nil, fmt.Errorf("kernel modules: %s lists none; run depmod", dir)
 	}
+	if err := m.foldSoftdeps(); err != nil {
+		return nil, fmt.Errorf("kernel modules: %w", err)
+	}
 	return m, nil
+}
+
+// foldSoftdeps makes hard dependencies of the soft ones that have to be loaded
+// before ("softdep libcrc32c pre: crc32c", modprobe.d(5)). Nobody in an
+// initramfs answers when the kernel asks for a module by itself, and without
+// its checksum ext4 mounts nothing and bnx2x does not even load.
+func (m *Modules) foldSoftdeps() error {
+	provides := map[string][]string{} // alias without wildcards → names
+	err := eachLine(filepath.Join(m.dir, "modules.alias"), func(line string) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "alias" && !strings.ContainsAny(f[1], "*?[") {
+			provides[f[1]] = append(provides[f[1]], strings.ReplaceAll(f[2], "-", "_"))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	before := map[string][]string{} // file → files
+	err = eachLine(filepath.Join(m.dir, "modules.softdep"), func(line string) {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[0] != "softdep" || f[2] != "pre:" {
+			return
+		}
+		for _, want := range f[3:] {
+			if strings.HasSuffix(want, ":") {
+				return
+			}
+			if file := m.provider(want, provides[want]); file != "" {
+				before[m.byName[f[1]]] = append(before[m.byName[f[1]]], file)
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	folded := make(map[string][]string, len(m.deps))
+	for file, needs := range m.deps {
+		all := slices.Clone(needs)
+		for _, has := range append([]string{file}, needs...) {
+			for _, soft := range before[has] {
+				for _, add := range append([]string{soft}, m.deps[soft]...) {
+					if add != file && !slices.Contains(all, add) {
+						all = append(all, add)
+					}
+				}
+			}
+		}
+		folded[file] = all
+	}
+	m.deps = folded
+	return nil
+}
+
+// provider is the module of a name or, for an alias, the generic one of those
+// that share it: the others may refuse to load on this processor.
+func (m *Modules) provider(name string, names []string) string {
+	if file := m.byName[strings.ReplaceAll(name, "-", "_")]; file != "" {
+		return file
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		if strings.HasSuffix(n, "_generic") {
+			return m.byName[n]
+		}
+	}
+	if len(names) > 0 {
+		return m.byName[names[0]]
+	}
+	return ""
 }
 
 // eachLine calls do with every line of a file.

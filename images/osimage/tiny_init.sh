@@ -15,7 +15,7 @@ done </etc/drivers
 # Disks turn up when they like: wait for the root file system, 30 s at most.
 uuid=$(sed -n 's/.*root=UUID=\([^ ]*\).*/\1/p' /proc/cmdline)
 tries=0
-until root=$(findfs "UUID=$uuid" 2>/dev/null) && mount -t ext4 -o ro,noload "$root" /mnt/root; do
+until root=$(findfs "UUID=$uuid" 2>/dev/null) && mount -t ext4 -o ro,noload "$root" /mnt/root 2>/dev/null; do
 	tries=$((tries + 1))
 	if [ "$tries" -ge 300 ]; then
 		say "no root file system with UUID $uuid"
@@ -58,7 +58,8 @@ go_online() {
 		say "$dev has $(ip -4 -o addr show dev "$dev" | awk '{ print $4 }')"
 		[ -n "$home" ] || return
 		tries=0
-		until wget -q -T 10 -O /dev/null --post-data "instance_id=$instance&hostname=$(hostname)&fqdn=$(hostname)" "$home"; do
+		# Not wget -T: with it Debian 12's static busybox ends in a segmentation fault.
+		until timeout 15 wget -q -O /dev/null --post-data "instance_id=$instance&hostname=$(hostname)&fqdn=$(hostname)" "$home"; do
 			tries=$((tries + 1))
 			[ "$tries" -ge 20 ] && say "could not report home to $home" && return
 			sleep 1
