@@ -25,8 +25,12 @@ func checkBolt(path string) error {
 	if err != nil {
 		return err
 	}
+	return checkPages(f, fi.Size())
+}
+
+func checkPages(f io.ReaderAt, size int64) error {
 	c := &boltChecker{f: f, reached: map[uint64]struct{}{}}
-	root, err := c.meta(fi.Size())
+	root, err := c.meta(size)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"io"
 	"time"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -17,3 +18,6 @@ func (n *Node) SwapState(s *fleet.State) *fleet.State {
 	n.state = s
 	return old
 }
+
+// CheckBolt judges a database file of that size.
+func CheckBolt(f io.ReaderAt, size int64) error { return checkPages(f, size) }
