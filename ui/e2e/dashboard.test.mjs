@@ -52,6 +52,7 @@ test('the first load is small and asks no other host', async (t) => {
   await live(page);
   t.diagnostic(`${urls.length} requests, ${bytes} bytes with headers`);
   assert.ok(urls.length <= 6, urls.join('\n'));
+  assert.deepEqual(node.requests.filter((q) => q.includes('ico')), [], 'the picture of the tab comes later');
   assert.ok(bytes <= 60_000, `${bytes} bytes`);
   assert.ok(urls.every((u) => u.startsWith(url)), urls.join('\n'));
 });

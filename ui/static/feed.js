@@ -58,6 +58,8 @@ export class Row {
   /** What a person may do, as the node says, without doubles. @returns {string[]} */
   get actions() { return [...new Set([...(this.task?.actions ?? []), ...(this.machine?.actions ?? [])])]; }
   get primary() { return primary.find((a) => this.actions.includes(a)) ?? ''; }
+  /** The button in the table: a system that runs is not one slip away from being installed again. */
+  get button() { return this.phase === 'installed' ? '' : this.primary; }
 }
 
 /** @param {...(string|undefined)} times */
@@ -181,7 +183,8 @@ export class Store extends EventTarget {
     const m = this.machines.get(t.machine_id);
     const row = this.rows.get(m ? `m/${m.id}` : `t/${t.id}`);
     if (!row || row.task !== t) return;
-    if (m && p.phase) { m.phase = p.phase; m.phase_text = p.phase_text ?? m.phase_text; m.lost = false; }
+    // A lost machine is found when the node says so; an old figure does not find it.
+    if (m && p.phase && !m.lost) { m.phase = p.phase; m.phase_text = p.phase_text ?? m.phase_text; }
     row.version++;
     const phase = (m ?? t).phase;
     if (phase !== row.phase) this.#put(row.key, m ?? null, t);

@@ -64,7 +64,7 @@ class Line {
     if (this.says.title !== whole) this.says.title = whole;
     const values = [rate(row.speed), row.image, row.serial, row.mac, row.ip, hardware(row.machine?.summary)];
     this.cells.forEach((c, i) => setText(c, values[i]));
-    const act = row.primary;
+    const act = row.button;
     this.button.hidden = !act;
     if (act) {
       const label = text.action[act] ?? act;

@@ -83,7 +83,7 @@ export class Page {
     this.show('head', [row.name, row.phase, row.says, row.question], () => [
       h('div.headline', null, h('h1', null, row.name), state(row.phase, row.question ? 'question' : text.phase[row.phase])), h('p', null, row.says)]);
     this.show('notes', [row.task?.error, row.question, row.machine?.rival, row.machine?.unfinished, row.task?.came_up, this.problem, row.task?.problem], () => this.notes(row));
-    this.show('actions', [row.actions, row.question, live], () => row.actions.map((/** @type {string} */ a) => h(a === row.primary ? 'button.primary' : 'button', {
+    this.show('actions', [row.actions, row.question, live], () => row.actions.map((/** @type {string} */ a) => h(a === row.button ? 'button.primary' : 'button', {
       type: 'button', disabled: !live, title: live ? '' : text.noServer, data: { act: a }, onclick: () => this.app.act(a, row) }, text.action[a] ?? a)));
     this.way(row);
     const inv = this.full?.inventory ?? this.task?.hardware;

@@ -173,3 +173,12 @@ test('waking up tries at once, and a dead socket is noticed', () => {
   timers.at(-1).f();
   assert.equal(socket.link, 'reconnecting');
 });
+
+test('an old figure does not find a lost machine', () => {
+  const s = filled(), row = rowOf(s, 'lost');
+  assert.equal(row.phase, 'lost');
+  s.take({ type: 'progress_batch', items: [{ task_id: row.task.id, machine_id: row.machine.id, phase: 'installing', phase_text: 'downloading 43 %', progress: { stage: 'downloading', percentage: 43, details: {} } }] });
+  assert.equal(row.phase, 'lost');
+  s.take({ type: 'machine', index: 98, machine: { ...row.machine, phase: 'installing', phase_text: 'downloading 44 %', lost: false } });
+  assert.equal(row.phase, 'installing');
+});
