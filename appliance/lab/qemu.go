@@ -52,7 +52,17 @@ func qemuArgs(m Machine, accel string) []string {
 		a = append(a, "-device", "ipmi-bmc-sim,id=bmc0", "-device", "isa-ipmi-kcs,bmc=bmc0,ioport=0xca2")
 	}
 	a = append(a, nicArgs(m)...)
-	return append(a, diskArgs(m.Disks)...)
+	return append(a, diskArgs(m)...)
+}
+
+// bootIndex is the network before the disks for a BIOS. A UEFI gets no index:
+// OVMF would put its BootOrder back to QEMU's at every start, and a real
+// machine keeps the one in its variables, which the agent writes.
+func bootIndex(m Machine, n int) string {
+	if m.Firmware == "uefi" {
+		return ""
+	}
+	return fmt.Sprintf(",bootindex=%d", n)
 }
 
 func smbiosArgs(m Machine) []string {
@@ -67,7 +77,7 @@ func smbiosArgs(m Machine) []string {
 
 func nicArgs(m Machine) []string {
 	models := map[string]string{"virtio": "virtio-net-pci", "e1000": "e1000", "e1000e": "e1000e"}
-	device := models[m.NIC] + ",netdev=net0,mac=" + m.MAC + ",bootindex=1"
+	device := models[m.NIC] + ",netdev=net0,mac=" + m.MAC + bootIndex(m, 1)
 	if m.NativePXE {
 		device += ",romfile=" // no iPXE ROM: OVMF falls back on its own PXE
 	}
@@ -77,13 +87,13 @@ func nicArgs(m Machine) []string {
 	}
 }
 
-func diskArgs(disks []Disk) []string {
+func diskArgs(m Machine) []string {
 	var a []string
 	scsi := false
-	for i, d := range disks {
+	for i, d := range m.Disks {
 		// The rack's disks may be lost with the host, so nobody waits for its fsync.
 		drive := fmt.Sprintf("file=%s,format=raw,if=none,id=disk%d,cache=unsafe,discard=unmap", d.Path, i)
-		device := fmt.Sprintf("drive=disk%d,serial=%s,bootindex=%d", i, d.Serial, i+2)
+		device := fmt.Sprintf("drive=disk%d,serial=%s", i, d.Serial) + bootIndex(m, i+2)
 		switch d.Bus {
 		case "nvme":
 			device = "nvme," + device
