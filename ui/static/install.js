@@ -26,6 +26,7 @@ class InstallDialog {
     this.problem = '';
     /** @type {string[]} */ this.changed = [];
     this.busy = false;
+    this.stale = false;
     this.moved = '';
     this.fields = {};
     this.wrong = h('div');
@@ -59,7 +60,13 @@ class InstallDialog {
     const images = [...this.app.store.images.values()];
     const m = this.row?.machine;
     const before = this.row?.task;
-    const change = () => { clearTimeout(this.timer); this.timer = setTimeout(() => this.preview(), 250); };
+    // What is on the screen is not what is asked for any more, until the node has answered.
+    const change = () => {
+      clearTimeout(this.timer);
+      this.stale = true;
+      this.buttons();
+      this.timer = setTimeout(() => this.preview(), 250);
+    };
     const field = (/** @type {string} */ name, /** @type {string} */ label, /** @type {any} */ input, hint = '') => {
       input.id = `f-${name}`;
       input.addEventListener('input', change);
@@ -75,7 +82,7 @@ class InstallDialog {
     const host = field('network_config.hostname', 'Host name', spot({ value: before?.network_config?.hostname ?? '', placeholder: m?.name ?? 'the machine\'s serial' }), 'Empty: as the machine is named.');
     const keys = field('network_config.ssh_keys', 'SSH keys', h('textarea', { rows: 2, placeholder: 'ssh-ed25519 AAAA… one a line', spellcheck: false, value: (before?.network_config?.ssh_keys ?? []).join('\n') }));
     const disk = m
-      ? field('disk_layout.disk', 'Disk', h('select', null, h('option', { value: '' }, 'Choose: the smallest that fits'), (m.summary?.disks ?? []).map((/** @type {any} */ d) => h('option', { value: d.id }, [bytes(d.size_bytes), d.model, d.id, d.contents_text && `(${d.contents_text})`].filter(Boolean).join(' ')))))
+      ? field('disk_layout.disk', 'Disk', h('select', null, h('option', { value: '' }, 'The smallest that fits'), (m.summary?.disks ?? []).map((/** @type {any} */ d) => h('option', { value: d.id }, [bytes(d.size_bytes), d.model, d.id, d.contents_text && `(${d.contents_text})`].filter(Boolean).join(' ')))))
       : field('disk_layout.disk', 'Disk', spot({ placeholder: 'serial or WWN' }), 'Empty: the smallest that fits. You approve when it is known.');
     const keepRoot = field('disk_layout.keep_root_size', 'Keep the root partition as small as the image has it', h('input', { type: 'checkbox' }));
     keepRoot.className = 'check';
@@ -142,6 +149,7 @@ class InstallDialog {
 
   set(plan, hash, problem) {
     if (hash !== this.hash) this.typed.value = '';
+    this.stale = false;
     this.plan = plan;
     this.hash = hash;
     this.problem = problem;
@@ -203,7 +211,7 @@ class InstallDialog {
       const label = `Erase ${diskName(p.erase)} and install ${p.image.name}`;
       if (this.go.textContent !== label) this.go.textContent = label;
     }
-    this.go.disabled = !live || this.busy || !proven || Boolean(this.moved);
+    this.go.disabled = !live || this.busy || this.stale || !proven || Boolean(this.moved);
     this.go.title = !live ? text.noServer : proven ? '' : 'Type the last 4 characters of the serial number first.';
     const spec = this.form ? this.spec() : null;
     this.later.disabled = !live || this.busy || !spec?.os_type || !(spec.machine_id || spec.target_mac);
