@@ -164,7 +164,7 @@ func feedAgents(ctx context.Context, cluster *consensus.Node, agents *agentserve
 		w := cluster.SnapshotAndWatch(func(*fleet.State) {})
 		for {
 			events, err := w.Next(ctx)
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || errors.Is(err, consensus.ErrClosed) {
 				w.Close()
 				return nil
 			}

@@ -35,7 +35,7 @@ func TestFromPowerOnToInstalledSystem(t *testing.T) {
 		r.powerOn(m.Name)
 	}
 	for _, m := range machines {
-		m := r.reportedAsBuilt(m)
+		r.reportedAsBuilt(m)
 		// The agent's restart switches the machine off, so that its disk can be
 		// looked at before the installed system touches it.
 		if _, err := r.c.QMP(r.ctx, m.Name, "set-action", map[string]string{"reboot": "shutdown"}); err != nil {
@@ -45,8 +45,7 @@ func TestFromPowerOnToInstalledSystem(t *testing.T) {
 	}
 	for _, m := range machines {
 		done := r.until(ids[m.Name], "completes", completed)
-		t.Logf("%s: power-on to report %.1f s, approve to installed %.1f s", m.Firmware,
-			done.ReportedAt.Sub(r.since(m.Name)).Seconds(), done.FinishedAt.Sub(done.Approval.At).Seconds())
+		t.Logf("%s: approve to installed %.1f s", m.Firmware, done.FinishedAt.Sub(done.Approval.At).Seconds())
 		r.await(m.Name+" has no power", func() bool { return !r.power(m.Name) })
 		sameAsImage(t, m.Disks[0].Path, tinyImage(t))
 	}
@@ -65,9 +64,11 @@ func TestFromPowerOnToInstalledSystem(t *testing.T) {
 }
 
 // reportedAsBuilt checks that the agent found the machine the rack built.
-func (r *rack) reportedAsBuilt(m lab.MachineState) lab.MachineState {
+func (r *rack) reportedAsBuilt(m lab.MachineState) {
 	r.t.Helper()
-	inv := r.machineOf(m.MAC).Inventory
+	found := r.machineOf(m.MAC)
+	r.t.Logf("%s: power-on to report %.1f s", m.Firmware, found.ReportedAt.Sub(r.since(m.Name)).Seconds())
+	inv := found.Inventory
 	if inv.System.Serial != m.Serial || !strings.EqualFold(inv.System.UUID, m.UUID) || inv.Firmware.Mode != m.Firmware {
 		r.t.Errorf("%s reports serial %q, uuid %q, firmware %q", m.Name, inv.System.Serial, inv.System.UUID, inv.Firmware.Mode)
 	}
@@ -82,7 +83,6 @@ func (r *rack) reportedAsBuilt(m lab.MachineState) lab.MachineState {
 			r.t.Errorf("%s reports disk %q of %d bytes, built was %q of %d", m.Name, inv.Disks[i].Serial, inv.Disks[i].SizeBytes, d.Serial, d.Bytes)
 		}
 	}
-	return m
 }
 
 // bootsItsOwnDisk netboots finished machines again and again: each time they

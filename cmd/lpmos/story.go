@@ -34,6 +34,7 @@ type story struct {
 	told    map[string]string    // task or machine → the last thing told of it
 	tasks   map[string]api.Task  // MAC → its newest task
 	powered map[string]time.Time // machine's name → when it got power
+	reports map[string]time.Time // MAC → when its agent first reported
 	logins  map[string]lab.Match // machine's name → its login prompt
 }
 
@@ -44,7 +45,7 @@ var errUp = errors.New("every machine is up")
 
 func (s *story) run(ctx context.Context, o lab.Options) error {
 	s.told, s.tasks, s.asked = map[string]string{}, map[string]api.Task{}, map[string]bool{}
-	s.powered, s.logins = map[string]time.Time{}, map[string]lab.Match{}
+	s.powered, s.reports, s.logins = map[string]time.Time{}, map[string]time.Time{}, map[string]lab.Match{}
 	o.StartOff = true
 	rackCtx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -151,6 +152,11 @@ func (s *story) update(ctx context.Context, u client.Update) error {
 		if f.Machine == nil {
 			return nil
 		}
+		s.mu.Lock()
+		if mac := firstMAC(f.Machine); s.reports[mac].IsZero() {
+			s.reports[mac] = f.Machine.ReportedAt
+		}
+		s.mu.Unlock()
 		s.sayOnce(f.MachineID, s.machineName(firstMAC(f.Machine)), "reported: "+hardware(f.Machine.Summary))
 		return s.install(ctx, f.Machine)
 	case "machine":
@@ -291,7 +297,7 @@ func (s *story) figures() {
 			if t.Approval == nil || t.CameUp == nil {
 				continue
 			}
-			row(w, m.Name, seconds(t.ReportedAt.Sub(s.powered[m.Name])), seconds(t.FinishedAt.Sub(t.Approval.At)),
+			row(w, m.Name, seconds(s.reports[m.MAC].Sub(s.powered[m.Name])), seconds(t.FinishedAt.Sub(t.Approval.At)),
 				seconds(login.At.Sub(t.Approval.At)), t.CameUp.Hostname)
 		}
 	})
