@@ -269,7 +269,16 @@ func (s *Server) progress(w http.ResponseWriter, r *http.Request) {
 		newest.Progress = &p
 		t = &newest
 	}
-	if err := fleet.CheckProgress(t, req.Progress); err != nil {
+	switch err := fleet.CheckProgress(t, req.Progress); fleet.ErrorCode(err) {
+	case "":
+	case fleet.Conflict:
+		// It runs backwards: a late message, or an agent that was started again
+		// within its boot and goes over what is on the disk already. The most that
+		// was reached stays; a refusal would tell the agent that the task is not
+		// its own any more, and the install would end for nothing.
+		w.WriteHeader(http.StatusNoContent)
+		return
+	default:
 		s.refused(w, r, "progress", t.ID, err)
 		return
 	}

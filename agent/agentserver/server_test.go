@@ -211,9 +211,9 @@ func TestTheWholeConversation(t *testing.T) {
 	if got := r.task("t-1"); got.Status != wire.StatusCompleted || got.Progress.Percentage != 100 {
 		t.Errorf("task is %s at %v", got.Status, got.Progress.Percentage)
 	}
-	// The answer was lost: the session is gone, the agent reports again and repeats.
-	if code, _ := r.post(session, "/api/v1/agent/status", done); code != 401 {
-		t.Errorf("the old session still counts: %d", code)
+	// The answer was lost: the agent repeats it, also after it was started again.
+	if code, body := r.post(session, "/api/v1/agent/status", done); code != 204 {
+		t.Errorf("repeated completed: %d %s", code, body)
 	}
 	again := r.report(machineReport())
 	if code, body := r.post(again, "/api/v1/agent/status", done); code != 204 {
@@ -324,8 +324,7 @@ func TestS32ForgedProgressIsRefused(t *testing.T) {
 		{"under", progressOf(wire.StagePartitioning, -1), 400},
 		{"outside its stage", progressOf(wire.StagePartitioning, 30), 400},
 		{"no such stage", progressOf("baking", 30), 400},
-		{"backwards", progressOf(wire.StagePartitioning, 3), 409},
-		{"stage backwards", progressOf(wire.StageDownloading, 20), 204},
+		{"a stage ahead", progressOf(wire.StageDownloading, 20), 204},
 		{"another task", wire.ProgressRequest{TaskID: "t-2", Generation: 1, Progress: wire.Progress{Stage: wire.StagePartitioning}}, 403},
 		{"no such task", wire.ProgressRequest{TaskID: "t-9", Generation: 1, Progress: wire.Progress{Stage: wire.StagePartitioning}}, 404},
 		{"another generation", wire.ProgressRequest{TaskID: "t-1", Generation: 2, Progress: wire.Progress{Stage: wire.StagePartitioning}}, 409},
@@ -350,6 +349,41 @@ func TestS32ForgedProgressIsRefused(t *testing.T) {
 	}
 	if code, _ := r.post(session, "/api/v1/agent/status", wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusCompleted}); code != 409 {
 		t.Errorf("complete before anything was written is answered %d", code)
+	}
+}
+
+// An agent that was started again within its boot begins at 0 % again. A refusal
+// would stop its install, so a value that runs backwards is taken and forgotten.
+func TestS32ProgressThatRunsBackwardsChangesNothing(t *testing.T) {
+	r := newRig(t)
+	session, g := r.installing()
+	send := func(stage wire.Stage, pct float64) {
+		t.Helper()
+		if code, body := r.post(session, "/api/v1/agent/progress", progressOf(stage, pct)); code != 204 {
+			t.Fatalf("%s %v is answered %d: %s", stage, pct, code, body)
+		}
+	}
+	reached := func() wire.Progress {
+		p, _ := r.c.Latest("t-1")
+		return p
+	}
+	send(wire.StageDownloading, 43)
+	session = r.report(machineReport()) // the same boot
+	if v := r.poll(session); v.Verdict != wire.VerdictInstall || v.Grant.PlanHash != g.PlanHash {
+		t.Fatalf("the agent that was started again is told %s because %q", v.Verdict, v.Reason)
+	}
+	start := wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusInstalling, PlanHash: g.PlanHash}
+	if code, body := r.post(session, "/api/v1/agent/status", start); code != 204 {
+		t.Fatalf("going on is answered %d: %s", code, body)
+	}
+	send(wire.StagePartitioning, 0)
+	send(wire.StageDownloading, 21)
+	if p := reached(); p.Stage != wire.StageDownloading || p.Percentage != 43 {
+		t.Errorf("the bar ran back to %s %v", p.Stage, p.Percentage)
+	}
+	send(wire.StageDownloading, 44)
+	if p := reached(); p.Percentage != 44 {
+		t.Errorf("the bar stays at %v", p.Percentage)
 	}
 }
 
