@@ -58,13 +58,13 @@ func (a *Agent) work(ctx context.Context, grant *wire.Grant) (done bool, err err
 // what is here.
 func (a *Agent) check(grant *wire.Grant) *wire.TaskError {
 	if grant.PlanHash != grant.Plan.Hash() {
-		return &wire.TaskError{Code: wire.CodePlanMismatch, Message: "the grant does not fit its plan; nothing was written"}
+		return &wire.TaskError{Code: wire.CodePlanMismatch, Message: "the grant does not fit its plan; the agent stopped before it wrote"}
 	}
 	inv := a.cfg.Collect()
 	if got := inv.Hash(); got != grant.Plan.InventoryHash {
 		return &wire.TaskError{
 			Code:    wire.CodePlanMismatch,
-			Message: "the machine is not as approved: its disks, cards or memory have changed; nothing was written",
+			Message: "the machine is not as approved: its disks, cards or memory have changed; the agent stopped before it wrote",
 			Details: "inventory is " + got + ", approved was " + grant.Plan.InventoryHash,
 		}
 	}

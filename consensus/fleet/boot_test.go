@@ -92,6 +92,16 @@ func TestWhatAMachineBoots(t *testing.T) {
 			r.must(r.finish("t1", &wire.TaskError{Code: wire.CodePlanMismatch}))
 			return r
 		}, BootAgent},
+		{"half written, and refused by an agent that was started again in the midst", func(t *testing.T) *rig {
+			r := at(t, wire.StatusReady)
+			r.must(report("b2"))
+			r.must(r.approve("t1"))
+			r.must(r.start("t1"))
+			r.must(report("b2")) // the agent crashed while it wrote; the boot is the same
+			r.must(r.start("t1"))
+			r.must(r.finish("t1", &wire.TaskError{Code: wire.CodePlanMismatch}))
+			return r
+		}, BootAgent},
 	}
 	for status, want := range map[wire.Status]BootAction{
 		wire.StatusPending: BootAgent, wire.StatusReady: BootAgent, wire.StatusBooting: BootAgent,

@@ -150,6 +150,12 @@ func (s *State) reportToTask(old *Task, m *Machine, newBoot bool, at time.Time) 
 	t.MachineID, t.ReportedAt = m.ID, at
 	if t.Status == wire.StatusInstalling {
 		if !newBoot {
+			// An agent that was started again within its boot goes on. From here on
+			// none of its errors proves the disk untouched: the one before it may
+			// have written.
+			t.WasUnfinished = true
+			t.log(at, "the agent was started again and goes on")
+			s.putTask(t, EventStatus)
 			return
 		}
 		t.Status = wire.StatusInterrupted

@@ -32,7 +32,8 @@ type Task struct {
 
 	// InstallBootID is the boot of the agent that won the compare-and-set.
 	InstallBootID string `json:"install_boot_id,omitempty"`
-	// WasUnfinished is the machine's Unfinished before this install began.
+	// WasUnfinished says that the disk may not boot whatever this install did: the
+	// machine was Unfinished before, or an earlier run of the agent has written.
 	WasUnfinished bool `json:"was_unfinished,omitempty"`
 	// PhoneToken is the secret of the URL the installed system reports to.
 	PhoneToken string  `json:"phone_token"`
