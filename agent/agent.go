@@ -124,6 +124,11 @@ func (a *Agent) Run(ctx context.Context) (Outcome, error) {
 			return OutcomeOwnDisk, nil
 		case wire.VerdictReport:
 			a.con.Printf("the node asks for a new report")
+			// Two machines with the same ids take the session from each other for
+			// ever; without a rest they would do so as fast as they can.
+			if err := a.cfg.Sleep(ctx, refusedPause); err != nil {
+				return "", err
+			}
 			if err := a.report(ctx); err != nil {
 				return "", err
 			}

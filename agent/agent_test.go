@@ -106,7 +106,8 @@ func TestAFailedInstallIsToldAndTheMachineStays(t *testing.T) {
 		if out := r.run(r.config()); out != OutcomeOwnDisk {
 			t.Fatalf("outcome %q", out)
 		}
-		r.told("report", "installing t1/2", "install", "failed t1/2 "+want)
+		// The second report shows what lies on the disks now: a retry plans by it.
+		r.told("report", "installing t1/2", "install", "failed t1/2 "+want, "report")
 	}
 }
 
@@ -154,6 +155,9 @@ func TestTheNodeMayAskForANewReport(t *testing.T) {
 	r.verdicts = []wire.ApprovalResponse{{Verdict: wire.VerdictReport}}
 	r.run(r.config())
 	r.told("report", "report")
+	if !slices.Equal(r.slept, []time.Duration{refusedPause}) {
+		t.Errorf("pauses %v: two machines with the same ids would fight without rest", r.slept)
+	}
 }
 
 func TestABrokenNodeIsTriedUntilItIsWell(t *testing.T) {
@@ -212,25 +216,27 @@ func TestTheNextNodeTakesOver(t *testing.T) {
 }
 
 func TestAnInstallTakenBackStops(t *testing.T) {
-	r := newRig(t)
-	r.verdicts = []wire.ApprovalResponse{install()}
-	r.refuse = func(path string) int {
-		if path == "progress" {
-			return 409
+	for _, status := range []int{403, 404, 409, 410} { // another machine's, deleted, cancelled
+		r := newRig(t)
+		r.verdicts = []wire.ApprovalResponse{install()}
+		r.refuse = func(path string) int {
+			if path == "progress" {
+				return status
+			}
+			return 0
 		}
-		return 0
-	}
-	r.installs = func(ctx context.Context, _ wire.Grant, _ Source, report func(wire.Progress)) error {
-		report(wire.Progress{Stage: wire.StagePartitioning, Percentage: 1})
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	if out := r.run(r.config()); out != OutcomeOwnDisk {
-		t.Fatalf("outcome %q", out)
-	}
-	r.told("report", "installing t1/2", "install")
-	if !strings.Contains(r.console.String(), "taken this install back") {
-		t.Errorf("console:\n%s", r.console.String())
+		r.installs = func(ctx context.Context, _ wire.Grant, _ Source, report func(wire.Progress)) error {
+			report(wire.Progress{Stage: wire.StagePartitioning, Percentage: 1})
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		if out := r.run(r.config()); out != OutcomeOwnDisk {
+			t.Fatalf("%d: outcome %q", status, out)
+		}
+		r.told("report", "installing t1/2", "install", "report")
+		if !strings.Contains(r.console.String(), "taken this install back") {
+			t.Errorf("%d: console:\n%s", status, r.console.String())
+		}
 	}
 }
 

@@ -59,10 +59,18 @@ func (r *refusal) Error() string {
 }
 
 // isRevoked reports whether the node says that the task is not this agent's any
-// more: it is another generation's (409) or it is gone (410).
+// more: it is another machine's (403), deleted (404, 410), or no longer
+// installing in this generation (409).
 func isRevoked(err error) bool {
 	var r *refusal
-	return errors.As(err, &r) && (r.status == 409 || r.status == 410)
+	if !errors.As(err, &r) {
+		return false
+	}
+	switch r.status {
+	case 403, 404, 409, 410:
+		return true
+	}
+	return false
 }
 
 // errSession means the node does not know the session (any more).

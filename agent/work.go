@@ -34,21 +34,26 @@ func (a *Agent) work(ctx context.Context, grant *wire.Grant) (done bool, err err
 		a.con.Printf("the node does not let the install begin: %v", err)
 		return false, a.cfg.Sleep(ctx, refusedPause)
 	}
+	// However an install ends short of its end, the node is shown the disks anew: a
+	// plan made from what lay on them before could be approved but never be done.
 	switch err := a.install(ctx, grant); {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case errors.Is(err, errRevoked):
 		a.con.Printf("stopped: %v", err)
-		return false, nil
+		return false, a.report(ctx)
 	case err != nil:
-		return false, a.fail(ctx, grant, asTaskError(err))
+		if err := a.fail(ctx, grant, asTaskError(err)); err != nil {
+			return false, err
+		}
+		return false, a.report(ctx)
 	}
 	if err := a.status(ctx, grant, wire.StatusCompleted, nil); err != nil {
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
 		a.con.Printf("the disk is written, but the node does not take the news: %v", err)
-		return false, nil
+		return false, a.report(ctx)
 	}
 	a.con.Printf("installed")
 	return true, nil
