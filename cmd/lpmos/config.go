@@ -1,13 +1,15 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 
+	"github.com/goccy/go-yaml"
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/spf13/cobra"
 )
 
-func configCommand() *cobra.Command {
+func configCommand(node *nodeFlags) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Print and check a node's configuration"}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "reference",
@@ -36,6 +38,16 @@ func configCommand() *cobra.Command {
 		}
 		if !*origin {
 			from = nil
+		}
+		if node.json {
+			values, err := yaml.MarshalWithOptions(cfg, yaml.JSON())
+			if err != nil {
+				return fmt.Errorf("print the configuration: %w", err)
+			}
+			return node.print(cmd.OutOrStdout(), struct {
+				Values  json.RawMessage `json:"values"`
+				Origins config.Origins  `json:"origins,omitempty"`
+			}{values, from}, nil)
 		}
 		fmt.Fprint(cmd.OutOrStdout(), config.Show(cfg, from))
 		return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,12 @@ type usageError struct{ err error }
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
+// conflictError is a command that does not fit to how things are.
+type conflictError struct{ err error }
+
+func (e *conflictError) Error() string { return e.err.Error() }
+func (e *conflictError) Unwrap() error { return e.err }
+
 // hinted adds what to do next to an error.
 type hinted struct {
 	err  error
@@ -39,8 +46,13 @@ func (e *hinted) Unwrap() error { return e.err }
 // report prints an error the way all of them are printed and returns the exit
 // code: "error:" with what failed, then "hint:" with what to do, if known.
 func report(w io.Writer, err error) int {
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintln(w, "error: interrupted")
+		return exitError
+	}
 	fmt.Fprintf(w, "error: %s\n", strings.TrimSpace(err.Error()))
 	var h *hinted
+	var clash *conflictError
 	var c *config.Error
 	var p *client.Error
 	var u *usageError
@@ -63,6 +75,9 @@ func report(w io.Writer, err error) int {
 		case http.StatusBadRequest:
 			return exitUsage
 		}
+	}
+	if errors.As(err, &clash) {
+		return exitConflict
 	}
 	if errors.As(err, &u) || errors.As(err, &c) {
 		return exitUsage

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +36,7 @@ func imageCommand(node *nodeFlags) *cobra.Command {
 	var order api.ImageOrder
 	imp := &cobra.Command{Use: "import FILE|URL", Short: "Import a disk image: raw, or packed with gzip, xz or zstd", Args: exactly(1, "a file, an http(s) URL, or - for standard input"),
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			img, err := importImage(cmd.Context(), c, order, args[0], cmd.InOrStdin())
+			img, err := importImage(cmd.Context(), c, order, args[0], cmd.InOrStdin(), terminal(cmd.ErrOrStderr()))
 			if err != nil {
 				return err
 			}
@@ -49,15 +51,23 @@ func imageCommand(node *nodeFlags) *cobra.Command {
 
 	remove := &cobra.Command{Use: "delete NAME", Short: "Forget an image that no open task uses", Args: exactly(1, "an image's name"),
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			return c.DeleteImage(cmd.Context(), args[0])
+			if err := c.DeleteImage(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			return node.done(cmd.OutOrStdout(), "deleted", args[0])
 		})}
 	cmd.AddCommand(list, imp, remove, imageBuild())
 	return cmd
 }
 
-func importImage(ctx context.Context, c *client.Client, o api.ImageOrder, from string, stdin io.Reader) (api.Image, error) {
+// importImage sends a file, standard input or the address of an image to the
+// node. How far it has come goes to progress, if that is not nil.
+func importImage(ctx context.Context, c *client.Client, o api.ImageOrder, from string, stdin io.Reader, progress io.Writer) (api.Image, error) {
 	if o.Name == "" {
-		o.Name, _, _ = strings.Cut(filepath.Base(from), ".")
+		if from == "-" {
+			return api.Image{}, &usageError{errors.New("an image from standard input needs --name")}
+		}
+		o.Name = imageName(from)
 	}
 	if strings.HasPrefix(from, "http://") || strings.HasPrefix(from, "https://") {
 		o.URL = from
@@ -71,7 +81,33 @@ func importImage(ctx context.Context, c *client.Client, o api.ImageOrder, from s
 		return api.Image{}, fmt.Errorf("read image: %w", err)
 	}
 	defer f.Close()
-	return c.UploadImage(ctx, o, f)
+	if progress == nil {
+		return c.UploadImage(ctx, o, f)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return api.Image{}, fmt.Errorf("read image: %w", err)
+	}
+	img, err := c.UploadImage(ctx, o, &upload{file: f, total: info.Size(), out: progress})
+	fmt.Fprint(progress, clearLine)
+	return img, err
+}
+
+// imageName is a file's name, or an address's last word, without the endings
+// that tell how it is packed.
+func imageName(from string) string {
+	if u, err := url.Parse(from); err == nil && u.Host != "" {
+		from = u.Path
+	}
+	name := filepath.Base(from)
+	for {
+		switch ext := filepath.Ext(name); ext {
+		case ".gz", ".xz", ".zst", ".raw", ".img":
+			name = strings.TrimSuffix(name, ext)
+		default:
+			return name
+		}
+	}
 }
 
 func imageBuild() *cobra.Command {

@@ -13,10 +13,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func labCommand() *cobra.Command {
+func labCommand(node *nodeFlags) *cobra.Command {
 	cmd := &cobra.Command{Use: "lab", Short: "A virtual rack to try LPMOS on: a node and machines on a network of their own"}
 	dir := cmd.PersistentFlags().String("dir", "rack", "where the rack keeps its disks and logs")
-	cmd.AddCommand(labUp(dir), labStatus(dir),
+	cmd.AddCommand(labUp(dir), labStatus(node, dir),
 		labDo(dir, "on MACHINE", "Give a machine power", (*lab.Client).PowerOn),
 		labDo(dir, "off MACHINE", "Take a machine's power away", (*lab.Client).PowerOff),
 		labDo(dir, "reset MACHINE", "Press a machine's reset button", (*lab.Client).Reset),
@@ -105,14 +105,14 @@ func kernelFile() (path string, clean func(), err error) {
 	return path, clean, nil
 }
 
-func labStatus(dir *string) *cobra.Command {
+func labStatus(node *nodeFlags, dir *string) *cobra.Command {
 	return &cobra.Command{Use: "status", Short: "Show the rack that runs", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := lab.NewClient(*dir).State(cmd.Context())
 			if err != nil {
 				return err
 			}
-			return (&nodeFlags{}).print(cmd.OutOrStdout(), s, func(w io.Writer) {
+			return node.print(cmd.OutOrStdout(), s, func(w io.Writer) {
 				row(w, "dashboard", s.URL)
 				row(w, "node", fmt.Sprintf("pid %d, log %s", s.NodePID, s.NodeLog))
 				for _, m := range s.Machines {

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/lpmos/lpmos/ui/api"
@@ -19,7 +21,7 @@ func machineCommand(node *nodeFlags) *cobra.Command {
 				return err
 			}
 			return node.print(cmd.OutOrStdout(), all, func(w io.Writer) {
-				row(w, "ID", "NAME", "STATE", "SERIAL", "MAC", "ADDRESS", "")
+				row(w, "ID", "NAME", "STATE", "SERIAL", "MAC", "ADDRESS", "DETAIL")
 				for _, m := range all {
 					mac, ip := first(m)
 					row(w, m.ID, m.Name, m.Phase, m.IDs.Serial, mac, ip, m.PhaseText)
@@ -36,7 +38,10 @@ func machineCommand(node *nodeFlags) *cobra.Command {
 		})}
 	forget := &cobra.Command{Use: "forget MACHINE", Short: "Forget a machine that has no open task", Args: exactly(1, "a machine's id"),
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			return c.DeleteMachine(cmd.Context(), args[0])
+			if err := c.DeleteMachine(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			return node.done(cmd.OutOrStdout(), "forgotten", args[0])
 		})}
 	var accept bool
 	settle := &cobra.Command{Use: "settle MACHINE", Short: "Answer a clash of ids: keep what is known, or --accept what was seen", Args: exactly(1, "a machine's id"),
@@ -45,11 +50,18 @@ func machineCommand(node *nodeFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return node.print(cmd.OutOrStdout(), m, func(w io.Writer) { row(w, m.ID, m.Name, m.PhaseText) })
+			return node.print(cmd.OutOrStdout(), m, func(w io.Writer) { row(w, "settled", m.ID, m.Name, m.PhaseText) })
 		})}
 	settle.Flags().BoolVar(&accept, "accept", false, "the machine takes the ids that were seen")
 	cmd.AddCommand(list, show, forget, settle)
 	return cmd
+}
+
+func upDown(link bool) string {
+	if link {
+		return "up"
+	}
+	return "down"
 }
 
 func first(m api.Machine) (mac, ip string) {
@@ -71,8 +83,8 @@ func showMachine(w io.Writer, m api.Machine) {
 	row(w, "serial", m.IDs.Serial)
 	row(w, "uuid", m.IDs.UUID)
 	row(w, "macs", strings.Join(m.IDs.MACs, ", "))
-	for mac, ip := range m.Addresses {
-		row(w, "address", ip+" ("+mac+")")
+	for _, mac := range slices.Sorted(maps.Keys(m.Addresses)) {
+		row(w, "address", m.Addresses[mac]+" ("+mac+")")
 	}
 	if m.Question != "" {
 		row(w, "QUESTION", m.Question)
@@ -87,7 +99,7 @@ func showMachine(w io.Writer, m api.Machine) {
 		row(w, "cpu", fmt.Sprintf("%s, %d sockets, %d cores, %d threads", inv.CPU.Model, inv.CPU.Sockets, inv.CPU.Cores, inv.CPU.Threads))
 		row(w, "memory", fmt.Sprintf("%s in %d modules", size(inv.Memory.TotalBytes), len(inv.Memory.DIMMs)))
 		for _, n := range inv.NICs {
-			row(w, "nic", fmt.Sprintf("%s %s %s, link %v", n.Name, n.MAC, n.Driver, n.Link))
+			row(w, "nic", fmt.Sprintf("%s %s %s, link %s", n.Name, n.MAC, n.Driver, upDown(n.Link)))
 		}
 		for _, d := range inv.Disks {
 			row(w, "disk", fmt.Sprintf("%s %s, %s, serial %s%s, %s", d.Name, d.Model, size(d.SizeBytes), d.Serial, wwn(d.WWN), strings.Join(contents(d.Contents), "; ")))

@@ -2,15 +2,15 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
-
-	"errors"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/ui/api/client"
@@ -40,11 +40,33 @@ func (n *nodeFlags) with(f func(cmd *cobra.Command, c *client.Client, args []str
 		}
 		err = f(cmd, c, args)
 		var unreachable *url.Error
-		if errors.As(err, &unreachable) && errors.Is(err, syscall.ECONNREFUSED) {
-			return &hinted{err, "is a node running there? --node or LPMOS_NODE says which to ask, lpmos serve starts one"}
+		if errors.As(err, &unreachable) && cmd.Context().Err() == nil {
+			return &hinted{fmt.Errorf("node %s does not answer: %w", n.url, cause(unreachable)),
+				"is a node running there? --node or LPMOS_NODE says which to ask, lpmos serve starts one"}
 		}
 		return err
 	}
+}
+
+// cause is why an address was not reached, without how the call was made.
+func cause(err error) error {
+	var number syscall.Errno
+	var name *net.DNSError
+	switch {
+	case errors.As(err, &number):
+		return number
+	case errors.As(err, &name):
+		return errors.New("there is no host " + name.Name)
+	}
+	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
+		err = next
+	}
+	return err
+}
+
+// done tells that something was done for which the node has no more to say.
+func (n *nodeFlags) done(w io.Writer, what, name string) error {
+	return n.print(w, map[string]string{what: name}, func(w io.Writer) { fmt.Fprintln(w, what, name) })
 }
 
 // print writes v as JSON, or calls human.

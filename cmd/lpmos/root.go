@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -25,6 +27,7 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 		Long: "lpmos is a node that machines on its network boot from, and the tool to work with it.\n\n" +
 			"  lpmos lab up          try it: a node and virtual machines on a network of their own\n" +
 			"  lpmos serve           run a node on a real network\n" +
+			"  lpmos status          see how a running node is\n" +
 			"  lpmos task list       work with a running node",
 		Version:       version,
 		SilenceUsage:  true,
@@ -37,9 +40,41 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 	node := &nodeFlags{}
 	root.PersistentFlags().StringVar(&node.url, "node", envOr("LPMOS_NODE", "http://127.0.0.1:8080"), "address of the node to work with (LPMOS_NODE)")
 	root.PersistentFlags().BoolVar(&node.json, "json", false, "print JSON")
-	root.AddCommand(serveCommand(), configCommand(), labCommand(),
-		taskCommand(node), machineCommand(node), imageCommand(node))
+	root.AddCommand(serveCommand(), configCommand(node), labCommand(node),
+		taskCommand(node), machineCommand(node), imageCommand(node), statusCommand(node))
+	strict(root)
 	return root
+}
+
+// strict makes every word that a command cannot use an error of the usage, in
+// groups of commands too, where cobra would print help and call it well done.
+func strict(cmd *cobra.Command) {
+	if !cmd.Runnable() {
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			err := &usageError{fmt.Errorf("there is no command %q", cmd.CommandPath()+" "+args[0])}
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				return &hinted{err, "did you mean " + cmd.CommandPath() + " " + near[0] + "?"}
+			}
+			return err
+		}
+		cmd.SuggestionsMinimumDistance = 2
+	} else if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			var usage *usageError
+			err := check(cmd, args)
+			if err != nil && !errors.As(err, &usage) {
+				return &usageError{fmt.Errorf("%s takes no %q", cmd.CommandPath(), args[0])}
+			}
+			return err
+		}
+	}
+	for _, c := range cmd.Commands() {
+		strict(c)
+	}
 }
 
 func envOr(name, usual string) string {

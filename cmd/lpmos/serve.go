@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -39,7 +40,10 @@ func configFlags(cmd *cobra.Command) func() (config.Config, config.Origins, erro
 	repeated := cmd.Flags().StringArray("interface", nil, "network to serve: NAME,mode=dhcp,range=FIRST-LAST,router=IP,dns=IP+IP or NAME,mode=proxy; may be repeated")
 	for _, k := range config.Keys {
 		if k.Name != "interfaces" {
-			values[k.Name] = cmd.Flags().String(k.Flag(), "", k.Doc)
+			values[k.Name] = cmd.Flags().String(k.Flag(), "", usage(k))
+			if k.Default() == "false" {
+				cmd.Flags().Lookup(k.Flag()).NoOptDefVal = "true"
+			}
 		}
 	}
 	return func() (config.Config, config.Origins, error) {
@@ -52,6 +56,14 @@ func configFlags(cmd *cobra.Command) func() (config.Config, config.Origins, erro
 		}
 		return config.Load(*file, os.Getenv, given)
 	}
+}
+
+// usage is a key's help: what it is, and what it is if nobody says.
+func usage(k config.Key) string {
+	if k.Default() == "" {
+		return k.Doc
+	}
+	return fmt.Sprintf("%s (default %s)", k.Doc, k.Default())
 }
 
 func logger(w io.Writer, cfg config.Config) *slog.Logger {

@@ -80,7 +80,7 @@ func (s *story) tell(ctx context.Context) error {
 	}
 	for _, i := range s.images {
 		s.say("node", "importing image %s from %s", i.name, i.file)
-		img, err := importImage(ctx, s.node, api.ImageOrder{Name: i.name}, i.file, nil)
+		img, err := importImage(ctx, s.node, api.ImageOrder{Name: i.name}, i.file, nil, nil)
 		if err != nil {
 			return fmt.Errorf("import image %s: %w", i.name, err)
 		}

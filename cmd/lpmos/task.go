@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -32,8 +32,11 @@ func taskList(node *nodeFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if tasks == nil {
+				tasks = []api.Task{} // in JSON, none is a list
+			}
 			return node.print(cmd.OutOrStdout(), tasks, func(w io.Writer) {
-				row(w, "ID", "STATUS", "IMAGE", "MACHINE", "MAC", "MADE", "")
+				row(w, "ID", "STATUS", "IMAGE", "MACHINE", "MAC", "MADE", "DETAIL")
 				for _, t := range tasks {
 					row(w, t.ID, t.Status, t.Image, t.MachineName, t.TargetMAC, when(t.CreatedAt), t.PhaseText)
 				}
@@ -93,7 +96,7 @@ func showTask(w io.Writer, t api.Task) {
 func showPlan(w io.Writer, p *wire.Plan, hash string) {
 	row(w, "ERASE", fmt.Sprintf("%s %s, %s, serial %s%s", p.Erase.Name, p.Erase.Model, size(p.Erase.SizeBytes), p.Erase, wwn(p.Erase.WWN)))
 	for _, line := range contents(p.Erase.Contents) {
-		row(w, "", "  "+line)
+		row(w, " ", "  "+line)
 	}
 	row(w, "write", fmt.Sprintf("%s (%s), hostname %s", p.Image.Name, size(p.Image.SizeBytes), p.FirstBoot.Hostname))
 	for _, d := range p.Untouched {
@@ -142,13 +145,13 @@ func taskCreate(node *nodeFlags) *cobra.Command {
 	var keyFiles []string
 	net := fleet.NetworkConfig{}
 	var layout fleet.DiskLayout
-	cmd := &cobra.Command{Use: "create --mac MAC --os OS [--version V]", Short: "Ask for an install; it still has to be approved", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "create --mac MAC --os NAME [--os-version VERSION]", Short: "Ask for an install; it still has to be approved", Args: cobra.NoArgs,
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 			if wish.TargetMAC == "" && wish.MachineID == "" {
 				return &usageError{errors.New("say which machine: --mac or --machine")}
 			}
 			if wish.OSType == "" {
-				return &usageError{errors.New("say what to install: --os, for instance --os debian --version 12")}
+				return &usageError{errors.New("say what to install: --os, for instance --os debian --os-version 12")}
 			}
 			layout.Disk = disk
 			for _, f := range keyFiles {
@@ -203,18 +206,28 @@ func taskApprove(node *nodeFlags) *cobra.Command {
 				return err
 			}
 			if t.Plan == nil {
-				return fmt.Errorf("task %s has no plan to approve: %s", t.ID, orDash(t.PhaseText, t.Problem))
+				return &conflictError{fmt.Errorf("task %s has no plan to approve: %s", t.ID, orDash(t.PhaseText, t.Problem))}
 			}
 			if showOnly {
 				return node.print(cmd.OutOrStdout(), t.Plan, func(w io.Writer) { showPlan(w, t.Plan, t.PlanHash) })
 			}
-			if plan == "" {
-				plan = t.PlanHash
-				if err := confirmErase(cmd, node, t, yes, serial); err != nil {
+			if serial != "" && serial != t.Plan.Erase.Serial && serial != t.Plan.Erase.WWN {
+				return &hinted{&conflictError{fmt.Errorf("the plan erases %s, not %s; nothing was approved", t.Plan.Erase, serial)},
+					"lpmos task approve " + t.ID + " --plan shows what it would erase"}
+			}
+			switch {
+			case yes && serial == "" && plan == "":
+				return &hinted{&usageError{errors.New("--yes needs to know what may be erased; nothing was approved")},
+					"give --expect-serial with the disk's serial, or --plan-hash with the plan you saw"}
+			case !yes && plan != "":
+				return &usageError{errors.New("--plan-hash needs --yes: nobody is asked")}
+			case !yes:
+				if err := confirmErase(cmd, t); err != nil {
 					return err
 				}
-			} else if !yes {
-				return &usageError{errors.New("--plan-hash needs --yes: nobody is asked")}
+			}
+			if plan == "" {
+				plan = t.PlanHash
 			}
 			t, err = c.Decide(cmd.Context(), t.ID, api.Decision{Approved: true, PlanHash: plan, Notes: notes})
 			if err != nil {
@@ -223,40 +236,11 @@ func taskApprove(node *nodeFlags) *cobra.Command {
 			return node.print(cmd.OutOrStdout(), t, func(w io.Writer) { row(w, "approved", t.ID, t.PhaseText) })
 		})}
 	cmd.Flags().StringVar(&plan, "plan-hash", "", "approve this plan and no other")
-	cmd.Flags().StringVar(&serial, "expect-serial", "", "serial of the disk that may be erased")
+	cmd.Flags().StringVar(&serial, "expect-serial", "", "serial or WWN of the disk that may be erased")
 	cmd.Flags().StringVar(&notes, "notes", "", "kept with the approval")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&showOnly, "plan", false, "show the plan and change nothing")
 	return cmd
-}
-
-// confirmErase makes sure that the person knows which disk dies. It never waits
-// for an answer that cannot come.
-func confirmErase(cmd *cobra.Command, node *nodeFlags, t api.Task, yes bool, serial string) error {
-	disk := t.Plan.Erase
-	if yes {
-		if serial == "" || (serial != disk.Serial && serial != disk.WWN) {
-			return &usageError{fmt.Errorf("--yes needs --expect-serial with the disk that may be erased; the plan erases %s", disk)}
-		}
-		return nil
-	}
-	in, ok := cmd.InOrStdin().(*os.File)
-	if ok {
-		info, err := in.Stat()
-		ok = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
-	if !ok {
-		return &usageError{errors.New("there is no terminal to ask on; give --yes and --expect-serial")}
-	}
-	if err := (&nodeFlags{}).print(cmd.ErrOrStderr(), nil, func(w io.Writer) { showPlan(w, t.Plan, t.PlanHash) }); err != nil {
-		return err
-	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "\nType the serial of the disk to erase (%s): ", disk)
-	line, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil || strings.TrimSpace(line) != disk.String() {
-		return errors.New("that is not its serial; nothing was approved")
-	}
-	return nil
 }
 
 func taskReject(node *nodeFlags) *cobra.Command {
@@ -274,7 +258,7 @@ func taskReject(node *nodeFlags) *cobra.Command {
 }
 
 // taskVerb is a command that does one thing to one task.
-func taskVerb(node *nodeFlags, verb, short string, do func(*client.Client, contextType, string) (api.Task, error)) *cobra.Command {
+func taskVerb(node *nodeFlags, verb, short string, do func(*client.Client, context.Context, string) (api.Task, error)) *cobra.Command {
 	return &cobra.Command{Use: verb + " TASK", Short: short, Args: exactly(1, "a task's id"),
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			t, err := do(c, cmd.Context(), args[0])
@@ -288,7 +272,10 @@ func taskVerb(node *nodeFlags, verb, short string, do func(*client.Client, conte
 func taskDelete(node *nodeFlags) *cobra.Command {
 	return &cobra.Command{Use: "delete TASK", Short: "Forget a task", Args: exactly(1, "a task's id"),
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			return c.DeleteTask(cmd.Context(), args[0])
+			if err := c.DeleteTask(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			return node.done(cmd.OutOrStdout(), "deleted", args[0])
 		})}
 }
 
@@ -296,6 +283,11 @@ func taskDelete(node *nodeFlags) *cobra.Command {
 func taskWatch(node *nodeFlags) *cobra.Command {
 	return &cobra.Command{Use: "watch [TASK…]", Short: "Print what happens as it happens (NDJSON with --json)",
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			for _, id := range args {
+				if _, err := c.Task(cmd.Context(), id); err != nil {
+					return err
+				}
+			}
 			return watch(cmd.Context(), c, node.json, args, cmd.OutOrStdout())
 		})}
 }

@@ -12,9 +12,6 @@ import (
 	"github.com/lpmos/lpmos/ui/api/client"
 )
 
-// contextType lets a method expression be a parameter.
-type contextType = context.Context
-
 // follow hands every update to f and comes back after a cut where it was. It
 // ends with ctx, with nil, or with f's error.
 func follow(ctx context.Context, c *client.Client, f func(client.Update) error) error {
@@ -71,45 +68,47 @@ func watch(ctx context.Context, c *client.Client, asJSON bool, tasks []string, o
 		if len(tasks) > 0 && u.Frame.Type != api.FrameProgressBatch && !slices.Contains(tasks, u.Frame.TaskID) {
 			return nil
 		}
+		if len(tasks) > 0 {
+			u.Frame.Items = slices.DeleteFunc(u.Frame.Items, func(it api.ProgressItem) bool { return !slices.Contains(tasks, it.TaskID) })
+			if u.Frame.Type == api.FrameProgressBatch && len(u.Frame.Items) == 0 {
+				return nil
+			}
+		}
 		if asJSON {
 			return enc.Encode(u.Frame)
 		}
 		for _, line := range sentences(u.Frame) {
-			if len(tasks) == 0 || slices.Contains(tasks, line.task) {
-				fmt.Fprintf(out, "%s  %s\n", u.Frame.Time.Local().Format("15:04:05"), line.text)
-			}
+			fmt.Fprintf(out, "%s  %s\n", u.Frame.Time.Local().Format("15:04:05"), line)
 		}
 		return nil
 	})
 }
 
-type sentence struct{ task, text string }
-
 // sentences tells a frame in words; frames that say nothing new to a person give none.
-func sentences(f *api.Frame) []sentence {
+func sentences(f *api.Frame) []string {
 	switch f.Type {
 	case "task_created", "status":
 		if f.Task != nil {
-			return []sentence{{f.TaskID, fmt.Sprintf("task %s for %s: %s, %s", f.TaskID, machineOf(f.Task), f.Task.Status, f.Task.PhaseText)}}
+			return []string{fmt.Sprintf("task %s for %s: %s, %s", f.TaskID, machineOf(f.Task), f.Task.Status, f.Task.PhaseText)}
 		}
 	case "task_deleted":
-		return []sentence{{f.TaskID, "task " + f.TaskID + " deleted"}}
+		return []string{"task " + f.TaskID + " deleted"}
 	case "progress":
-		return []sentence{{f.TaskID, fmt.Sprintf("task %s: %s", f.TaskID, f.PhaseText)}}
+		return []string{fmt.Sprintf("task %s: %s", f.TaskID, f.PhaseText)}
 	case api.FrameProgressBatch:
-		var out []sentence
+		var out []string
 		for _, it := range f.Items {
-			out = append(out, sentence{it.TaskID, fmt.Sprintf("task %s: %s", it.TaskID, it.PhaseText)})
+			out = append(out, fmt.Sprintf("task %s: %s", it.TaskID, it.PhaseText))
 		}
 		return out
 	case "hardware":
 		if f.Machine != nil {
-			return []sentence{{f.TaskID, fmt.Sprintf("machine %s reported: %s, %s", f.Machine.Name, hardware(f.Machine.Summary), f.Machine.PhaseText)}}
+			return []string{fmt.Sprintf("machine %s reported: %s, %s", f.Machine.Name, hardware(f.Machine.Summary), f.Machine.PhaseText)}
 		}
 	case "image":
-		return []sentence{{"", "image " + f.Name + " is ready"}}
+		return []string{"image " + f.Name + " is ready"}
 	case api.FrameSighting:
-		return []sentence{{"", fmt.Sprintf("%s %s", f.MAC, f.Text)}}
+		return []string{fmt.Sprintf("%s %s", f.MAC, f.Text)}
 	}
 	return nil
 }

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/api/client"
+	"github.com/spf13/cobra"
+)
+
+// nodeStatus is what a node says of itself, its networks and its fleet.
+type nodeStatus struct {
+	Health     api.Health      `json:"health"`
+	Interfaces []api.Interface `json:"interfaces"`
+	Stats      api.Stats       `json:"stats"`
+}
+
+func statusCommand(node *nodeFlags) *cobra.Command {
+	return &cobra.Command{Use: "status", Short: "See how a running node is: its networks, machines and tasks", Args: cobra.NoArgs,
+		RunE: node.with(func(cmd *cobra.Command, c *client.Client, _ []string) error {
+			var s nodeStatus
+			var err error
+			if s.Health, err = c.Health(cmd.Context()); err != nil {
+				return err
+			}
+			network, err := c.Network(cmd.Context())
+			if err != nil {
+				return err
+			}
+			s.Interfaces = network.Interfaces
+			if s.Stats, err = c.Stats(cmd.Context()); err != nil {
+				return err
+			}
+			return node.print(cmd.OutOrStdout(), s, func(w io.Writer) { showStatus(w, s) })
+		})}
+}
+
+func showStatus(w io.Writer, s nodeStatus) {
+	h := s.Health
+	row(w, "node", fmt.Sprintf("%s in region %s, %s, version %s", h.Node, h.Region, h.Status, h.Version))
+	row(w, "running for", time.Duration(h.UptimeSeconds)*time.Second)
+	for _, i := range s.Interfaces {
+		row(w, "network", orDash(i.Name, i.Mode, i.Address, i.Range))
+	}
+	if len(s.Interfaces) == 0 {
+		row(w, "network", "none is served (--interface names one)")
+	}
+	row(w, "machines", counts(s.Stats.Machines))
+	row(w, "tasks", counts(s.Stats.Tasks))
+	row(w, "images", s.Stats.Images)
+	row(w, "needs you", s.Stats.NeedsYou)
+}
+
+// counts says how many there are of each kind, without those of which there is none.
+func counts[K ~string](of map[K]int) string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(of)) {
+		if of[k] > 0 {
+			out = append(out, fmt.Sprintf("%d %s", of[k], k))
+		}
+	}
+	if len(out) == 0 {
+		return "none"
+	}
+	return strings.Join(out, ", ")
+}
