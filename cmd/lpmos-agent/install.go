@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/lpmos/lpmos/agent"
@@ -23,12 +24,29 @@ type installer struct {
 func (i installer) Install(ctx context.Context, grant wire.Grant, src agent.Source, report func(wire.Progress)) error {
 	opt := install.Options{
 		Grant: grant, Source: src, BootMAC: i.mac, Report: report, Logf: i.logf,
-		Disks: candidates,
+		Disks: candidates, Changed: i.tellChanged,
 	}
 	if _, err := os.Stat(efiVars); err == nil {
 		opt.EFIVars = efiVars
 	}
-	return install.Run(ctx, opt)
+	return outcome(install.Run(ctx, opt), report)
+}
+
+// tellChanged lists on the console where the disk differs from the image on purpose.
+func (i installer) tellChanged(ranges []install.Range) {
+	for _, r := range ranges {
+		i.logf("not as in the image: %d bytes at %d, %s", r.Length, r.Offset, r.Reason)
+	}
+}
+
+// outcome is how an install ended. A disk that holds the finished install of this
+// very grant is a success: an agent before this one ended before it could tell.
+func outcome(err error, report func(wire.Progress)) error {
+	if !errors.Is(err, install.ErrInstalled) {
+		return err
+	}
+	report(wire.Progress{Stage: wire.StageConfiguring, Percentage: 100, Message: "installed"})
+	return nil
 }
 
 // candidates looks at the disks as they are now.
