@@ -17,6 +17,10 @@ const headBytes = 1 << 20
 // seedName is the GPT name of the partition an install of ours leaves its marker on.
 const seedName = "LPMOS-SEED"
 
+// unknownData stands among the signatures of a disk that begins with bytes of no
+// kind known here.
+const unknownData = "unknown data"
+
 // Contents looks at what lies on a disk of size bytes with the given sector size
 // (0 means 512). It reads the disk's first and last sectors and the start of
 // each partition, and never writes. What cannot be read is said in Unreadable.
@@ -34,6 +38,11 @@ func Contents(r io.ReaderAt, size int64, sector int) wire.Contents {
 	v := volume{r: r, size: size, head: head}
 	c := wire.Contents{Signatures: v.signatures()}
 	c.Table, c.Partitions = partitions(r, head, size, sector)
+	// Bytes that are of no kind known here are somebody's all the same: a database
+	// on the raw disk, a volume whose header lies elsewhere.
+	if c.Table == "" && len(c.Signatures) == 0 && slices.ContainsFunc(head, func(b byte) bool { return b != 0 }) {
+		c.Signatures = []string{unknownData}
+	}
 	// A boot sector with the signature of a partition table may be a file
 	// system's own: FAT, NTFS and exFAT on the whole disk.
 	if c.Table == "mbr" && len(c.Partitions) == 0 && len(c.Signatures) > 0 {

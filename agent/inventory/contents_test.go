@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -64,6 +65,16 @@ func look(t *testing.T, name string) wire.Contents {
 func TestAnEmptyDiskIsBlank(t *testing.T) {
 	if c := look(t, image(t)); !c.Blank() || c.OS != "" {
 		t.Fatalf("%+v", c)
+	}
+}
+
+func TestADiskThatBeginsWithBytesOfNoKnownKindIsNotBlank(t *testing.T) {
+	for _, at := range []int{0, 32, headBytes - 1} {
+		disk := make([]byte, testSize)
+		disk[at] = 7
+		if c := Contents(bytes.NewReader(disk), testSize, 512); c.Blank() || !slices.Equal(c.Signatures, []string{unknownData}) {
+			t.Errorf("a byte at %d: %+v", at, c)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/lpmos/lpmos/agent/wire"
 )
@@ -164,13 +165,14 @@ func (m machine) link(name string) string {
 	return clean(filepath.Base(target))
 }
 
-// clean makes a string from firmware fit to keep and show: printable ASCII and
-// UTF-8 letters only, one space between words, capped.
+// clean makes a string from firmware or a disk fit to keep and show: what can be
+// printed, one space between words, capped. A node cleans what it is told too, and
+// by the same measure: a label it altered would never again be the approved one.
 func clean(s string) string {
 	var b strings.Builder
 	space := false
 	for _, r := range s {
-		if r <= ' ' || r == 0x7f || r == '\uFFFD' || (r >= 0x80 && r < 0xa0) || r == '\u2028' || r == '\u2029' || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069) {
+		if r == ' ' || r == utf8.RuneError || !strconv.IsPrint(r) {
 			space = true
 			continue
 		}
