@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/lpmos/lpmos/agent/agentserver"
@@ -30,8 +32,9 @@ import (
 // readyTimeout is how long the log may take to be replayed at start.
 const readyTimeout = time.Minute
 
-// Run runs a node until ctx ends. It returns nil after an orderly stop; an error
-// says what could not be opened, or what broke.
+// Run runs a node until ctx ends. It returns nil after an orderly stop, also when
+// ctx ends while the node still starts; an error says what could not be opened,
+// or what broke.
 func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) (err error) {
 	started := time.Now()
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
@@ -48,6 +51,9 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	readyCtx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	if err := cluster.Ready(readyCtx); err != nil {
+		if errors.Is(err, ctx.Err()) {
+			return nil
+		}
 		return fmt.Errorf("wait for the log: %w", err)
 	}
 
@@ -61,7 +67,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		return err
 	}
 	defer people.Close()
-	dashboard := "http://" + people.Addr().String()
+	dashboard := dashboardURL(people.Addr(), cfg)
 
 	// Agents and firmware.
 	agents := agentserver.New(agentserver.Config{
@@ -101,6 +107,9 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 
 	if _, err := cluster.Propose(ctx, fleet.PutNode{Node: fleet.Node{
 		ID: cluster.ID(), Name: cfg.Name, RegionID: cfg.Region, Address: dashboard, Version: version}}); err != nil {
+		if errors.Is(err, ctx.Err()) {
+			return boot.Close()
+		}
 		return errors.Join(fmt.Errorf("record this node: %w", err), boot.Close())
 	}
 
@@ -225,10 +234,34 @@ func listenMachines(cfg config.Config) ([]net.Listener, error) {
 
 func portError(key, addr string, err error) error {
 	_, port, _ := net.SplitHostPort(addr)
-	if holder := netboot.PortHolder("tcp", port); holder != "" {
-		return fmt.Errorf("%s: %s is taken%s: %w", key, addr, holder, err)
+	holder := netboot.PortHolder("tcp", port)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s: %s is taken%s: end it, or give this node another port (%w)", key, addr, holder, syscall.EADDRINUSE)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%s: %s may not be opened: ports below 1024 need root or CAP_NET_BIND_SERVICE (%w)", key, addr, syscall.EACCES)
 	}
 	return fmt.Errorf("%s: %w", key, err)
+}
+
+// dashboardURL is where people find the dashboard. One that listens on every
+// address is named by that of the first network it serves, or else by the host.
+func dashboardURL(addr net.Addr, cfg config.Config) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return "http://" + addr.String()
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	for _, i := range cfg.Interfaces {
+		if ip, err := netboot.InterfaceAddress(i.Name); err == nil {
+			host = ip.String()
+			break
+		}
+	}
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(tcp.Port))
 }
 
 func closeAll(ls []net.Listener) {

@@ -106,7 +106,7 @@ func (s schedulerSeam) Next(_ context.Context, base string, req wire.NextRequest
 type imageSeam struct{ store *images.Store }
 
 func (i imageSeam) Import(ctx context.Context, r io.Reader, o api.ImportOptions) (api.ImportedImage, error) {
-	opts := images.ImportOptions{SHA256: o.SHA256}
+	opts := images.ImportOptions{SHA256: o.SHA256, FileBytes: o.FileBytes}
 	if o.Progress != nil {
 		opts.Progress = func(p images.ImportProgress) { o.Progress(p.FileRead) }
 	}
@@ -122,11 +122,12 @@ func (i imageSeam) Import(ctx context.Context, r io.Reader, o api.ImportOptions)
 }
 
 func (i imageSeam) Fetch(ctx context.Context, url string, o api.ImportOptions) (api.ImportedImage, error) {
-	body, _, err := images.Fetch(ctx, http.DefaultClient, url, images.DefaultMaxBytes)
+	body, size, err := images.Fetch(ctx, http.DefaultClient, url, images.DefaultMaxBytes)
 	if err != nil {
 		return api.ImportedImage{}, imageError(err)
 	}
 	defer body.Close()
+	o.FileBytes = size
 	return i.Import(ctx, body, o)
 }
 
@@ -137,12 +138,15 @@ func (i imageSeam) Delete(digest string) error {
 	return nil
 }
 
-// imageError makes a refusal of the store one of the rules', so that people get
-// its sentence.
+// imageError makes a refusal of the store one that people get to read.
 func imageError(err error) error {
 	var refused *images.RefusedError
-	if errors.As(err, &refused) {
+	var full *images.SpaceError
+	switch {
+	case errors.As(err, &refused):
 		return &fleet.Error{Code: fleet.Invalid, Message: err.Error()}
+	case errors.As(err, &full):
+		return api.NewProblem(http.StatusInsufficientStorage, err.Error())
 	}
 	return err
 }
