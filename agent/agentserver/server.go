@@ -3,15 +3,11 @@ package agentserver
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -51,6 +47,8 @@ type Config struct {
 	ReleaseAfter time.Duration
 	// PollHold is how long a long poll is held, 25 s if zero.
 	PollHold time.Duration
+	// BodyTime is how long the body of a request may take to arrive, 20 s if zero.
+	BodyTime time.Duration
 	Now      func() time.Time
 	Logger   *slog.Logger
 }
@@ -68,6 +66,9 @@ type Server struct {
 func New(cfg Config) *Server {
 	if cfg.PollHold == 0 {
 		cfg.PollHold = 25 * time.Second
+	}
+	if cfg.BodyTime == 0 {
+		cfg.BodyTime = 20 * time.Second
 	}
 	return &Server{cfg: cfg, log: cfg.Logger}
 }
@@ -334,16 +335,23 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) {
 // up is the installed system's word from its own disk, as cloud-init's phone_home
 // sends it. The token decides; the body is a courtesy.
 func (s *Server) up(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxSmall)
 	hostname := ""
-	if err := r.ParseForm(); err == nil {
-		hostname = r.PostForm.Get("hostname")
+	if body, err := s.body(w, r, maxSmall); err == nil {
+		if form, err := url.ParseQuery(string(body)); err == nil {
+			hostname = form.Get("hostname")
+		}
 	}
 	if !fleet.ValidHostname(hostname) {
 		hostname = ""
 	}
 	ip, _, _ := net.SplitHostPort(r.RemoteAddr)
-	res, err := s.cfg.Cluster.Propose(r.Context(), fleet.ReportUp{PhoneToken: r.PathValue("token"), Hostname: hostname, IP: ip})
+	token, known := r.PathValue("token"), false
+	s.cfg.Cluster.View(func(st *fleet.State) { known = st.TaskByPhoneToken(token) != nil })
+	if !known { // guessing costs no entry in the log
+		problem(w, http.StatusNotFound, "nobody waits for this report")
+		return
+	}
+	res, err := s.cfg.Cluster.Propose(r.Context(), fleet.ReportUp{PhoneToken: token, Hostname: hostname, IP: ip})
 	if err != nil {
 		s.refused(w, r, "up", ip, err)
 		return
@@ -353,108 +361,4 @@ func (s *Server) up(w http.ResponseWriter, r *http.Request) {
 		s.log.Info("installed system came up", "task", t.ID, "hostname", hostname, "ip", ip)
 	}
 	w.WriteHeader(http.StatusNoContent)
-}
-
-// task finds the task and checks that the caller's session is its machine's.
-func (s *Server) task(w http.ResponseWriter, r *http.Request, id string) (*fleet.Task, bool) {
-	var t *fleet.Task
-	var m *fleet.Machine
-	s.cfg.Cluster.View(func(st *fleet.State) {
-		t, m = st.Task(id), st.MachineBySession(sessionOf(r))
-	})
-	switch {
-	case m == nil:
-		problem(w, http.StatusUnauthorized, "the node does not know this boot; report again")
-	case t == nil:
-		problem(w, http.StatusNotFound, "there is no task %.60q", id)
-	case t.MachineID != m.ID:
-		problem(w, http.StatusForbidden, "task %s is not for this machine", t.ID)
-	default:
-		s.contacts.touch(m.ID, s.cfg.Now())
-		return t, true
-	}
-	return nil, false
-}
-
-func (s *Server) read(w http.ResponseWriter, r *http.Request, limit int64, v any) bool {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	if err != nil {
-		var big *http.MaxBytesError
-		if errors.As(err, &big) {
-			problem(w, http.StatusRequestEntityTooLarge, "body is larger than %d bytes", limit)
-		} else {
-			problem(w, http.StatusBadRequest, "body could not be read")
-		}
-		return false
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		problem(w, http.StatusBadRequest, "body: %v", err)
-		return false
-	}
-	return true
-}
-
-// refused answers with what a rule said; anything else is ours to look into.
-func (s *Server) refused(w http.ResponseWriter, r *http.Request, what, who string, err error) {
-	status := http.StatusServiceUnavailable
-	switch fleet.ErrorCode(err) {
-	case fleet.Invalid:
-		status = http.StatusBadRequest
-	case fleet.NotFound:
-		status = http.StatusNotFound
-	case fleet.Conflict:
-		status = http.StatusConflict
-	case fleet.Precondition:
-		status = http.StatusPreconditionFailed
-	}
-	if r.Context().Err() == nil {
-		s.log.Warn("agent refused", "what", what, "who", who, "from", r.RemoteAddr, "reason", err)
-	}
-	problem(w, status, "%v", err)
-}
-
-func answer(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	json.NewEncoder(w).Encode(v) //nolint:errcheck // the agent asks again
-}
-
-// problem is an RFC 9457 answer.
-func problem(w http.ResponseWriter, status int, format string, args ...any) {
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(map[string]any{ //nolint:errcheck // the agent asks again
-		"title": http.StatusText(status), "status": status, "detail": fmt.Sprintf(format, args...)})
-}
-
-// baseURL is the node as the agent reached it: that address works for it.
-func baseURL(r *http.Request) string {
-	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
-		return "http://" + a.String()
-	}
-	return "http://" + r.Host
-}
-
-func sessionOf(r *http.Request) string {
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok || token == "" {
-		return ""
-	}
-	return hash(token)
-}
-
-func hash(session string) string {
-	sum := sha256.Sum256([]byte(session))
-	return hex.EncodeToString(sum[:])
-}
-
-func hasMAC(m *fleet.Machine, mac string) bool {
-	mac = strings.ToLower(mac)
-	for _, have := range m.IDs.MACs {
-		if have == mac {
-			return true
-		}
-	}
-	return false
 }

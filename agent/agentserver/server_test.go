@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -229,8 +230,9 @@ func TestTheWholeConversation(t *testing.T) {
 	if got := r.task("t-1").CameUp; got == nil {
 		t.Error("nobody noticed that it came up")
 	}
-	if code, _ := r.raw("POST", "", "/up/token-2", nil); code != 404 {
-		t.Errorf("a made-up token is answered %d", code)
+	before := r.c.index
+	if code, _ := r.raw("POST", "", "/up/token-2", nil); code != 404 || r.c.index != before {
+		t.Errorf("a made-up token is answered %d and costs %d entries in the log", code, r.c.index-before)
 	}
 }
 
@@ -431,6 +433,27 @@ func TestBadReports(t *testing.T) {
 	}
 	if code, _ := r.raw("POST", "", "/api/v1/agent/report", []byte(`{"boot_id":`)); code != 400 {
 		t.Errorf("a cut report is answered %d", code)
+	}
+}
+
+func TestABodyThatTricklesInIsGivenUp(t *testing.T) {
+	r := newRig(t)
+	r.s.cfg.BodyTime = 50 * time.Millisecond
+	for _, path := range []string{"/api/v1/agent/report", "/up/token-1"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: node\r\nContent-Length: 100\r\n\r\n{", path); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Errorf("%s: the connection is still held: %v", path, err)
+		}
 	}
 }
 
