@@ -18,7 +18,8 @@ type Candidate struct {
 }
 
 // choose finds the one disk that has the approved identity. Where the kernel
-// put it this time does not matter.
+// put it this time does not matter, nor whether it is removable: nodes plan such a
+// disk only for a person who named it.
 func choose(disks []Candidate, want wire.DiskID) (Candidate, error) {
 	if !want.Known() {
 		return Candidate{}, fail(wire.CodePlanMismatch, nil, "the approved disk has neither a WWN nor a serial number: it cannot be told from others")
@@ -38,8 +39,6 @@ func choose(disks []Candidate, want wire.DiskID) (Candidate, error) {
 	}
 	c := found[0]
 	switch {
-	case c.Removable:
-		return c, fail(wire.CodePlanMismatch, nil, "the approved disk %s is removable now", describe(want))
 	case c.ReadOnly:
 		return c, fail(wire.CodeDiskError, nil, "the disk %s is write-protected", describe(want))
 	case c.InUse != "":

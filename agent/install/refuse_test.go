@@ -33,7 +33,7 @@ func TestChoose(t *testing.T) {
 		{"no disk", nil, wire.DiskID{WWN: "w1", SizeBytes: 100}, "", wire.CodePlanMismatch},
 		{"two answer", []Candidate{a, disk("sdc", "w3", "s1", 100)}, wire.DiskID{Serial: "s1", SizeBytes: 100}, "", wire.CodePlanMismatch},
 		{"nothing but a size", []Candidate{a}, wire.DiskID{SizeBytes: 100}, "", wire.CodePlanMismatch},
-		{"removable", []Candidate{removable}, a.ID(), "", wire.CodePlanMismatch},
+		{"removable, as the person who named it was told", []Candidate{removable, b}, a.ID(), "sda", ""},
 		{"write-protected", []Candidate{readOnly}, a.ID(), "", wire.CodeDiskError},
 		{"mounted", []Candidate{mounted}, a.ID(), "", wire.CodeDiskBusy},
 	} {
