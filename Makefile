@@ -56,7 +56,9 @@ bin/lpmos-agent: $(GO_FILES)
 
 boot-image: $(ASSETS)/SOURCES.json ## the agent's kernel and initramfs and the iPXE loaders, from Debian packages
 
-$(ASSETS)/SOURCES.json: bin/lpmos-agent
+BOOT_FILES := $(shell git ls-files -co --exclude-standard images/bootimage/mkboot images/initramfs images/debian)
+
+$(ASSETS)/SOURCES.json: bin/lpmos-agent $(BOOT_FILES)
 	$(GO) run ./images/bootimage/mkboot -agent bin/lpmos-agent -out $(ASSETS)
 
 bin/lpmos: $(ASSETS)/SOURCES.json $(GO_FILES) $(UI_FILES)
@@ -66,9 +68,12 @@ images: build/images/tiny.raw ## the tiny bootable image that tests install
 
 image-debian: build/images/debian-12.raw ## a small, real Debian 12 with cloud-init
 
-build/images/%.raw: bin/lpmos
+# An image is made anew when the way it is made changes, not with every build.
+IMAGE_FILES := $(shell git ls-files -co --exclude-standard images/osimage images/initramfs images/debian)
+
+build/images/%.raw: $(IMAGE_FILES) | bin/lpmos
 	@mkdir -p $(@D)
-	@if [ -f $@ ]; then touch $@; else bin/lpmos image build $* --out $@; fi
+	bin/lpmos image build $* --out $@
 
 bench: build ## figures of the parts
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./...

@@ -167,8 +167,12 @@ func (s *story) update(ctx context.Context, u client.Update) error {
 		if f.Task != nil {
 			s.task(*f.Task)
 		}
+	case api.FrameProgressBatch:
+		for _, it := range f.Items {
+			s.progress(it.TaskID, it.Progress)
+		}
 	case api.FrameSighting:
-		if f.Kind != "dhcp" {
+		if f.Kind != "dhcp" && f.Kind != "router" { // those two are told on the machine's page
 			s.say(s.machineName(f.MAC), "%s", f.Text)
 		}
 	}
@@ -182,11 +186,27 @@ func (s *story) task(t api.Task) {
 	s.mu.Lock()
 	s.tasks[t.TargetMAC] = t
 	s.mu.Unlock()
-	text := t.PhaseText
-	if t.Status == wire.StatusInstalling && t.Progress != nil {
-		text = "stage " + string(t.Progress.Stage)
+	if t.Status == wire.StatusInstalling {
+		s.progress(t.ID, t.Progress)
+		return
 	}
-	s.sayOnce(t.ID, s.machineName(t.TargetMAC), text)
+	s.sayOnce(t.ID, s.machineName(t.TargetMAC), t.PhaseText)
+}
+
+// progress tells each new stage and each further tenth of an install.
+func (s *story) progress(taskID string, p *wire.Progress) {
+	if p == nil {
+		return
+	}
+	who := ""
+	s.mu.Lock()
+	for mac, t := range s.tasks {
+		if t.ID == taskID {
+			who = s.machineName(mac)
+		}
+	}
+	s.mu.Unlock()
+	s.sayOnce(taskID, who, fmt.Sprintf("%s, %d %%", p.Stage, int(p.Percentage)/10*10))
 }
 
 // install asks for the first image on a machine that waits, and approves the
