@@ -38,6 +38,7 @@ type Installer interface {
 type Config struct {
 	Nodes     []string                                                             // base URLs, tried in order
 	MAC       string                                                               // of the interface the agent came up on; lower case, colons
+	BootMAC   string                                                               // of the interface the firmware booted from; "" if it did not say
 	IP        string                                                               // its address there
 	Version   string                                                               // of the agent
 	BootID    string                                                               // random, new in each start; "" makes one
@@ -154,7 +155,7 @@ func (a *Agent) report(ctx context.Context) error {
 	inv := a.cfg.Collect()
 	a.known = inv.Hash()
 	a.node.setReport(wire.ReportRequest{
-		BootID: a.cfg.BootID, MAC: a.cfg.MAC, IP: a.cfg.IP, Version: a.cfg.Version, Inventory: inv,
+		BootID: a.cfg.BootID, MAC: a.cfg.MAC, BootMAC: a.cfg.BootMAC, IP: a.cfg.IP, Version: a.cfg.Version, Inventory: inv,
 	})
 	for {
 		resp, err := a.node.report(ctx)

@@ -23,7 +23,7 @@ func TestAMachineNobodyWantsBootsItsOwnDisk(t *testing.T) {
 		t.Fatalf("outcome %q", out)
 	}
 	r.told("report")
-	if q := r.reports[0]; q.MAC != "52:54:00:aa:bb:01" || q.IP != "10.77.0.100" || q.BootID == "" || q.Inventory.System.Serial != "SN1" {
+	if q := r.reports[0]; q.MAC != "52:54:00:aa:bb:01" || q.BootMAC != "52:54:00:aa:bb:02" || q.IP != "10.77.0.100" || q.BootID == "" || q.Inventory.System.Serial != "SN1" {
 		t.Errorf("%+v", q)
 	}
 	text := r.console.String()

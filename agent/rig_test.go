@@ -138,7 +138,7 @@ func (r *rig) Install(ctx context.Context, g wire.Grant, src Source, report func
 
 func (r *rig) config() Config {
 	return Config{
-		Nodes: []string{r.srv.URL}, MAC: "52:54:00:aa:bb:01", IP: "10.77.0.100", Version: "test",
+		Nodes: []string{r.srv.URL}, MAC: "52:54:00:aa:bb:01", BootMAC: "52:54:00:aa:bb:02", IP: "10.77.0.100", Version: "test",
 		Collect: func() wire.Inventory {
 			r.mu.Lock()
 			defer r.mu.Unlock()

@@ -117,11 +117,15 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusBadRequest, "boot_id: a report needs one of 8 to 64 characters")
 		return
 	}
+	bootMAC := "" // a word of the kernel command line: one that makes no sense is left out
+	if b, err := net.ParseMAC(req.BootMAC); err == nil && len(b) == 6 {
+		bootMAC = b.String()
+	}
 	clean(&req)
 	session := rand.Text() + rand.Text()
 	res, err := s.cfg.Cluster.Propose(r.Context(), fleet.ReportMachine{
 		NewID: "m-" + strings.ToLower(ulid.Make().String()), RegionID: s.cfg.Region,
-		BootID: req.BootID, SessionHash: hash(session), MAC: mac.String(), IP: req.IP, Inventory: req.Inventory,
+		BootID: req.BootID, SessionHash: hash(session), MAC: mac.String(), BootMAC: bootMAC, IP: req.IP, Inventory: req.Inventory,
 	})
 	if err != nil {
 		s.refused(w, r, "report", mac.String(), err)

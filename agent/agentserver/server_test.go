@@ -476,6 +476,21 @@ func TestS55InventoryFloodIsCapped(t *testing.T) {
 	}
 }
 
+func TestTheCardTheFirmwareBootsFromIsTheMachines(t *testing.T) {
+	r := newRig(t)
+	req := machineReport()
+	for _, c := range []struct{ said, kept string }{{"52-54-00-AA-BB-99", "52:54:00:aa:bb:99"}, {"nonsense", ""}} {
+		req.BootMAC = c.said
+		r.report(req)
+		r.c.View(func(s *fleet.State) {
+			m := s.MachineByMAC(mac)
+			if known := s.MachineByMAC(c.kept); (known == m) != (c.kept != "") {
+				t.Errorf("%q: the machine is known by %v", c.said, m.IDs.MACs)
+			}
+		})
+	}
+}
+
 func TestClashingMachineIsAQuestion(t *testing.T) {
 	r := newRig(t)
 	r.report(machineReport())

@@ -89,8 +89,11 @@ const (
 // ReportRequest is an agent's first word in a boot, repeated until answered:
 // POST /api/v1/agent/report.
 type ReportRequest struct {
-	BootID    string    `json:"boot_id"` // random, new each time the agent starts
-	MAC       string    `json:"mac"`     // of the interface the agent came up on
+	BootID string `json:"boot_id"` // random, new each time the agent starts
+	MAC    string `json:"mac"`     // of the interface the agent came up on
+	// BootMAC is the one the firmware netbooted from, which need not be among the
+	// inventory's: Linux may have no driver for that card.
+	BootMAC   string    `json:"boot_mac,omitempty"`
 	IP        string    `json:"ip"`      // its address there
 	Version   string    `json:"version"` // of the agent
 	Inventory Inventory `json:"inventory"`

@@ -144,7 +144,7 @@ func live(bootID string) {
 	mac := lease.MAC.String()
 
 	a, err := agent.New(agent.Config{
-		Nodes: cmd.Nodes, MAC: mac, IP: lease.Address.Addr().String(), Version: version, BootID: bootID,
+		Nodes: cmd.Nodes, MAC: mac, BootMAC: cmd.MAC, IP: lease.Address.Addr().String(), Version: version, BootID: bootID,
 		Collect: func() wire.Inventory {
 			rescan()
 			return inventory.Collect(inventory.Options{BootMAC: mac})

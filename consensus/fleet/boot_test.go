@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/lpmos/lpmos/agent/wire"
@@ -126,6 +127,22 @@ func TestWhatAMachineBoots(t *testing.T) {
 				t.Error("asking changed the state")
 			}
 		})
+	}
+}
+
+// A card that firmware boots from but Linux has no driver for: the agent comes up
+// on another one, and the machine has to be known by both, or it would go round
+// between the agent and its disk for ever.
+func TestAMachineIsKnownByTheCardItsFirmwareBootsFrom(t *testing.T) {
+	r := newRig(t)
+	b := report("b1")
+	b.BootMAC = strings.ToUpper(mac2)
+	task := create("t1")
+	task.TargetMAC = mac2
+	r.must(debian(), task, b)
+	r.install("t1")
+	if d := r.s.Boot(mac2); d.Action != BootLocal || d.MachineID != "m1" {
+		t.Errorf("by the card it boots from it is %q and boots %s (%s)", d.MachineID, d.Action, d.Reason)
 	}
 }
 

@@ -47,6 +47,7 @@ type (
 		BootID      string
 		SessionHash string
 		MAC         string
+		BootMAC     string `json:",omitempty"` // what the firmware will ask with again
 		IP          string
 		Inventory   wire.Inventory
 	}

@@ -26,9 +26,11 @@ func (b PutNode) apply(s *State, c Command) (any, error) {
 func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	ids := IDsOf(b.Inventory)
 	b.MAC = strings.ToLower(b.MAC)
-	if b.MAC != "" && !slices.Contains(ids.MACs, b.MAC) {
-		ids.MACs = append(ids.MACs, b.MAC)
-		slices.Sort(ids.MACs)
+	for _, mac := range []string{b.MAC, strings.ToLower(b.BootMAC)} {
+		if mac != "" && !slices.Contains(ids.MACs, mac) {
+			ids.MACs = append(ids.MACs, mac)
+			slices.Sort(ids.MACs)
+		}
 	}
 	if len(ids.MACs) == 0 {
 		return nil, invalid("inventory.nics", "a report needs the MAC it came from")
