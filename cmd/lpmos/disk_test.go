@@ -5,7 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"os"
-	"strings"
+	"path/filepath"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -14,7 +14,8 @@ import (
 const diskBytes = 2 << 20
 
 // disk writes a disk image with one partition in a table of the old kind (MBR);
-// its bytes follow from the seed. A name that ends in .gz gets it packed.
+// its bytes follow from the seed. A name that ends in .gz gets it
+// packed, one in .qcow2 the first bytes of that format.
 func disk(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
 		ts.Fatalf("usage: disk FILE [SEED]")
@@ -28,7 +29,10 @@ func disk(ts *testscript.TestScript, neg bool, args []string) {
 	binary.LittleEndian.PutUint32(raw[446+8:], 8)
 	binary.LittleEndian.PutUint32(raw[446+12:], diskBytes/512-8)
 	raw[510], raw[511] = 0x55, 0xaa
-	if strings.HasSuffix(args[0], ".gz") {
+	switch filepath.Ext(args[0]) {
+	case ".qcow2":
+		copy(raw, "QFI\xfb\x00\x00\x00\x03")
+	case ".gz":
 		var packed bytes.Buffer
 		z := gzip.NewWriter(&packed)
 		_, err := z.Write(raw)

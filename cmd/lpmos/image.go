@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -114,6 +115,9 @@ func imageBuild() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{Use: "build " + strings.Join(osimage.Names(), "|"), Short: "Make a bootable image (BIOS and UEFI) from Debian packages", Args: exactly(1, "what to build: "+strings.Join(osimage.Names(), " or ")),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(osimage.Names(), args[0]) {
+				return &usageError{fmt.Errorf("nobody knows how to build %q; there are %s", args[0], strings.Join(osimage.Names(), " and "))}
+			}
 			if out == "" {
 				out = args[0] + ".raw"
 			}

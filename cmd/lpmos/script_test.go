@@ -24,6 +24,8 @@ import (
 //	exits CODE PROG …    run a program that has to end with this code
 //	disk FILE [SEED]     make a disk image with a partition table
 //	keep NAME PATTERN    put what the pattern's group found in stdout into $NAME
+//	watch NAME FLAGS…    let "lpmos task watch FLAGS…" run, once it has printed a line
+//	watched NAME PATTERN wait until it has printed a line like this
 //	agent report …       be the agent of a machine (agent_test.go)
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -34,6 +36,9 @@ func TestScripts(t *testing.T) {
 			"exits": exits,
 			"disk":  disk,
 			"keep":  keep,
+
+			"watch":   startWatch,
+			"watched": watched,
 		},
 		Condition: func(c string) (bool, error) {
 			if c == "bootimage" {
@@ -46,6 +51,7 @@ func TestScripts(t *testing.T) {
 
 func setUp(e *testscript.Env) error {
 	e.Values[nodeKey{}] = &testNode{}
+	e.Values[watchersKey{}] = map[string]*watcher{}
 	// This thread, and with it every process it starts, moves into a new network
 	// in which there is lo alone. It is never unlocked: it ends with the script.
 	runtime.LockOSThread()

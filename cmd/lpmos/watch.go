@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/ui/api"
 	"github.com/lpmos/lpmos/ui/api/client"
 )
@@ -56,32 +57,68 @@ func follow(ctx context.Context, c *client.Client, f func(client.Update) error) 
 	}
 }
 
+// watch prints what happens to these tasks, or to all and to machines and images.
 func watch(ctx context.Context, c *client.Client, asJSON bool, tasks []string, out io.Writer) error {
 	enc := json.NewEncoder(out)
+	told := statuses{}
 	return follow(ctx, c, func(u client.Update) error {
-		if u.Frame == nil {
+		if u.Snapshot != nil {
+			lines := told.news(u.Snapshot, tasks)
 			if asJSON {
 				return enc.Encode(u.Snapshot)
 			}
-			return nil
-		}
-		if len(tasks) > 0 && u.Frame.Type != api.FrameProgressBatch && !slices.Contains(tasks, u.Frame.TaskID) {
-			return nil
+			return printLines(out, u.Snapshot.Time, lines)
 		}
 		if len(tasks) > 0 {
 			u.Frame.Items = slices.DeleteFunc(u.Frame.Items, func(it api.ProgressItem) bool { return !slices.Contains(tasks, it.TaskID) })
-			if u.Frame.Type == api.FrameProgressBatch && len(u.Frame.Items) == 0 {
+			if len(u.Frame.Items) == 0 && !slices.Contains(tasks, u.Frame.TaskID) {
 				return nil
 			}
+		}
+		if u.Frame.Task != nil {
+			told[u.Frame.TaskID] = u.Frame.Task.Status
 		}
 		if asJSON {
 			return enc.Encode(u.Frame)
 		}
-		for _, line := range sentences(u.Frame) {
-			fmt.Fprintf(out, "%s  %s\n", u.Frame.Time.Local().Format("15:04:05"), line)
-		}
-		return nil
+		return printLines(out, u.Frame.Time, sentences(u.Frame))
 	})
+}
+
+func printLines(out io.Writer, at time.Time, lines []string) error {
+	for _, line := range lines {
+		if _, err := fmt.Fprintf(out, "%s  %s\n", at.Local().Format("15:04:05"), line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// statuses are those a person knows of, by task.
+type statuses map[string]wire.Status
+
+// news is what a snapshot says that is not known yet: of the tasks that were
+// named, or of all once the first snapshot was seen.
+func (s statuses) news(snap *api.Snapshot, named []string) []string {
+	var out []string
+	if len(s) == 0 && len(named) == 0 {
+		out = append(out, fmt.Sprintf("following %d machines and %d tasks", len(snap.Machines), len(snap.Tasks)))
+		s[""] = "" // the first snapshot was seen, even if it is empty
+		for _, t := range snap.Tasks {
+			s[t.ID] = t.Status
+		}
+	}
+	for _, t := range snap.Tasks {
+		if s[t.ID] != t.Status && (len(named) == 0 || slices.Contains(named, t.ID)) {
+			out = append(out, taskLine(&t))
+		}
+		s[t.ID] = t.Status
+	}
+	return out
+}
+
+func taskLine(t *api.Task) string {
+	return fmt.Sprintf("task %s for %s: %s, %s", t.ID, machineOf(t), t.Status, t.PhaseText)
 }
 
 // sentences tells a frame in words; frames that say nothing new to a person give none.
@@ -89,7 +126,7 @@ func sentences(f *api.Frame) []string {
 	switch f.Type {
 	case "task_created", "status":
 		if f.Task != nil {
-			return []string{fmt.Sprintf("task %s for %s: %s, %s", f.TaskID, machineOf(f.Task), f.Task.Status, f.Task.PhaseText)}
+			return []string{taskLine(f.Task)}
 		}
 	case "task_deleted":
 		return []string{"task " + f.TaskID + " deleted"}
