@@ -137,13 +137,23 @@ func (c *client) log(ctx context.Context, req wire.LogRequest) error {
 // Manifest fetches the manifest of an image.
 func (c *client) Manifest(ctx context.Context, digest string) (m wire.Manifest, err error) {
 	err = c.known(ctx, "GET", "/manifest/"+url.PathEscape(digest), nil, &m, requestTime)
-	return m, wrap("fetch manifest", err)
+	return m, wrap("fetch manifest", imageFailure(err))
 }
 
 // Next asks what to fetch next and from where.
 func (c *client) Next(ctx context.Context, req wire.NextRequest) (resp wire.NextResponse, err error) {
 	err = c.known(ctx, "POST", "/api/v1/agent/next", req, &resp, requestTime)
-	return resp, wrap("ask for the next chunks", err)
+	return resp, wrap("ask for the next chunks", imageFailure(err))
+}
+
+// imageFailure makes the node's word that an image or a chunk of it cannot be had
+// the end of the install: asking again would be asking for ever.
+func imageFailure(err error) error {
+	var r *refusal
+	if errors.As(err, &r) && (r.status == 400 || r.status == 404 || r.status == 412) {
+		return &wire.TaskError{Code: wire.CodeImageError, Message: "the node cannot give the image: " + r.Error()}
+	}
+	return err
 }
 
 // Fetch opens one chunk, once: the installer asks Next again when it fails. A

@@ -88,18 +88,24 @@ type schedulerSeam struct{ *images.Scheduler }
 
 func (s schedulerSeam) Next(_ context.Context, base string, req wire.NextRequest) (wire.NextResponse, error) {
 	res, err := s.Scheduler.Next(base, req)
+	return res, chunkError(err)
+}
+
+// chunkError makes what ends an install a refusal. Anything else, a disk of this
+// node that cannot be read just now, stays what it is: the agent asks again.
+func chunkError(err error) error {
 	var code fleet.Code
 	switch {
-	case err == nil:
-		return res, nil
 	case errors.Is(err, images.ErrBadRequest):
 		code = fleet.Invalid
 	case errors.Is(err, images.ErrNotFound):
 		code = fleet.NotFound
-	default:
+	case errors.Is(err, images.ErrSourceExhausted), errors.Is(err, images.ErrCorrupt):
 		code = fleet.Precondition
+	default:
+		return err
 	}
-	return res, &fleet.Error{Code: code, Message: err.Error()}
+	return &fleet.Error{Code: code, Message: err.Error()}
 }
 
 // imageSeam is the image store as the API sees it.

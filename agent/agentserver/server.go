@@ -33,6 +33,8 @@ type Cluster interface {
 // Scheduler says where the chunks an agent needs can be had.
 type Scheduler interface {
 	Next(ctx context.Context, baseURL string, req wire.NextRequest) (wire.NextResponse, error)
+	// Forget drops what is remembered of a task's failures.
+	Forget(taskID string)
 }
 
 // Config of a Server.
@@ -248,6 +250,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	if _, err := s.cfg.Cluster.Propose(r.Context(), body); err != nil {
 		s.refused(w, r, "status "+string(req.Status), t.ID, err)
 		return
+	}
+	if req.Status == wire.StatusInstalling { // what failed for an earlier try may be mended
+		s.cfg.Scheduler.Forget(t.ID)
 	}
 	s.log.Info("task moved", "task", t.ID, "status", req.Status)
 	w.WriteHeader(http.StatusNoContent)

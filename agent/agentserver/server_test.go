@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,7 +64,14 @@ func (m *memory) Latest(id string) (wire.Progress, bool) {
 	return p, ok
 }
 
-type chunks struct{}
+// chunks is a scheduler that has every chunk and remembers whom it forgot.
+type chunks struct{ forgot *[]string }
+
+func (c chunks) Forget(taskID string) {
+	if c.forgot != nil {
+		*c.forgot = append(*c.forgot, taskID)
+	}
+}
 
 func (chunks) Next(_ context.Context, base string, req wire.NextRequest) (wire.NextResponse, error) {
 	return wire.NextResponse{Fetch: []wire.ChunkSource{{Index: req.Need[0], URL: base + "/chunk/x"}}}, nil
@@ -75,6 +83,8 @@ type rig struct {
 	c   *memory
 	s   *Server
 	url string
+
+	forgot []string // tasks whose failures the scheduler was told to forget
 }
 
 func newRig(t *testing.T) *rig {
@@ -86,6 +96,7 @@ func newRig(t *testing.T) *rig {
 	srv := httptest.NewServer(s.Handler())
 	t.Cleanup(srv.Close)
 	r := &rig{t: t, c: c, s: s, url: srv.URL}
+	s.cfg.Scheduler = chunks{&r.forgot}
 	r.propose(fleet.PutImage{Image: fleet.Image{Name: "tiny", OSType: "tiny", Digest: strings.Repeat("ab", 32), SizeBytes: 64 << 20, Sector: 512}})
 	return r
 }
@@ -196,6 +207,9 @@ func progressOf(stage wire.Stage, pct float64) wire.ProgressRequest {
 func TestTheWholeConversation(t *testing.T) {
 	r := newRig(t)
 	session, g := r.installing()
+	if !slices.Equal(r.forgot, []string{"t-1"}) {
+		t.Errorf("failures of an earlier try were forgotten for %v", r.forgot)
+	}
 	if !strings.HasSuffix(g.PhoneHome, "/up/token-1") || !strings.HasPrefix(g.PhoneHome, r.url) {
 		t.Errorf("the installed system is told to report to %q", g.PhoneHome)
 	}

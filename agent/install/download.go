@@ -98,6 +98,9 @@ func (f *fetcher) run(ctx context.Context, want []int, sink func(i int, raw []by
 				failures++
 				f.trouble(fmt.Sprintf("waiting for the node: %v", err))
 				pause = max(backoff(failures), 250*time.Millisecond)
+			case len(sources) == 0:
+				failures++ // so that the next chunk takes the message back
+				f.meter.message(fmt.Sprintf("waiting for chunk %d: the node knows no source for it", need[0]))
 			}
 			for _, s := range sources {
 				assigned[s.Index] = true

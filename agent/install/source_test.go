@@ -134,8 +134,10 @@ func TestTheNodeAnswersOddly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.ContainsFunc(messages, func(m string) bool { return strings.Contains(m, "no route to host") }) {
-		t.Error("people were not told what the install waits for")
+	for _, why := range []string{"no route to host", "knows no source"} {
+		if !slices.ContainsFunc(messages, func(m string) bool { return strings.Contains(m, why) }) {
+			t.Errorf("people were not told that the install waits because of %q", why)
+		}
 	}
 	for i, n := range src.fetches {
 		if n != 1 {
