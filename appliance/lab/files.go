@@ -108,6 +108,8 @@ func nodeConfig(o Options) ([]byte, error) {
 		"listen":     "fd:3",
 		"boot_port":  80,
 		"interfaces": []any{wire},
+		// An emulated timer on a busy host may be too late for the kernel's check.
+		"kernel_args": "no_timer_check",
 	}
 	for key, value := range o.NodeConfig {
 		config[key] = value

@@ -84,7 +84,8 @@ func TestNodeConfig(t *testing.T) {
 	}{
 		"dhcp": {Options{Dir: "/r"}, map[string]any{
 			"region": "rack", "name": "n1", "data_dir": "/r/node/data", "listen": "fd:3", "boot_port": uint64(80),
-			"interfaces": []any{map[string]any{"name": "rack0", "mode": "dhcp", "range": "10.77.0.100-10.77.0.199"}},
+			"kernel_args": "no_timer_check",
+			"interfaces":  []any{map[string]any{"name": "rack0", "mode": "dhcp", "range": "10.77.0.100-10.77.0.199"}},
 		}},
 		"beside dnsmasq, with keys of the caller": {
 			Options{Dir: "/r", ExternalDHCP: true, NodeConfig: map[string]any{"name": "other", "kernel_args": "quiet"}},
