@@ -13,14 +13,8 @@ func (b CreateTask) apply(s *State, c Command) (any, error) {
 	if b.ID == "" || s.tasks[b.ID] != nil {
 		return nil, invalid("id", "a new task needs a new id")
 	}
-	if !validMAC(mac) {
-		return nil, invalid("target_mac", "%q is no MAC address; write it as 52:54:00:12:34:56", b.TargetMAC)
-	}
-	if err := s.checkSpec(b.Spec); err != nil {
+	if err := s.CheckTask(b.TargetMAC, b.Spec); err != nil {
 		return nil, err
-	}
-	if open := s.TaskForMAC(mac); open != nil {
-		return nil, refuse(Conflict, "machine %s already has open task %s (%s); cancel it first", mac, open.ID, open.Status)
 	}
 	t := &Task{ID: b.ID, Generation: 1, RegionID: b.RegionID, TargetMAC: mac, Spec: b.Spec,
 		Status: wire.StatusPending, PhoneToken: b.PhoneToken, CreatedAt: c.At, UpdatedAt: c.At}

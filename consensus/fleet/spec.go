@@ -40,6 +40,23 @@ func ValidHostname(s string) bool {
 	return true
 }
 
+// CheckTask reports why a new task for the machine with this MAC would be
+// refused: an *Error that names the field at fault (Invalid), or the open task in
+// its way (Conflict). It is nil if such a task can be made now.
+func (s *State) CheckTask(mac string, sp Spec) error {
+	lower := strings.ToLower(mac)
+	if !validMAC(lower) {
+		return invalid("target_mac", "%q is no MAC address; write it as 52:54:00:12:34:56", mac)
+	}
+	if err := s.checkSpec(sp); err != nil {
+		return err
+	}
+	if open := s.TaskForMAC(lower); open != nil {
+		return refuse(Conflict, "machine %s already has open task %s (%s); cancel it first", lower, open.ID, open.Status)
+	}
+	return nil
+}
+
 func (s *State) checkSpec(sp Spec) error {
 	if sp.OSType == "" {
 		return invalid("os_type", "a task needs an os_type, for instance debian")

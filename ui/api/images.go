@@ -16,6 +16,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/lpmos/lpmos/agent/wire"
+	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
@@ -152,6 +153,9 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) (*Image, er
 	result, err := s.cfg.Cluster.Propose(r.Context(), fleet.PutImage{Image: fleet.Image{Name: order.Name, OSType: order.OSType, OSVersion: order.OSVersion,
 		Digest: got.Digest, SizeBytes: got.SizeBytes, Stored: got.StoredBytes, Sector: got.SectorBytes, Source: source}})
 	report.end(err)
+	if errors.Is(err, consensus.ErrUncertain) {
+		return nil, err // it may be known yet, and then needs its bytes
+	}
 	if err != nil {
 		return nil, errors.Join(err, s.release(got.Digest))
 	}

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
@@ -22,6 +24,8 @@ type Problem struct {
 	Errors []FieldError `json:"errors,omitempty" doc:"The fields at fault"`
 	// Changed comes with 412: what is different from what was approved.
 	Changed []string `json:"changed,omitempty" doc:"With 412: what is not as it was seen"`
+
+	header http.Header // sent with it; nil for none
 }
 
 // FieldError names a field at fault.
@@ -45,8 +49,12 @@ func (p *Problem) GetStatus() int { return p.Status }
 // ContentType is RFC 9457's.
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
 
+// GetHeaders are the headers that go with it.
+func (p *Problem) GetHeaders() http.Header { return p.header }
+
 // WriteTo answers a request with the problem.
 func (p *Problem) WriteTo(w http.ResponseWriter) {
+	maps.Copy(w.Header(), p.header)
 	w.Header().Set("Content-Type", p.ContentType(""))
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(p.Status)
@@ -69,12 +77,24 @@ func (s *Server) problem(err error) *Problem {
 			p.Errors = []FieldError{{Location: "body." + refused.Field, Message: refused.Message}}
 		}
 		return p
+	// These two go first: both may wrap the end of a context.
+	case errors.Is(err, consensus.ErrUncertain):
+		s.log.Warn("a command may or may not have been carried out", slog.Any("error", err))
+		return NewProblem(http.StatusServiceUnavailable, "it may have been done; look before you repeat it")
+	case errors.Is(err, consensus.ErrNotReady):
+		p = NewProblem(http.StatusServiceUnavailable, "this node cannot take commands now, so nothing was done; try again")
+		p.header = http.Header{"Retry-After": {retryAfter}}
+		return p
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return NewProblem(http.StatusServiceUnavailable, "the cluster did not answer in time; try again")
 	}
 	s.log.Error("request failed", slog.Any("error", err))
 	return NewProblem(http.StatusInternalServerError, "the node could not do this; its log says why")
 }
+
+// retryAfter is how many seconds a node needs as a rule to find a leader (RFC
+// 9110 section 10.2.3).
+const retryAfter = "2"
 
 func statusOf(code fleet.Code) int {
 	switch code {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -168,7 +169,8 @@ func manyNames(n int) string {
 	return b.String() + "}"
 }
 
-// TestRefusalsNameTheField: whoever sent it can see which word was wrong.
+// TestRefusalsNameTheField: whoever sent it can see which word was wrong, also
+// when only the plan was asked for.
 func TestRefusalsNameTheField(t *testing.T) {
 	_, s := newGallery(t)
 	for _, c := range []struct{ body, location string }{
@@ -180,21 +182,40 @@ func TestRefusalsNameTheField(t *testing.T) {
 		{`{"os_type":"beos","machine_id":"m-01"}`, "body.os_type"},
 		{`{"os_type":"debian","os_version":"12","machine_id":"m-01","target_mac":"52:54:00:12:00:02"}`, "body.target_mac"},
 		{`{"os_type":"debian","os_version":"12","machine_id":"m-01","network_config":{"hostname":"-x"}}`, "body.network_config.hostname"},
+		{`{"os_type":"debian","os_version":"12","machine_id":"m-01","network_config":{"hostname":"not a name"}}`, "body.network_config.hostname"},
+		{`{"os_type":"debian","os_version":"12","target_mac":"52:54:00:00:00:99","network_config":{"hostname":"not a name"}}`, "body.network_config.hostname"},
+		{`{"os_type":"debian","os_version":"12","machine_id":"m-01","user_data":"` + strings.Repeat("x", 64<<10+1) + `"}`, "body.user_data"},
 		{`{"os_type":"debian","os_version":"12","machine_id":"m-01","network_config":{"ssh_keys":["x"]}}`, "body.network_config.ssh_keys[0]"},
 	} {
-		v := answer(t, s, "POST", "/api/v1/tasks", c.body, 400)
-		fields, _ := v["errors"].([]any)
+		task := answer(t, s, "POST", "/api/v1/tasks", c.body, 400)
+		plan := answer(t, s, "POST", "/api/v1/plan", c.body, 400)
+		if !reflect.DeepEqual(task, plan) {
+			t.Errorf("%.200s: the task is refused with %v, its plan with %v", c.body, task, plan)
+		}
+		fields, _ := task["errors"].([]any)
 		if len(fields) == 0 {
-			t.Errorf("%s: no field is named: %v", c.body, v)
+			t.Errorf("%.200s: no field is named: %v", c.body, task)
 			continue
 		}
 		if got := fields[0].(map[string]any)["location"]; got != c.location {
-			t.Errorf("%s: location is %v, want %s", c.body, got, c.location)
+			t.Errorf("%.200s: location is %v, want %s", c.body, got, c.location)
 		}
 	}
 	answer(t, s, "GET", "/api/v1/tasks?limit=0", "", 400)
 	answer(t, s, "GET", "/api/v1/tasks?status=happy", "", 400)
 	answer(t, s, "GET", "/api/v1/tasks?colour=red", "", 400)
+}
+
+// TestPlanSaysWhatIsInTheWay: a machine with an open task gets no second one,
+// and no plan for it.
+func TestPlanSaysWhatIsInTheWay(t *testing.T) {
+	_, s := newGallery(t)
+	wish := `{"target_mac":"52:54:00:12:00:03","os_type":"debian","os_version":"12"}`
+	refused := answer(t, s, "POST", "/api/v1/tasks", wish, 409)
+	plan := answer(t, s, "POST", "/api/v1/plan", wish, 200)
+	if plan["plan"] != nil || plan["plan_hash"] != "" || plan["problem"] != refused["detail"] {
+		t.Errorf("the plan is %v, the task is refused with %q", plan, refused["detail"])
+	}
 }
 
 func TestCreateAndApproveInOneClick(t *testing.T) {

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -255,17 +254,21 @@ func (s *Server) preview(_ context.Context, in *wishIn) (*struct{ Body Preview }
 func (s *Server) planFor(m *fleet.Machine, mac string, w Wish) (Preview, error) {
 	spec := w.spec()
 	var img *fleet.Image
-	s.cfg.Cluster.View(func(st *fleet.State) { img = st.Image(spec.ImageName()) })
-	if img == nil {
-		return Preview{}, fieldProblem("os_type", "there is no image "+clip(spec.ImageName()))
-	}
-	if m == nil {
-		return Preview{Problem: "machine " + clip(mac) + " has not been seen yet; the plan is made when it has netbooted"}, nil
-	}
-	plan, err := fleet.MakePlan(m, spec, img)
-	var refused *fleet.Error
+	var err error
+	s.cfg.Cluster.View(func(st *fleet.State) {
+		err = st.CheckTask(mac, spec) // what making the task would be refused for
+		img = st.Image(spec.ImageName())
+	})
+	var plan wire.Plan
 	switch {
-	case errors.As(err, &refused) && refused.Code == fleet.Invalid:
+	case err != nil:
+	case m == nil:
+		return Preview{Problem: "machine " + mac + " has not been seen yet; the plan is made when it has netbooted"}, nil
+	default:
+		plan, err = fleet.MakePlan(m, spec, img)
+	}
+	switch {
+	case fleet.ErrorCode(err) == fleet.Invalid:
 		return Preview{}, err
 	case err != nil:
 		return Preview{Problem: err.Error()}, nil
