@@ -189,11 +189,11 @@ func feedAgents(ctx context.Context, cluster *consensus.Node, agents *agentserve
 // listenPeople opens the dashboard's address, or takes over an inherited socket.
 func listenPeople(addr string) (net.Listener, error) {
 	if fd, ok := strings.CutPrefix(addr, "fd:"); ok {
-		var n uintptr
-		if _, err := fmt.Sscanf(fd, "%d", &n); err != nil || n < 3 {
+		n, err := strconv.ParseUint(fd, 10, 16)
+		if err != nil || n < 3 {
 			return nil, fmt.Errorf("listen: %q is no inherited socket; write fd:3", addr)
 		}
-		f := os.NewFile(n, addr)
+		f := os.NewFile(uintptr(n), addr)
 		defer f.Close()
 		l, err := net.FileListener(f)
 		if err != nil {

@@ -169,6 +169,39 @@ func TestDashboardURL(t *testing.T) {
 	}
 }
 
+func TestAnInheritedSocketIsTakenOver(t *testing.T) {
+	opened, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	f, err := opened.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The descriptor is the node's to close from here on, as that of a parent is.
+	fd, err := syscall.Dup(int(f.Fd()))
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := listenPeople(fmt.Sprintf("fd:%d", fd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if taken.Addr().String() != opened.Addr().String() {
+		t.Errorf("it listens at %s, want %s", taken.Addr(), opened.Addr())
+	}
+	for _, bad := range []string{"fd:", "fd:1", "fd:-3", "fd:3x", "fd:60000"} {
+		if l, err := listenPeople(bad); err == nil {
+			l.Close()
+			t.Errorf("%s was taken", bad)
+		} else if !strings.HasPrefix(err.Error(), "listen: ") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
 func TestPortErrors(t *testing.T) {
 	for _, c := range []struct {
 		err  error

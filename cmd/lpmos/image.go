@@ -89,7 +89,7 @@ func importImage(ctx context.Context, c *client.Client, o api.ImageOrder, from s
 	if err != nil {
 		return api.Image{}, fmt.Errorf("read image: %w", err)
 	}
-	img, err := c.UploadImage(ctx, o, &upload{file: f, total: info.Size(), out: progress})
+	img, err := c.UploadImage(ctx, o, &upload{file: f, total: info.Size(), out: progress, now: time.Now})
 	fmt.Fprint(progress, clearLine)
 	return img, err
 }

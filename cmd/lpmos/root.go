@@ -42,6 +42,8 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 	root.PersistentFlags().BoolVar(&node.json, "json", false, "print JSON")
 	root.AddCommand(serveCommand(), configCommand(node), labCommand(node),
 		taskCommand(node), machineCommand(node), imageCommand(node), statusCommand(node))
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
 	strict(root)
 	return root
 }
@@ -66,10 +68,13 @@ func strict(cmd *cobra.Command) {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			var usage *usageError
 			err := check(cmd, args)
-			if err != nil && !errors.As(err, &usage) {
-				return &usageError{fmt.Errorf("%s takes no %q", cmd.CommandPath(), args[0])}
+			switch {
+			case err == nil || errors.As(err, &usage):
+				return err
+			case len(args) > 0:
+				err = fmt.Errorf("%s takes no %q", cmd.CommandPath(), args[0])
 			}
-			return err
+			return &usageError{err}
 		}
 	}
 	for _, c := range cmd.Commands() {

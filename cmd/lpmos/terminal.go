@@ -85,6 +85,7 @@ type upload struct {
 	file        *os.File
 	total, sent int64
 	out         io.Writer
+	now         func() time.Time
 	last        time.Time
 }
 
@@ -95,7 +96,7 @@ func (u *upload) Stat() (fs.FileInfo, error) { return u.file.Stat() }
 func (u *upload) Read(b []byte) (int, error) {
 	n, err := u.file.Read(b)
 	u.sent += int64(n)
-	if now := time.Now(); now.Sub(u.last) >= 200*time.Millisecond {
+	if now := u.now(); now.Sub(u.last) >= 200*time.Millisecond {
 		u.last = now
 		fmt.Fprintf(u.out, "%s%s of %s sent", clearLine, size(uint64(u.sent)), size(uint64(u.total)))
 	}
