@@ -44,6 +44,19 @@ func (in *installer) openDisk() error {
 	if in.disk, err = in.Open(in.cand); err != nil {
 		return openFailed(in.cand, err)
 	}
+	// The list is older than the claim: a disk may have been changed for another
+	// under its name. From here on the name is held, so looking again is final.
+	if disks, err = in.Disks(); err != nil {
+		return fail(wire.CodeInternal, err, "the machine's disks cannot be listed")
+	}
+	held, err := choose(disks, in.plan.Erase.DiskID)
+	if err != nil {
+		return err
+	}
+	if held.Path != in.cand.Path {
+		return fail(wire.CodePlanMismatch, nil, "the disks were changed while they were looked at: %s is %s now, it was %s", describe(held.ID()), held.Path, in.cand.Path)
+	}
+	in.cand = held
 	if size := in.disk.Size(); uint64(size) != in.plan.Erase.SizeBytes {
 		return fail(wire.CodePlanMismatch, nil, "the approved disk has %d bytes, this one %d", in.plan.Erase.SizeBytes, size)
 	}

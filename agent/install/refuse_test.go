@@ -93,6 +93,29 @@ func TestRefuses(t *testing.T) {
 					return []Candidate{c}, nil
 				}
 			}},
+		{name: "another disk under its name once it is open", grant: good, code: wire.CodePlanMismatch, says: "changed while they were looked at",
+			change: func(o *Options) {
+				looks := 0
+				o.Disks = func() ([]Candidate, error) {
+					if looks++; looks == 1 {
+						return []Candidate{approved(good, "/dev/sda")}, nil
+					}
+					other := approved(good, "/dev/sda")
+					other.Serial, other.WWN = "SN2", ""
+					return []Candidate{other, approved(good, "/dev/sdb")}, nil
+				}
+			}},
+		{name: "other contents once it is open", grant: good, code: wire.CodePlanMismatch, says: "approve it anew",
+			change: func(o *Options) {
+				looks := 0
+				o.Disks = func() ([]Candidate, error) {
+					c := approved(good, "")
+					if looks++; looks > 1 {
+						c.Contents = wire.Contents{Table: "gpt"}
+					}
+					return []Candidate{c}, nil
+				}
+			}},
 		{name: "other contents", grant: good, code: wire.CodePlanMismatch, says: "approve it anew",
 			change: func(o *Options) {
 				o.Inspect = func(Candidate) (wire.Contents, error) { return wire.Contents{Table: "gpt"}, nil }
