@@ -243,3 +243,20 @@ func TestTheMilestonesOfATaskAreBounded(t *testing.T) {
 		t.Errorf("%d milestones are kept, want %d", got, maxLogLines)
 	}
 }
+
+// What the agent saw before it wrote is no longer true afterwards: whoever
+// installs the machine again must not be told that the disk is blank.
+func TestAWrittenDiskIsNotCalledBlank(t *testing.T) {
+	r := at(t, wire.StatusCompleted)
+	task := r.s.Tasks()[0]
+	for _, d := range r.machine(task.MachineID).Inventory.Disks {
+		if d.ID() != task.Plan.Erase.DiskID {
+			continue
+		}
+		if c := d.Contents; c.Blank() || c.OS != task.Plan.Image.Name || c.Marker == nil || c.Marker.TaskID != task.ID {
+			t.Errorf("the disk is said to hold %+v", c)
+		}
+		return
+	}
+	t.Error("the erased disk is gone from the inventory")
+}

@@ -134,6 +134,8 @@ func (b FinishInstall) apply(s *State, c Command) (any, error) {
 		t.Progress = &p
 		t.log(c.At, "installed; the machine boots its own disk now")
 		changed.Unfinished = false
+		changed.Inventory = withContents(m.Inventory, t.Plan.Erase.DiskID, wire.Contents{Table: "gpt", OS: t.Plan.Image.Name,
+			Marker: &wire.Marker{MachineID: m.ID, TaskID: t.ID, Generation: t.Generation, Image: t.Plan.Image.Digest}})
 		changed.Installed = &Installed{TaskID: t.ID, Image: t.Plan.Image.Name, Digest: t.Plan.Image.Digest,
 			Disk: t.Plan.Erase.DiskID, Hostname: t.Plan.FirstBoot.Hostname, At: c.At}
 		if h := t.Plan.FirstBoot.Hostname; h != "" {
@@ -144,6 +146,22 @@ func (b FinishInstall) apply(s *State, c Command) (any, error) {
 	s.putTask(t, EventStatus)
 	s.putMachine(&changed, EventMachine)
 	return t, nil
+}
+
+// withContents is the inventory with what we know to lie on a disk now: until the
+// agent looks again, nobody may be told that a disk we have written is blank.
+func withContents(inv *wire.Inventory, disk wire.DiskID, c wire.Contents) *wire.Inventory {
+	if inv == nil {
+		return nil
+	}
+	out := *inv
+	out.Disks = slices.Clone(inv.Disks)
+	for i := range out.Disks {
+		if out.Disks[i].ID() == disk {
+			out.Disks[i].Contents = c
+		}
+	}
+	return &out
 }
 
 // untouched reports whether an agent that fails with this code has, by contract,
