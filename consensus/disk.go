@@ -50,7 +50,7 @@ func openDisk(d *dataDir, rc *raft.Config, trans raft.Transport) (*disk, error) 
 	if err != nil {
 		return nil, err
 	}
-	k := &disk{path: path, bolt: bolt, logs: checked{bolt}, snaps: snaps}
+	k := &disk{path: path, bolt: bolt, logs: checked{bolt, nil}, snaps: snaps}
 	if err := k.verify(); err != nil {
 		return nil, errors.Join(err, bolt.Close())
 	}
@@ -70,7 +70,7 @@ func bootstrap(d *dataDir, rc *raft.Config, snaps *raft.FileSnapshotStore, trans
 		return err
 	}
 	only := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: rc.LocalID, Address: trans.LocalAddr()}}}
-	err = raft.BootstrapCluster(rc, checked{bolt}, bolt, snaps, trans, only)
+	err = raft.BootstrapCluster(rc, checked{bolt, nil}, bolt, snaps, trans, only)
 	if err = errors.Join(err, bolt.Close()); err != nil {
 		return err
 	}
@@ -180,7 +180,10 @@ func damaged(err *error, path string) {
 
 // checked is a log whose entries carry a checksum: bbolt has none for its data,
 // and a flipped bit may well be valid JSON.
-type checked struct{ *raftboltdb.BoltStore }
+type checked struct {
+	*raftboltdb.BoltStore
+	failed func(error) // told when entries cannot be written; nil: nobody is
+}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -201,7 +204,11 @@ func (c checked) StoreLogs(logs []*raft.Log) error {
 		copied.Extensions = sum(l)
 		out[i] = &copied
 	}
-	return c.BoltStore.StoreLogs(out)
+	err := c.BoltStore.StoreLogs(out)
+	if err != nil && c.failed != nil {
+		c.failed(err)
+	}
+	return err
 }
 
 func (c checked) GetLog(i uint64, l *raft.Log) error {

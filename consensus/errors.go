@@ -33,6 +33,10 @@ var (
 	// ErrInUse says that another process has the data directory open.
 	ErrInUse = errors.New("data directory is in use")
 
+	// ErrStorage says that the log could not be written, so the node stopped: it
+	// could not keep what it would promise.
+	ErrStorage = errors.New("the log cannot be written; the node has stopped: make room or mend the disk, then start it again")
+
 	// ErrApply says that a committed entry could not be applied, so the node
 	// stopped rather than go on with a state of its own.
 	ErrApply = errors.New("a committed entry could not be applied; the node has stopped")

@@ -21,3 +21,6 @@ func (n *Node) SwapState(s *fleet.State) *fleet.State {
 
 // CheckBolt judges a database file of that size.
 func CheckBolt(f io.ReaderAt, size int64) error { return checkPages(f, size) }
+
+// CloseLog takes the log away, so that nothing can be written any more.
+func (n *Node) CloseLog() error { return n.disk.bolt.Close() }

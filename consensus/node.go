@@ -86,6 +86,7 @@ func Open(cfg Config) (*Node, error) {
 		state: fleet.NewState(), progress: newProgress(), feed: newFeed(cfg.RingEvents),
 		failed: make(chan error, 1), brokenDown: make(chan struct{}), tooLong: make(chan struct{}, 1),
 		ready: make(chan struct{}), stop: make(chan struct{})}
+	k.logs = checked{k.bolt, n.cannotStore}
 	if err := n.start(rc); err != nil {
 		return nil, errors.Join(err, k.bolt.Close(), dir.close())
 	}
@@ -190,8 +191,17 @@ func (n *Node) Ready(ctx context.Context) error {
 	}
 }
 
+// cannotStore stops the node when its log cannot be written. The library would
+// stand for election on the same disk and panic over it.
+func (n *Node) cannotStore(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.breakdown(fmt.Errorf("%w: %w", ErrStorage, err))
+}
+
 // Failed gives the reason if the node has to stop: an entry of a kind it does
-// not know, or a rule that panicked. The program should end then.
+// not know, a rule that panicked, a log that cannot be written. The program
+// should end then.
 func (n *Node) Failed() <-chan error { return n.failed }
 
 func (n *Node) failure() error {

@@ -196,6 +196,32 @@ func TestARuleThatPanicsStopsTheNode(t *testing.T) {
 	stopped(t, n, consensus.ErrApply)
 }
 
+func TestALogThatCannotBeWrittenStopsTheNode(t *testing.T) {
+	n := consensustest.Node(t)
+	consensustest.Propose[*fleet.Node](t, n, putNode("before"))
+	was := content(t, n)
+	if err := n.CloseLog(); err != nil { // every write fails from here on, as on a full disk
+		t.Fatal(err)
+	}
+	if _, err := n.Propose(context.Background(), putNode("a")); !errors.Is(err, consensus.ErrStorage) || !errors.Is(err, consensus.ErrUncertain) {
+		t.Errorf("Propose gives %v", err)
+	}
+	select {
+	case err := <-n.Failed():
+		if !errors.Is(err, consensus.ErrStorage) {
+			t.Errorf("it stopped because %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("it did not stop")
+	}
+	if _, err := n.Propose(context.Background(), putNode("b")); !errors.Is(err, consensus.ErrStorage) {
+		t.Errorf("a later Propose gives %v", err)
+	}
+	if content(t, n) != was {
+		t.Error("what was not written was applied")
+	}
+}
+
 // stopped wants the node to have stopped for this reason, and to say so everywhere.
 func stopped(t *testing.T, n *consensus.Node, why error) {
 	t.Helper()

@@ -96,7 +96,7 @@ func (n *Node) settle(f raft.ApplyFuture) (any, error) {
 		out := f.Response().(outcome)
 		return out.result, out.err
 	case n.failure() != nil:
-		return nil, n.failure()
+		return nil, fmt.Errorf("%w: %w", ErrUncertain, n.failure())
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return nil, fmt.Errorf("%w: %w", ErrNotReady, err)
 	}
