@@ -60,7 +60,7 @@ func labUp(dir *string) *cobra.Command {
 		}}
 	f := cmd.Flags()
 	f.IntVar(&o.Machines, "machines", 1, "how many machines")
-	f.StringSliceVar(&o.Firmware, "firmware", []string{"bios", "uefi"}, "their firmware, dealt out in turn")
+	f.StringSliceVar(&o.Firmware, "firmware", []string{"bios", "uefi"}, "their `firmware`, dealt out in turn")
 	f.IntVar(&o.Disks, "disks", 1, "disks in each machine")
 	f.Int64Var(&diskGB, "disk-size", 8, "size of each disk in GiB (sparse)")
 	f.StringVar(&o.DiskBus, "disk-bus", "virtio", "virtio, nvme, ahci or scsi")
@@ -70,7 +70,7 @@ func labUp(dir *string) *cobra.Command {
 	f.BoolVar(&o.ExternalDHCP, "external-dhcp", false, "dnsmasq gives the addresses and the node stands beside it as proxyDHCP")
 	f.BoolVar(&o.NativePXE, "native-pxe", false, "UEFI machines boot by their firmware's own PXE (TFTP) in place of the card's iPXE")
 	f.StringVar(&o.RTC, "rtc", "", "the machines' clock at power-on, for instance 1970-01-01")
-	f.StringArrayVar(&images, "image", nil, "import this image, as NAME=FILE; may be repeated")
+	f.StringArrayVar(&images, "image", nil, "import this image, as `NAME=FILE`; may be repeated")
 	f.BoolVar(&autoApprove, "auto-approve", false, "install the first image on every machine without asking (the disks are the rack's own)")
 	f.BoolVar(&untilUp, "until-up", false, "end when every machine has come up from its own disk")
 	return cmd

@@ -52,6 +52,7 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 // groups of commands too, where cobra would print help and call it well done.
 func strict(cmd *cobra.Command) {
 	if !cmd.Runnable() {
+		cmd.DisableFlagsInUseLine = true
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {

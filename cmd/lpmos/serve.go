@@ -37,13 +37,16 @@ func serveCommand() *cobra.Command {
 func configFlags(cmd *cobra.Command) func() (config.Config, config.Origins, error) {
 	file := cmd.Flags().String("config", "", "configuration file (YAML)")
 	values := map[string]*string{}
-	repeated := cmd.Flags().StringArray("interface", nil, "network to serve: NAME,mode=dhcp,range=FIRST-LAST,router=IP,dns=IP+IP or NAME,mode=proxy; may be repeated")
+	repeated := cmd.Flags().StringArray("interface", nil, "`NETWORK` to serve: NAME,mode=dhcp,range=FIRST-LAST,router=IP,dns=IP+IP or NAME,mode=proxy; may be repeated")
 	for _, k := range config.Keys {
 		if k.Name != "interfaces" {
-			values[k.Name] = cmd.Flags().String(k.Flag(), "", usage(k))
 			if k.Default() == "false" {
+				values[k.Name] = new(string)
+				cmd.Flags().Var((*yesNo)(values[k.Name]), k.Flag(), usage(k))
 				cmd.Flags().Lookup(k.Flag()).NoOptDefVal = "true"
+				continue
 			}
+			values[k.Name] = cmd.Flags().String(k.Flag(), "", usage(k))
 		}
 	}
 	return func() (config.Config, config.Origins, error) {
@@ -57,6 +60,14 @@ func configFlags(cmd *cobra.Command) func() (config.Config, config.Origins, erro
 		return config.Load(*file, os.Getenv, given)
 	}
 }
+
+// yesNo is a flag that needs no value to say yes. What it was given is checked
+// with the rest of the configuration.
+type yesNo string
+
+func (y *yesNo) Set(v string) error { *y = yesNo(v); return nil }
+func (y *yesNo) String() string     { return string(*y) }
+func (y *yesNo) Type() string       { return "bool" }
 
 // usage is a key's help: what it is, and what it is if nobody says.
 func usage(k config.Key) string {

@@ -186,7 +186,7 @@ func taskCreate(node *nodeFlags) *cobra.Command {
 	f.StringVar(&wish.OSVersion, "os-version", "", "version of the image")
 	f.StringVar(&wish.RegionID, "region", "", "region of the task (the machine's if not given)")
 	f.StringVar(&net.Hostname, "hostname", "", "hostname of the installed system")
-	f.StringArrayVar(&keyFiles, "ssh-keys", nil, "file of public keys, as authorized_keys")
+	f.StringArrayVar(&keyFiles, "ssh-keys", nil, "`file` of public keys, as authorized_keys")
 	f.StringVar(&disk, "disk", "", "serial or WWN of the disk to erase (the smallest that fits if not given)")
 	f.BoolVar(&layout.KeepRoot, "keep-root-size", false, "do not grow the root partition")
 	f.StringVar(&userData, "user-data", "", "file of cloud-init user-data")
