@@ -72,16 +72,16 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request) {
 		m.Firmware.Platform = "bios"
 	}
 	d := h.fleet.Decide(r.Context(), m)
+	if d.LocalDrive < 0 || d.LocalDrive > 0x7f {
+		d.LocalDrive = 0
+	}
 	var script string
 	switch d.Action {
 	case BootAgent:
-		script = agentScript{Node: nodeAddr(r), MAC: mac, Title: title(d), KernelArgs: h.kernelArgs, Now: h.now()}.String()
+		script = agentScript{Node: nodeAddr(r), MAC: mac, Title: title(d), KernelArgs: h.kernelArgs, Now: h.now(), Drive: d.LocalDrive}.String()
 	default:
 		// A machine that has come this far needs a script even when nothing was
 		// meant to be booted.
-		if d.LocalDrive < 0 || d.LocalDrive > 0x7f {
-			d.LocalDrive = 0
-		}
 		script = localScript(title(d), d.LocalDrive)
 	}
 	h.stats.add("http.script")

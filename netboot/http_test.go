@@ -65,6 +65,7 @@ func TestScriptsAreGolden(t *testing.T) {
 		"before the machine has said who it is": {agent, "/boot/script", goldenStub},
 		"for newer iPXE":                        {agent, "/boot/autoexec.ipxe", goldenAutoexec},
 		"the agent":                             {agent, mine, goldenAgent},
+		"the agent, else the second disk":       {Decision{Action: BootAgent, Name: "web1", Reason: "a task waits", LocalDrive: 1}, mine, strings.Replace(goldenAgent, "0x80", "0x81", 1)},
 		"a MAC with hyphens":                    {agent, strings.ReplaceAll(mine, ":", "-"), goldenAgent},
 		"the disk":                              {local, mine, goldenLocal},
 		"nothing, but it has come this far":     {Decision{Action: BootNothing, Name: "web1", Reason: "installed", LocalDrive: 2}, mine, goldenLocal},

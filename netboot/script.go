@@ -40,6 +40,7 @@ type agentScript struct {
 	Title      string // "web1: a task waits for approval"
 	KernelArgs string
 	Now        time.Time
+	Drive      int // BIOS drive to boot when the agent cannot be had
 }
 
 func (a agentScript) String() string {
@@ -59,7 +60,7 @@ boot || goto local
 :local
 echo LPMOS: the agent could not be started; booting the disk
 imgfree
-%[4]s`, a.Title, a.Node, args, localBoot(0))
+%[4]s`, a.Title, a.Node, args, localBoot(a.Drive))
 }
 
 // localScript boots the machine's own disk.
