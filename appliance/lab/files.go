@@ -46,7 +46,8 @@ func lockRack(dir string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("rack lock: %w", err)
 	}
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
 	}
 	if err != nil {
