@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/lpmos/lpmos/netboot"
 )
 
 // Config is what a node is told.
@@ -20,6 +22,7 @@ type Config struct {
 	Name         string        `yaml:"name"`
 	DataDir      string        `yaml:"data_dir"`
 	Listen       string        `yaml:"listen"`
+	Hosts        []string      `yaml:"hosts"`
 	BootPort     int           `yaml:"boot_port"`
 	Interfaces   []Interface   `yaml:"interfaces"`
 	KernelArgs   string        `yaml:"kernel_args"`
@@ -81,12 +84,19 @@ func parseYAML(file string, data []byte, cfg *Config) ([]string, error) {
 
 func yamlError(file string, err error) error {
 	e := &Error{Where: file, Text: err.Error()}
+	if text, ok := strings.CutPrefix(e.Text, "time: "); ok { // the parser does not say where
+		e.Text = text + "; write it as 90s, 10m or 2h"
+	}
 	var yerr yaml.Error
 	if errors.As(err, &yerr) {
 		e.Text = yerr.GetMessage()
 		if tok := yerr.GetToken(); tok != nil && tok.Position != nil {
 			e.Where = fmt.Sprintf("%s:%d:%d", file, tok.Position.Line, tok.Position.Column)
 			var unknown *yaml.UnknownFieldError
+			var kind *yaml.TypeError
+			if errors.As(err, &kind) {
+				e.Text = fmt.Sprintf("%q is no %s", tok.Value, kindName(kind.DstType))
+			}
 			if errors.As(err, &unknown) {
 				e.Text = fmt.Sprintf("there is no key %q", tok.Value)
 				if near := nearest(tok.Value, fileKeys()); near != "" {
@@ -98,6 +108,23 @@ func yamlError(file string, err error) error {
 		}
 	}
 	return e
+}
+
+// kindName says what a key takes, in words of a configuration file.
+func kindName(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		return "length of time; write it as 90s, 10m or 2h"
+	case t.Kind() == reflect.Int:
+		return "number"
+	case t.Kind() == reflect.Bool:
+		return "answer; write true or false"
+	case t.Kind() == reflect.Slice:
+		return "list"
+	case t.Kind() == reflect.Struct:
+		return "set of keys with values"
+	}
+	return "text"
 }
 
 // fileKeys are all keys a file may hold, at any level.
@@ -129,6 +156,9 @@ func (c Config) check() error {
 			if i.Range == "" {
 				return fault(key, "interface %s: mode dhcp needs a range, for instance 10.0.0.100-10.0.0.199", i.Name)
 			}
+			if _, err := netboot.ParseRange(i.Range); err != nil {
+				return fault(key, "interface %s: %v", i.Name, err)
+			}
 		case "proxy", "off":
 			if i.Range != "" {
 				return fault(key, "interface %s: a range is for mode dhcp only; mode %s gives no addresses", i.Name, i.Mode)
@@ -147,6 +177,9 @@ func (c Config) check() error {
 			}
 		}
 	}
+	if err := netboot.ValidateKernelArgs(c.KernelArgs); err != nil {
+		return fault("kernel_args", "%s", strings.TrimPrefix(err.Error(), "kernel_args: "))
+	}
 	switch {
 	case c.DataDir == "":
 		return fault("data_dir", "a node needs a directory of its own")
@@ -156,8 +189,6 @@ func (c Config) check() error {
 		return fault("release_after", "a time cannot be negative")
 	case c.Region == "" || c.Name == "":
 		return fault("region", "a node needs a name and a region")
-	case strings.ContainsAny(c.KernelArgs, "\r\n\x00"):
-		return fault("kernel_args", "must be one line")
 	}
 	return nil
 }

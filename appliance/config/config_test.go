@@ -30,8 +30,8 @@ func TestReferenceIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the reference file is refused: %v", err)
 	}
-	if len(got.Interfaces) == 0 {
-		got.Interfaces = nil
+	if len(got.Interfaces) == 0 && len(got.Hosts) == 0 {
+		got.Interfaces, got.Hosts = nil, nil
 	}
 	if d := cmp.Diff(usual, got); d != "" {
 		t.Errorf("the reference file differs from the defaults (-default +reference):\n%s", d)
@@ -73,7 +73,13 @@ func TestBadConfigurationSaysWhereAndWhat(t *testing.T) {
 		{"unknown key", "region: a\nlisen: x\n", ":2:1", `there is no key "lisen"`, `did you mean "listen"?`},
 		{"unknown key in an interface", "interfaces:\n  - name: a\n    moed: dhcp\n", ":3:5", `"moed"`, `did you mean "mode"?`},
 		{"nothing like it", "zzzzqqqq: 1\n", ":1:1", `"zzzzqqqq"`, "config reference"},
-		{"wrong type", "boot_port: high\n", ":1:12", "", ""},
+		{"no number", "boot_port: high\n", ":1:12", `"high" is no number`, ""},
+		{"no length of time", "release_after: soon\n", "lpmos.yaml", `"soon"; write it as 90s`, ""},
+		{"a length of time without its unit", "release_after: 5\n", ":1:16", `"5" is no length of time`, ""},
+		{"no yes or no", "no_router_advertisement: perhaps\n", ":1:26", "write true or false", ""},
+		{"no text", "name: [a]\n", ":1:7", "is no text", ""},
+		{"no range", "interfaces: [{name: a, mode: dhcp, range: all}]\n", "interfaces[0]", `range "all": want FIRST-LAST`, ""},
+		{"a kernel argument that is ours", "kernel_args: init=/bin/sh\n", "kernel_args", `"init=/bin/sh" may not be set`, ""},
 		{"no yaml", "a: [\n", "lpmos.yaml", "", ""},
 		{"twice", "region: a\nregion: b\n", ":2:", "region", ""},
 		{"mode missing", "interfaces: [{name: a}]\n", "interfaces[0]", "needs a mode", ""},

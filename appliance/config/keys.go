@@ -43,12 +43,26 @@ var Keys = []Key{
 		func(c *Config) *string { return &c.DataDir }),
 	text("listen", "127.0.0.1:8080", "Address of the dashboard and the API. There is no login yet: keep it where only operators get to. fd:3 takes over an open socket.",
 		func(c *Config) *string { return &c.Listen }),
+	{Name: "hosts",
+		Doc: "Names people reach the dashboard by, without port. Loopback always works, and so does any IP address while no name is given; every other name is refused, against pages that point their own name at this node.",
+		get: func(c *Config) string { return strings.Join(c.Hosts, ",") },
+		set: func(c *Config, v string) error {
+			c.Hosts = nil
+			for h := range strings.SplitSeq(v, ",") {
+				if h = strings.TrimSpace(h); h != "" {
+					c.Hosts = append(c.Hosts, h)
+				}
+			}
+			return nil
+		}},
 	{Name: "boot_port", usual: "80",
 		Doc: "HTTP port on the named interfaces, where machines fetch boot files and agents report.",
 		get: func(c *Config) string { return strconv.Itoa(c.BootPort) },
 		set: func(c *Config, v string) (err error) {
-			c.BootPort, err = strconv.Atoi(v)
-			return err
+			if c.BootPort, err = strconv.Atoi(v); err != nil {
+				return fmt.Errorf("%q is no number", v)
+			}
+			return nil
 		}},
 	{Name: "interfaces",
 		Doc: "The networks to serve; none by default, and nothing is touched that is not named. mode is dhcp (give addresses out of range), proxy (stand beside another DHCP server) or off.",
@@ -66,15 +80,19 @@ var Keys = []Key{
 		Doc: "How long a machine of which nothing is asked, but which has something on its disks, is kept in the agent before it boots its own disk.",
 		get: func(c *Config) string { return c.ReleaseAfter.String() },
 		set: func(c *Config, v string) (err error) {
-			c.ReleaseAfter, err = time.ParseDuration(v)
-			return err
+			if c.ReleaseAfter, err = time.ParseDuration(v); err != nil {
+				return fmt.Errorf("%q is no length of time; write it as 90s, 10m or 2h", v)
+			}
+			return nil
 		}},
 	{Name: "no_router_advertisement", usual: "false",
 		Doc: "Do not answer IPv6 router solicitations of machines that netboot. The empty answer saves UEFI machines about 13 seconds a boot.",
 		get: func(c *Config) string { return strconv.FormatBool(c.QuietRouters) },
 		set: func(c *Config, v string) (err error) {
-			c.QuietRouters, err = strconv.ParseBool(v)
-			return err
+			if c.QuietRouters, err = strconv.ParseBool(v); err != nil {
+				return fmt.Errorf("%q is neither true nor false", v)
+			}
+			return nil
 		}},
 	choice("log_level", "info", "How much is logged: debug, info, warn or error.", []string{"debug", "info", "warn", "error"},
 		func(c *Config) *string { return &c.LogLevel }),
@@ -199,6 +217,8 @@ func Reference() string {
 		case "interfaces":
 			b.WriteString("interfaces: []\n" +
 				"# interfaces:\n#   - name: eno2\n#     mode: dhcp\n#     range: 10.0.0.100-10.0.0.199\n#     router: 10.0.0.1\n#     dns: [10.0.0.1]\n#   - name: eno3\n#     mode: proxy\n")
+		case "hosts":
+			b.WriteString("hosts: []\n")
 		case "boot_port", "release_after", "no_router_advertisement":
 			fmt.Fprintf(&b, "%s: %s\n", k.Name, k.usual)
 		default:
