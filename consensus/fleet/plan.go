@@ -67,7 +67,7 @@ func planDisk(d wire.Disk) wire.PlanDisk {
 
 // chooseDisk finds the one disk to erase. A name must match exactly one disk;
 // without a name the smallest that fits is taken, never one that is removable,
-// unreadable or part of storage that spans disks. A read-only disk, and one that
+// unreadable, on a storage network or part of storage that spans disks. A read-only disk, and one that
 // cannot be told from another, is not written at all.
 func chooseDisk(disks []wire.Disk, want string, img *Image) (wire.Disk, []string, error) {
 	var fit []wire.Disk
@@ -150,6 +150,9 @@ func unfit(d wire.Disk, want string, img *Image) string {
 	if d.Removable || d.Transport == "usb" {
 		return "removable; name it to use it"
 	}
+	if networked(d) {
+		return "on a storage network, where other machines may use it; name it to use it"
+	}
 	if g := guardedBy(d); g != "" {
 		return "holds " + g + "; name it to use it"
 	}
@@ -173,8 +176,15 @@ func guardedBy(d wire.Disk) string {
 	return ""
 }
 
+// networked reports whether the disk is lent by a storage network: what looks
+// blank or small here may be another machine's.
+func networked(d wire.Disk) bool { return d.Transport == "fc" || d.Transport == "iscsi" }
+
 func guardWarnings(d wire.Disk) []string {
 	var w []string
+	if networked(d) {
+		w = append(w, "this disk is on a storage network, where other machines may use it")
+	}
 	if g := guardedBy(d); g != "" {
 		w = append(w, "this disk holds "+g+", which may span other disks")
 	}

@@ -19,6 +19,8 @@ func disk(serial string, gigabytes uint64, change ...func(*wire.Disk)) wire.Disk
 func TestWhichDiskIsErased(t *testing.T) {
 	removable := func(d *wire.Disk) { d.Removable = true }
 	usb := func(d *wire.Disk) { d.Transport = "usb" }
+	fc := func(d *wire.Disk) { d.Transport = "fc" }
+	iscsi := func(d *wire.Disk) { d.Transport = "iscsi" }
 	readOnly := func(d *wire.Disk) { d.ReadOnly = true }
 	native4k := func(d *wire.Disk) { d.LogicalSector = 4096 }
 	unreadable := func(d *wire.Disk) { d.Contents.Unreadable = "I/O error" }
@@ -61,6 +63,9 @@ func TestWhichDiskIsErased(t *testing.T) {
 		{"on USB", []wire.Disk{disk("A", 50, usb)}, "", "", Conflict, "removable"},
 		{"removable, named", []wire.Disk{disk("A", 50, removable)}, "A", "A", "", "removable"},
 		{"removable, so the other", []wire.Disk{disk("A", 50, removable), disk("B", 90)}, "", "B", "", ""},
+		{"on a storage network", []wire.Disk{disk("A", 50, fc)}, "", "", Conflict, "storage network"},
+		{"on a storage network, named", []wire.Disk{disk("A", 50, iscsi)}, "A", "A", "", "storage network"},
+		{"on a storage network, so the larger", []wire.Disk{disk("A", 50, iscsi), disk("B", 60, fc), disk("C", 90)}, "", "C", "", ""},
 		{"not readable", []wire.Disk{disk("A", 50, unreadable)}, "", "", Conflict, "I/O error"},
 		{"not readable, named", []wire.Disk{disk("A", 50, unreadable)}, "A", "A", "", "I/O error"},
 	}
