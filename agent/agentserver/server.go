@@ -203,6 +203,16 @@ func (s *Server) verdict(mac, session string, r *http.Request) (wire.ApprovalRes
 		return wait("task %s cannot go on: %s", t.ID, t.Problem)
 	case t != nil && t.Open():
 		return wait("nobody has approved task %s yet; approve it at %s", t.ID, s.cfg.Dashboard)
+	case boot.Action == fleet.BootLocal && t != nil && t.Error != nil:
+		// Nothing was written, or it would not boot its disk. People get the time to
+		// retry that anybody gets to ask for something.
+		left := t.FinishedAt.Add(s.cfg.ReleaseAfter).Sub(s.cfg.Now())
+		if left <= 0 {
+			return wire.ApprovalResponse{Verdict: wire.VerdictReboot, Reason: boot.Reason}, long
+		}
+		res, _ := wait("task %s failed (%s); the machine boots its own disk in %s unless it is retried at %s",
+			t.ID, t.Error.Message, left.Round(time.Second), s.cfg.Dashboard)
+		return res, left
 	case boot.Action == fleet.BootLocal && (m.Installed != nil || t != nil):
 		return wire.ApprovalResponse{Verdict: wire.VerdictReboot, Reason: boot.Reason}, long
 	case boot.Action == fleet.BootLocal:

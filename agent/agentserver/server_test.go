@@ -314,6 +314,16 @@ func TestVerdicts(t *testing.T) {
 			return s
 		}, wire.VerdictReboot, "nothing is asked"},
 		{"installing, the answer was lost", func(r *rig) string { s, _ := r.installing(); return s }, wire.VerdictInstall, "anna"},
+		{"failed before the first byte, a system on disk", func(r *rig) string {
+			s := refusedInstall(r, withOS)
+			r.c.now = r.c.now.Add(9 * time.Minute)
+			return s
+		}, wire.VerdictWait, "another disk); the machine boots its own disk in 1m0s"},
+		{"failed before the first byte and not retried for ten minutes", func(r *rig) string {
+			s := refusedInstall(r, withOS)
+			r.c.now = r.c.now.Add(10 * time.Minute)
+			return s
+		}, wire.VerdictReboot, "nothing is asked"},
 		{"failed", func(r *rig) string {
 			s, _ := r.installing()
 			r.post(s, "/api/v1/agent/status", wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusFailed, Error: &wire.TaskError{Code: wire.CodeDiskError, Message: "disk is broken"}})
@@ -328,6 +338,19 @@ func TestVerdicts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// refusedInstall is a machine whose agent found another disk than was approved.
+func refusedInstall(r *rig, req wire.ReportRequest) (session string) {
+	session = r.report(req)
+	r.propose(fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}, PhoneToken: "token-1"})
+	r.propose(fleet.DecideTask{TaskID: "t-1", Approved: true, PlanHash: r.task("t-1").PlanHash, By: "anna"})
+	code, body := r.post(session, "/api/v1/agent/status", wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusFailed,
+		Error: &wire.TaskError{Code: wire.CodePlanMismatch, Message: "another disk"}})
+	if code != 204 {
+		r.t.Fatalf("failed: %d %s", code, body)
+	}
+	return session
 }
 
 func TestS32ForgedProgressIsRefused(t *testing.T) {
