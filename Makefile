@@ -19,7 +19,7 @@ LISTEN   ?= 127.0.0.1:8080
 GO_FILES := $(shell git ls-files -co --exclude-standard '*.go') go.mod go.sum
 UI_FILES := $(shell git ls-files -co --exclude-standard ui/static)
 
-.PHONY: help run demo test test-unit test-journey test-ui build agent boot-image images image-debian bench lint fuzz kill-test deps clean
+.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench lint fuzz kill-test deps clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -41,7 +41,11 @@ test-ui: deps build ui/e2e/node_modules/.installed
 	npm --prefix ui/e2e test
 
 test-journey: deps build images ui/e2e/node_modules/.installed
+	$(GO) test -count=1 -timeout 40m -tags journey -run 'TestImagesBoot' ./images/osimage -v
 	$(GO) test -count=1 -timeout 40m -tags journey ./appliance/journey -v
+
+test-firmware: deps build ## boot SeaBIOS and OVMF in every way against the netboot code alone
+	LPMOS_TEST_QEMU=1 LPMOS_TEST_KERNEL=$(CURDIR)/$(ASSETS)/vmlinuz $(GO) test -count=1 -timeout 30m -v -run TestRealFirmware ./netboot
 
 kill-test: deps build images ## kill -9 the node $(KILLS) times at random moments of an install
 	LPMOS_KILLS=$(KILLS) $(GO) test -count=1 -timeout 120m -tags journey -run TestNodeKilled ./appliance/journey -v
@@ -75,7 +79,7 @@ build/images/%.raw: $(IMAGE_FILES) | bin/lpmos
 	@mkdir -p $(@D)
 	bin/lpmos image build $* --out $@
 
-bench: build ## figures of the parts
+bench: build ui/e2e/node_modules/.installed ## figures of the parts, and of a browser that 1,000 machines reach
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
 
 lint: deps ## formatting, vet, staticcheck
