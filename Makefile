@@ -8,7 +8,8 @@ GO       ?= go
 export PATH := $(CURDIR)/build/go/bin:$(PATH)
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
-GOFLAGS  += -trimpath
+# The same source gives the same bytes, wherever it is built.
+BUILD    := build -trimpath -buildvcs=false
 export CGO_ENABLED ?= 0
 ASSETS   := images/bootimage/assets
 FUZZTIME ?= 60s
@@ -55,7 +56,7 @@ build: bin/lpmos ## the node's binary, bin/lpmos, with the boot image in it
 agent: bin/lpmos-agent ## the agent's binary, bin/lpmos-agent
 
 bin/lpmos-agent: $(GO_FILES)
-	$(GO) build -tags nethttpomithttp2 -ldflags "$(LDFLAGS)" -o $@ ./cmd/lpmos-agent
+	$(GO) $(BUILD) -tags nethttpomithttp2 -ldflags "$(LDFLAGS)" -o $@ ./cmd/lpmos-agent
 	@size=$$(stat -c %s $@); echo "$@: $$size bytes"; test $$size -le 6000000 || { echo "the agent is larger than 6000000 bytes" >&2; exit 1; }
 
 boot-image: $(ASSETS)/SOURCES.json ## the agent's kernel and initramfs and the iPXE loaders, from Debian packages
@@ -66,7 +67,7 @@ $(ASSETS)/SOURCES.json: bin/lpmos-agent $(BOOT_FILES)
 	$(GO) run ./images/bootimage/mkboot -agent bin/lpmos-agent -out $(ASSETS)
 
 bin/lpmos: $(ASSETS)/SOURCES.json $(GO_FILES) $(UI_FILES)
-	$(GO) build -ldflags "$(LDFLAGS)" -o $@ ./cmd/lpmos
+	$(GO) $(BUILD) -ldflags "$(LDFLAGS)" -o $@ ./cmd/lpmos
 
 images: build/images/tiny.raw ## the tiny bootable image that tests install
 
