@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -74,6 +75,20 @@ func TestAReportNeedsAMACAndANewID(t *testing.T) {
 	r.refused(Invalid, ReportMachine{MAC: mac1})
 	r.must(seen("m1", uuid1, "A", mac1))
 	r.refused(Invalid, seen("m1", uuid2, "B", mac2))
+}
+
+func TestStrangersCannotMakeAnyNumberOfMachines(t *testing.T) {
+	r := newRig(t)
+	r.must(seen("m1", uuid1, "A", mac1))
+	for i := len(r.s.machines); i < maxMachines; i++ {
+		id := fmt.Sprint("stranger-", i)
+		r.s.machines[id] = &Machine{ID: id}
+	}
+	if _, err := r.do(seen("m9", uuid2, "B", mac2)); ErrorCode(err) != Conflict || !strings.Contains(err.Error(), "no room") {
+		t.Errorf("one more is answered %v", err)
+	}
+	r.must(seen("", uuid1, "A", mac1)) // who is known is heard
+	r.must(DeleteMachine{MachineID: "stranger-7"}, seen("m9", uuid2, "B", mac2))
 }
 
 func TestAQuestionIsSettled(t *testing.T) {

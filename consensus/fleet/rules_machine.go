@@ -21,6 +21,10 @@ func (b PutNode) apply(s *State, c Command) (any, error) {
 	return &n, nil
 }
 
+// maxMachines bounds what a stranger on the wire can make a node keep: a report
+// needs no leave from anybody. It is many times what a region has.
+const maxMachines = 20_000
+
 // apply finds which machine reports, or makes a new one. Ids that clash raise a
 // question and overwrite nothing.
 func (b ReportMachine) apply(s *State, c Command) (any, error) {
@@ -50,6 +54,8 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 		m = &copied
 	} else if b.NewID == "" || s.machines[b.NewID] != nil {
 		return nil, invalid("id", "a new machine needs a new id")
+	} else if len(s.machines) >= maxMachines {
+		return nil, refuse(Conflict, "%d machines are known and there is no room for another; forget those that are gone", maxMachines)
 	}
 	inv := b.Inventory
 	interrupted := m.BootID != "" && m.BootID != b.BootID
