@@ -130,6 +130,8 @@ type (
 	SettleQuestion struct {
 		MachineID string
 		Accept    bool
+		// Remember, with a no, keeps the same rival from being asked about again.
+		Remember bool `json:",omitempty"`
 	}
 
 	// DeleteMachine forgets a machine without an open task.

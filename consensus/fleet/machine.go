@@ -44,6 +44,9 @@ type Machine struct {
 	// Question is a clash of ids a person has to settle, as a sentence.
 	Question string `json:"question,omitempty"`
 	Rival    *IDs   `json:"rival,omitempty"` // the ids that clash
+	// Dismissed is the last question that was answered with no: the machine that
+	// raised it asks again every few seconds, and people are not.
+	Dismissed string `json:"dismissed,omitempty"`
 }
 
 // Installed says what we put on a machine.

@@ -115,6 +115,22 @@ func TestAQuestionIsSettled(t *testing.T) {
 		}
 		r.refused(Conflict, SettleQuestion{MachineID: "m1"})
 	})
+	t.Run("a rival that was forgotten is not asked about again, another is", func(t *testing.T) {
+		r := clash(t)
+		r.must(SettleQuestion{MachineID: "m1", Remember: true})
+		if err := r.refused(Conflict, seen("m9", uuid2, "B", mac1)); !strings.Contains(err.Message, "two machines") {
+			t.Errorf("the rival is told %q", err.Message)
+		}
+		r.must(seen("m1", uuid1, "A", mac1)) // the machine itself goes on
+		const uuid3 = "11111111-2222-3333-4444-555555555503"
+		if _, err := r.do(seen("m9", uuid3, "C", mac1)); err == nil || r.machine("m1").Question == "" {
+			t.Errorf("a third machine with the same MAC raises %q (%v)", r.machine("m1").Question, err)
+		}
+		r.must(SettleQuestion{MachineID: "m1", Accept: true})
+		if _, err := r.do(seen("m9", uuid2, "B", mac1)); err == nil || r.machine("m1").Question == "" {
+			t.Errorf("after another answer the first rival raises %q (%v)", r.machine("m1").Question, err)
+		}
+	})
 	t.Run("not with the MAC of a third", func(t *testing.T) {
 		r := newRig(t)
 		r.must(seen("m1", "", "", mac1), seen("m2", "", "", mac2))

@@ -41,6 +41,9 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	}
 	known, question := s.recognise(ids)
 	if question != "" {
+		if known.Dismissed == question {
+			return nil, refuse(Conflict, "%s; a person has said that they are two machines: forget %s on the dashboard if that was wrong", question, known.Name)
+		}
 		if known.Question != question {
 			m := *known
 			m.Question, m.Rival = question, &ids
@@ -242,6 +245,10 @@ func (b SettleQuestion) apply(s *State, c Command) (any, error) {
 			return nil, refuse(Conflict, "UUID %s belongs to machine %s; forget that one first", m.Rival.UUID, s.machines[other].Name)
 		}
 		m.IDs = *m.Rival
+	}
+	m.Dismissed = ""
+	if !b.Accept && b.Remember {
+		m.Dismissed = m.Question
 	}
 	m.Question, m.Rival = "", nil
 	s.putMachine(&m, EventMachine)

@@ -83,7 +83,7 @@ func (s *Server) deleteMachine(ctx context.Context, in *machineID) (*nothing, er
 }
 
 func (s *Server) settle(ctx context.Context, in *settleIn) (*struct{ Body Machine }, error) {
-	if _, err := s.cfg.Cluster.Propose(ctx, fleet.SettleQuestion{MachineID: in.ID, Accept: in.Body.Accept}); err != nil {
+	if _, err := s.cfg.Cluster.Propose(ctx, fleet.SettleQuestion{MachineID: in.ID, Accept: in.Body.Accept, Remember: true}); err != nil {
 		return nil, err
 	}
 	return s.getMachine(ctx, &machineID{ID: in.ID})
