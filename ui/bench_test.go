@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -33,7 +34,7 @@ func benchmarkHub(b *testing.B, machines, rows int) {
 	node := apitest.NewNode()
 	cfg := node.Config()
 	cfg.Now = time.Now
-	tasks := installing(b, node, machines)
+	tasks := installing(b, node.Cluster, machines)
 	u, err := New(Config{API: cfg, Static: Static()})
 	if err != nil {
 		b.Fatal(err)
@@ -135,21 +136,40 @@ func benchmarkHub(b *testing.B, machines, rows int) {
 func machineName(i int) string { return fmt.Sprintf("m-%05d", i) }
 
 // installing makes so many machines that install, and gives their tasks.
-func installing(b *testing.B, node *apitest.Node, machines int) (tasks []string) {
-	propose(b, node, fleet.PutImage{Image: fleet.Image{Name: "tiny", OSType: "tiny", Digest: fmt.Sprintf("%064x", 7), SizeBytes: 64 << 20, Sector: 512}})
+func installing(b *testing.B, cluster api.Cluster, machines int) (tasks []string) {
+	do := func(body fleet.Body) error {
+		_, err := cluster.Propose(b.Context(), body)
+		return err
+	}
+	if err := do(fleet.PutImage{Image: fleet.Image{Name: "tiny", OSType: "tiny", Digest: fmt.Sprintf("%064x", 7), SizeBytes: 64 << 20, Sector: 512}}); err != nil {
+		b.Fatal(err)
+	}
+	var many errgroup.Group
+	many.SetLimit(32) // a node that writes a disk for each command takes many at once
 	for i := range machines {
-		mac, session := fmt.Sprintf("52:54:00:%02x:%02x:01", i>>8, i&255), fmt.Sprint("s", i)
-		inv := apitest.Server()
-		inv.NICs = []wire.NIC{{Name: "eno1", MAC: mac}}
-		inv.System.UUID, inv.System.Serial = fmt.Sprintf("4c4c4544-0035-4d10-8052-%012x", i), fmt.Sprint("S", i)
 		id := fmt.Sprintf("t-%05d", i)
-		propose(b, node, fleet.ReportMachine{NewID: machineName(i), RegionID: "dc1", BootID: "b", SessionHash: session, MAC: mac, Inventory: inv})
-		propose(b, node, fleet.CreateTask{ID: id, RegionID: "dc1", TargetMAC: mac, PhoneToken: id, Spec: fleet.Spec{OSType: "tiny"}})
-		var hash string
-		node.Cluster.View(func(s *fleet.State) { hash = s.Task(id).PlanHash })
-		propose(b, node, fleet.DecideTask{TaskID: id, Approved: true, PlanHash: hash, By: "bench"})
-		propose(b, node, fleet.StartInstall{TaskID: id, Generation: 1, PlanHash: hash, SessionHash: session})
 		tasks = append(tasks, id)
+		many.Go(func() error {
+			mac, session := fmt.Sprintf("52:54:00:%02x:%02x:01", i>>8, i&255), fmt.Sprint("s", i)
+			inv := apitest.Server()
+			inv.NICs = []wire.NIC{{Name: "eno1", MAC: mac}}
+			inv.System.UUID, inv.System.Serial = fmt.Sprintf("4c4c4544-0035-4d10-8052-%012x", i), fmt.Sprint("S", i)
+			if err := do(fleet.ReportMachine{NewID: machineName(i), RegionID: "dc1", BootID: "b", SessionHash: session, MAC: mac, Inventory: inv}); err != nil {
+				return err
+			}
+			if err := do(fleet.CreateTask{ID: id, RegionID: "dc1", TargetMAC: mac, PhoneToken: id, Spec: fleet.Spec{OSType: "tiny"}}); err != nil {
+				return err
+			}
+			var hash string
+			cluster.View(func(s *fleet.State) { hash = s.Task(id).PlanHash })
+			if err := do(fleet.DecideTask{TaskID: id, Approved: true, PlanHash: hash, By: "bench"}); err != nil {
+				return err
+			}
+			return do(fleet.StartInstall{TaskID: id, Generation: 1, PlanHash: hash, SessionHash: session})
+		})
+	}
+	if err := many.Wait(); err != nil {
+		b.Fatal(err)
 	}
 	return tasks
 }
