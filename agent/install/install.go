@@ -90,8 +90,8 @@ type installer struct {
 //
 // The error is a *wire.TaskError that says why the task failed, or the
 // context's error when it ended first: the same grant may then be run again and
-// goes on where it stopped. plan_mismatch, disk_too_small, disk_busy and
-// image_error mean that nothing was written.
+// goes on where it stopped. plan_mismatch, disk_too_small and disk_busy mean that
+// this run has written nothing; one before it may have.
 func Run(ctx context.Context, opt Options) error {
 	in := newInstaller(opt)
 	defer func() {
