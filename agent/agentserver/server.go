@@ -156,6 +156,12 @@ func (s *Server) approval(w http.ResponseWriter, r *http.Request) {
 		res, until := s.verdict(mac, session, r)
 		if res.Verdict != wire.VerdictWait {
 			s.waiters.leave(m.ID, woken)
+			if res.Verdict == wire.VerdictReboot && !m.AgentDone {
+				if _, err := s.cfg.Cluster.Propose(r.Context(), fleet.LeaveAgent{SessionHash: session}); err != nil {
+					s.refused(w, r, "leave", mac, err)
+					return
+				}
+			}
 			answer(w, res)
 			return
 		}

@@ -353,6 +353,21 @@ func refusedInstall(r *rig, req wire.ReportRequest) (session string) {
 	return session
 }
 
+func TestAnAgentThatIsSentAwayIsNotWaitedWith(t *testing.T) {
+	r := newRig(t)
+	withOS := machineReport()
+	withOS.Inventory.Disks[0].Contents = wire.Contents{Table: "gpt", OS: "Debian 12"}
+	session := r.report(withOS)
+	r.c.now = r.c.now.Add(10 * time.Minute)
+	if v := r.poll(session).Verdict; v != wire.VerdictReboot {
+		t.Fatalf("told to %s", v)
+	}
+	r.propose(fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}})
+	if got := r.task("t-1").Status; got != wire.StatusReady {
+		t.Errorf("a task for a machine that has left is %s", got)
+	}
+}
+
 func TestS32ForgedProgressIsRefused(t *testing.T) {
 	for _, tc := range []struct {
 		name string

@@ -52,6 +52,11 @@ type (
 		Inventory   wire.Inventory
 	}
 
+	// LeaveAgent records that the agent with this session was told to boot its
+	// machine's own disk: whatever is asked of the machine now waits for its next
+	// netboot. The result is a *Machine, nil if the session is nobody's.
+	LeaveAgent struct{ SessionHash string }
+
 	// ServeBoot records that a machine with an open task was told to boot the agent.
 	ServeBoot struct{ MAC string }
 
@@ -149,6 +154,7 @@ func (PutNode) commandType() string        { return "put_node" }
 func (PutImage) commandType() string       { return "put_image" }
 func (DeleteImage) commandType() string    { return "delete_image" }
 func (ReportMachine) commandType() string  { return "report_machine" }
+func (LeaveAgent) commandType() string     { return "leave_agent" }
 func (ServeBoot) commandType() string      { return "serve_boot" }
 func (CreateTask) commandType() string     { return "create_task" }
 func (DecideTask) commandType() string     { return "decide_task" }
@@ -168,6 +174,7 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"put_image":       decode[PutImage],
 	"delete_image":    decode[DeleteImage],
 	"report_machine":  decode[ReportMachine],
+	"leave_agent":     decode[LeaveAgent],
 	"serve_boot":      decode[ServeBoot],
 	"create_task":     decode[CreateTask],
 	"decide_task":     decode[DecideTask],

@@ -49,6 +49,9 @@ func anyBody(t *rapid.T, r *rig) Body {
 		return ReportMachine{NewID: "m" + fresh, MAC: mac, IP: rapid.SampledFrom([]string{"", "10.0.0.1", "10.0.0.2"}).Draw(t, "ip"),
 			BootID: rapid.SampledFrom([]string{"b1", "b2"}).Draw(t, "boot"), SessionHash: "s" + fresh, Inventory: inventory(uuid, serial, mine, disks...)}
 	case 5:
+		if rapid.Bool().Draw(t, "leave") {
+			return LeaveAgent{SessionHash: rapid.SampledFrom([]string{"", "s1", "s2", "s3"}).Draw(t, "session")}
+		}
 		return ServeBoot{MAC: rapid.SampledFrom(macs).Draw(t, "mac")}
 	case 6:
 		b := create("t" + fresh)

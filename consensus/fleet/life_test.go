@@ -260,3 +260,19 @@ func TestAWrittenDiskIsNotCalledBlank(t *testing.T) {
 	}
 	t.Error("the erased disk is gone from the inventory")
 }
+
+// An agent that was sent to its own disk waits no longer: a task made then waits
+// for the machine, and nobody is asked to approve what could not begin.
+func TestAMachineWhoseAgentHasLeftIsWaitedFor(t *testing.T) {
+	r := newRig(t)
+	r.must(debian(), report("boot-1"))
+	session := r.machine("m1").SessionHash
+	r.must(LeaveAgent{SessionHash: session}, LeaveAgent{SessionHash: session}, LeaveAgent{SessionHash: "nobody's"}, create("t1"))
+	if got := r.task("t1").Status; got != wire.StatusReady {
+		t.Errorf("with the agent gone the task is %s", got)
+	}
+	r.must(report("boot-2"))
+	if got := r.task("t1").Status; got != wire.StatusPendingApproval {
+		t.Errorf("with the agent back the task is %s", got)
+	}
+}

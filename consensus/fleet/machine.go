@@ -28,8 +28,9 @@ type Machine struct {
 	SessionHash string `json:"session_hash,omitempty"`
 	AgentMAC    string `json:"agent_mac,omitempty"`
 	AgentIP     string `json:"agent_ip,omitempty"`
-	// AgentDone is set when that agent has installed and is about to leave: its
-	// session still counts for what it repeats, but nobody waits there.
+	// AgentDone is set when that agent is about to leave, because it has installed
+	// or was sent to the machine's own disk: its session still counts for what it
+	// repeats, but nobody waits there.
 	AgentDone bool `json:"agent_done,omitempty"`
 
 	FirstSeen  time.Time `json:"first_seen"`

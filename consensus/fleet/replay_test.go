@@ -57,6 +57,7 @@ func writeOldLog(t *testing.T) {
 	do(other)
 	do(CancelTask{TaskID: "t2", By: "ann"})
 	do(DeleteTask{TaskID: "t2"})
+	do(LeaveAgent{SessionHash: r.machine("m2").SessionHash})
 	do(DeleteMachine{MachineID: "m2"})
 	do(DeleteImage{Name: "tiny"})
 	if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(oldLog, out.Bytes(), 0o644),

@@ -7,30 +7,31 @@ import (
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
-// session checks that the words come from the agent that reported last.
-func (s *State) session(t *Task, hash string) (*Machine, error) {
+// agentOf finds the task an agent speaks of and its machine. The words have to
+// come from the agent that reported last, and be about the task's generation.
+func (s *State) agentOf(taskID string, generation uint64, session string) (*Task, *Machine, error) {
+	t, err := s.task(taskID)
+	if err != nil {
+		return nil, nil, err
+	}
 	m := s.machines[t.MachineID]
 	if m == nil {
-		return nil, refuse(NotFound, "task %s has no machine", t.ID)
+		return nil, nil, refuse(NotFound, "task %s has no machine", t.ID)
 	}
-	if hash == "" || m.SessionHash != hash {
-		return nil, refuse(Conflict, "task %s belongs to another boot of machine %s", t.ID, m.Name)
+	if session == "" || m.SessionHash != session {
+		return nil, nil, refuse(Conflict, "task %s belongs to another boot of machine %s", t.ID, m.Name)
 	}
-	return m, nil
+	if t.Generation != generation {
+		return nil, nil, refuse(Conflict, "the grant is for generation %d of task %s, which is at %d", generation, t.ID, t.Generation)
+	}
+	return t, m, nil
 }
 
 // apply is the compare-and-set before the first destructive byte.
 func (b StartInstall) apply(s *State, c Command) (any, error) {
-	t, err := s.task(b.TaskID)
+	t, m, err := s.agentOf(b.TaskID, b.Generation, b.SessionHash)
 	if err != nil {
 		return nil, err
-	}
-	m, err := s.session(t, b.SessionHash)
-	if err != nil {
-		return nil, err
-	}
-	if t.Generation != b.Generation {
-		return nil, refuse(Conflict, "the grant is for generation %d of task %s, which is at %d", b.Generation, t.ID, t.Generation)
 	}
 	if t.Status == wire.StatusInstalling && t.InstallBootID == m.BootID {
 		return t, nil // the answer was lost, the question is repeated
@@ -98,16 +99,9 @@ func CheckProgress(t *Task, p wire.Progress) error {
 }
 
 func (b FinishInstall) apply(s *State, c Command) (any, error) {
-	t, err := s.task(b.TaskID)
+	t, m, err := s.agentOf(b.TaskID, b.Generation, b.SessionHash)
 	if err != nil {
 		return nil, err
-	}
-	m, err := s.session(t, b.SessionHash)
-	if err != nil {
-		return nil, err
-	}
-	if t.Generation != b.Generation {
-		return nil, refuse(Conflict, "task %s is at generation %d, not %d", t.ID, t.Generation, b.Generation)
 	}
 	switch {
 	case b.Error == nil && t.Status == wire.StatusCompleted, b.Error != nil && t.Status == wire.StatusFailed:

@@ -214,6 +214,17 @@ func (s *State) replan(t *Task, m *Machine) {
 	t.Plan, t.PlanHash = &p, p.Hash()
 }
 
+func (b LeaveAgent) apply(s *State, _ Command) (any, error) {
+	m := s.MachineBySession(b.SessionHash)
+	if m == nil || m.AgentDone {
+		return m, nil
+	}
+	changed := *m
+	changed.AgentDone = true
+	s.putMachine(&changed, EventMachine)
+	return &changed, nil
+}
+
 func (b ServeBoot) apply(s *State, c Command) (any, error) {
 	t := s.TaskForMAC(b.MAC)
 	if t == nil || (t.Status != wire.StatusPending && t.Status != wire.StatusReady) {
