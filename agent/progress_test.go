@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,14 +100,14 @@ func TestConsoleKeepsTheNewestLines(t *testing.T) {
 
 func TestTheClientIsASourceOfImages(t *testing.T) {
 	m := wire.Manifest{Version: 1, SizeBytes: 512, ChunkBytes: wire.ChunkBytes, SectorBytes: 512, Chunks: []string{""}}
-	answer := 0 // to a request for the next chunks; 0 gives one
+	var answer atomic.Int32 // to a request for the next chunks; 0 gives one
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/manifest/abc":
 			_, _ = io.WriteString(w, `{"version":1,"size_bytes":512,"chunk_bytes":4194304,"sector_bytes":512,"chunks":[""]}`)
 		case "/api/v1/agent/next":
-			if answer != 0 {
-				w.WriteHeader(answer)
+			if status := answer.Load(); status != 0 {
+				w.WriteHeader(int(status))
 				return
 			}
 			_, _ = io.WriteString(w, `{"fetch":[{"index":3,"url":"/chunk/x"}]}`)
@@ -148,8 +149,8 @@ func TestTheClientIsASourceOfImages(t *testing.T) {
 	if _, err := c.Manifest(ctx, "gone"); !errors.As(err, &final) || final.Code != wire.CodeImageError {
 		t.Errorf("a missing manifest: %v", err)
 	}
-	for status, ends := range map[int]bool{400: true, 404: true, 412: true, 403: false, 409: false, 410: false} {
-		answer = status
+	for status, ends := range map[int32]bool{400: true, 404: true, 412: true, 403: false, 409: false, 410: false} {
+		answer.Store(status)
 		if _, err := c.Next(ctx, wire.NextRequest{TaskID: "t1", Need: []int{3}}); errors.As(err, &final) != ends {
 			t.Errorf("no next chunk because of %d: %v", status, err)
 		}

@@ -13,7 +13,8 @@ import (
 // checkBolt reads a bbolt file (format 2) page by page and refuses one whose
 // pages do not form the trees it says it holds. bbolt trusts its file: it maps
 // it into memory and follows page numbers in goroutines of its own, where a
-// damaged page ends the process instead of giving an error. Values are not
+// damaged page, or a key that its parent does not announce, ends the process
+// instead of giving an error; so nothing may be let through that it looks for. Values are not
 // looked at: log entries carry checksums.
 func checkBolt(path string) error {
 	f, err := os.Open(path)
@@ -34,7 +35,8 @@ func checkPages(f io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
-	return c.tree(root)
+	_, err = c.tree(root, nil, nil)
+	return err
 }
 
 // The sizes and flags of bbolt's file format.
@@ -109,26 +111,28 @@ func (c *boltChecker) page(id uint64) ([]byte, error) {
 	return b, err
 }
 
-// tree checks a page and all below it.
-func (c *boltChecker) tree(id uint64) error {
+// tree checks a page and all below it. Its keys have to lie from min on and
+// before end, where those are given: that is what the page above says of them.
+// It returns the greatest key.
+func (c *boltChecker) tree(id uint64, min, end []byte) (greatest []byte, err error) {
 	b, err := c.page(id)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return c.elements(b, id)
+	return c.elements(b, id, min, end)
 }
 
 // elements checks the entries of a page, which may lie inside another's value
 // as a small bucket does.
-func (c *boltChecker) elements(b []byte, id uint64) error {
+func (c *boltChecker) elements(b []byte, id uint64, min, end []byte) (greatest []byte, err error) {
 	flags, count := binary.NativeEndian.Uint16(b[8:]), int(binary.NativeEndian.Uint16(b[10:]))
 	if flags != boltBranch && flags != boltLeaf || flags == boltBranch && count == 0 {
-		return fmt.Errorf("page %d is of kind %#x with %d entries", id, flags, count)
+		return nil, fmt.Errorf("page %d is of kind %#x with %d entries", id, flags, count)
 	}
 	if boltPageHeader+count*boltElement > len(b) {
-		return fmt.Errorf("page %d has no room for %d entries", id, count)
+		return nil, fmt.Errorf("page %d has no room for %d entries", id, count)
 	}
-	var last []byte
+	keys, values := make([][]byte, count), make([][]byte, count)
 	for i := range count {
 		at := boltPageHeader + i*boltElement
 		e := b[at : at+boltElement]
@@ -139,27 +143,42 @@ func (c *boltChecker) elements(b []byte, id uint64) error {
 		}
 		from := uint64(at) + pos
 		if pos < boltElement || from+keyLen+valueLen > uint64(len(b)) {
-			return fmt.Errorf("entry %d of page %d lies outside of it", i, id)
+			return nil, fmt.Errorf("entry %d of page %d lies outside of it", i, id)
 		}
-		key, value := b[from:from+keyLen], b[from+keyLen:from+keyLen+valueLen]
-		if i > 0 && bytes.Compare(last, key) >= 0 {
-			return fmt.Errorf("entry %d of page %d is out of order", i, id)
+		keys[i], values[i] = b[from:from+keyLen], b[from+keyLen:from+keyLen+valueLen]
+	}
+	last := min
+	for i, key := range keys {
+		order := -1
+		if last != nil {
+			order = bytes.Compare(last, key)
+		}
+		if order > 0 || order == 0 && i > 0 || end != nil && bytes.Compare(key, end) >= 0 {
+			return nil, fmt.Errorf("entry %d of page %d is out of order", i, id)
 		}
 		last = key
-		var err error
+		e := b[boltPageHeader+i*boltElement:]
+		kind := binary.NativeEndian.Uint32(e)
 		switch {
 		case flags == boltBranch:
-			err = c.tree(binary.NativeEndian.Uint64(e[8:]))
-		case u32(0) == boltIsBucket:
-			err = c.bucket(value, id)
-		case u32(0) != 0:
-			err = fmt.Errorf("entry %d of page %d is of kind %#x", i, id, u32(0))
+			next := end
+			if i+1 < count {
+				next = keys[i+1]
+			}
+			last, err = c.tree(binary.NativeEndian.Uint64(e[8:]), key, next)
+		case kind == boltIsBucket:
+			err = c.bucket(values[i], id)
+		case kind != 0:
+			err = fmt.Errorf("entry %d of page %d is of kind %#x", i, id, kind)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	if count == 0 {
+		return nil, nil
+	}
+	return last, nil
 }
 
 // bucket checks a bucket's root, or the page that follows in its own value.
@@ -168,10 +187,12 @@ func (c *boltChecker) bucket(value []byte, id uint64) error {
 		return fmt.Errorf("a bucket on page %d has no root", id)
 	}
 	if root := binary.NativeEndian.Uint64(value); root != 0 {
-		return c.tree(root)
+		_, err := c.tree(root, nil, nil)
+		return err
 	}
 	if len(value) < 16+boltPageHeader {
 		return fmt.Errorf("a bucket on page %d is cut", id)
 	}
-	return c.elements(value[16:], id)
+	_, err := c.elements(value[16:], id, nil, nil)
+	return err
 }
