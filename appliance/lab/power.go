@@ -32,6 +32,7 @@ type guest struct {
 	run       *qemuRun  // nil without power
 	since     time.Time // of the last change of power; zero before the first
 	lastReset time.Time
+	wanted    bool // somebody gave it power and nobody took it
 }
 
 // qemuRun is one life of QEMU.
@@ -47,6 +48,11 @@ type qemuRun struct {
 func (g *guest) on() error {
 	g.press.Lock()
 	defer g.press.Unlock()
+	return g.start()
+}
+
+// start gives the machine power; the caller presses the button.
+func (g *guest) start() error {
 	m, run, _ := g.state()
 	if run != nil {
 		return fmt.Errorf("%s has power already: %w", m.Name, errState)
@@ -61,7 +67,7 @@ func (g *guest) on() error {
 		return fmt.Errorf("power on %s: %w", m.Name, err)
 	}
 	g.mu.Lock()
-	g.run, g.since = run, g.now()
+	g.run, g.since, g.wanted = run, g.now(), true
 	g.mu.Unlock()
 	g.say("power on: %s, %s, %d disk(s)", m.Firmware, m.MAC, len(m.Disks))
 	go g.watch(run)
@@ -113,13 +119,45 @@ func (g *guest) watch(run *qemuRun) {
 	run.qmp.close()
 	g.mu.Lock()
 	g.run, g.since = nil, g.now()
-	log := g.m.qemuLog()
+	log, wanted := g.m.qemuLog(), g.wanted
 	g.mu.Unlock()
-	if run.err != nil {
-		g.say("power off: QEMU ended with %v: %s", run.err, lastLine(log))
+	if run.err == nil {
+		g.say("power off")
 		return
 	}
-	g.say("power off")
+	g.say("power off: QEMU ended with %v: %s", run.err, lastLine(log))
+	if wanted && crashed(run.err) {
+		g.revive()
+	}
+}
+
+// crashed tells an emulator that fell over from one that was made to end.
+func crashed(err error) bool {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && (status.Signal() == syscall.SIGSEGV || status.Signal() == syscall.SIGABRT)
+}
+
+// revive gives power back to a machine whose emulator crashed: to the machine it
+// is a power cut, which it has to survive. QEMU with several threads of emulated
+// CPU falls over once in some hundred boots.
+func (g *guest) revive() {
+	time.Sleep(restartDelay)
+	g.press.Lock()
+	defer g.press.Unlock()
+	g.mu.Lock()
+	wanted := g.wanted && g.run == nil
+	g.mu.Unlock()
+	if !wanted {
+		return
+	}
+	g.say("the emulator crashed: power is back")
+	if err := g.start(); err != nil {
+		g.say("%v", err)
+	}
 }
 
 func (g *guest) event(name, reason string) {
@@ -150,6 +188,9 @@ func (g *guest) sayReset(reason string) {
 // off takes the power away, as a pulled plug would. A machine without power
 // stays as it is.
 func (g *guest) off() {
+	g.mu.Lock()
+	g.wanted = false
+	g.mu.Unlock()
 	g.press.Lock()
 	defer g.press.Unlock()
 	_, run, _ := g.state()

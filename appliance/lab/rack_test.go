@@ -229,3 +229,32 @@ func TestDeadDHCPServerEndsTheRack(t *testing.T) {
 		t.Errorf("rack ended with %v, want it to name dnsmasq", err)
 	}
 }
+
+// An emulator that falls over is a power cut to its machine: power comes back. One
+// that was killed on purpose stays dead.
+func TestPowerComesBackAfterACrashOfTheEmulator(t *testing.T) {
+	events := newEvents()
+	r := testRack(t, Options{MemoryMB: 128, DiskBytes: 1 << 20, Out: events})
+	c, ctx := r.Client(), patience(t)
+	first, err := c.Machine(ctx, "m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(first.PID, syscall.SIGSEGV); err != nil {
+		t.Fatal(err)
+	}
+	events.wait(ctx, t, "power is back")
+	var second MachineState
+	for second.PID == 0 || second.PID == first.PID {
+		if second, err = c.Machine(ctx, "m1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Kill(second.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	events.wait(ctx, t, "signal: killed")
+	if m, err := c.Machine(ctx, "m1"); err != nil || m.Power {
+		t.Errorf("power is %v (%v) after its emulator was killed", m.Power, err)
+	}
+}
