@@ -1,7 +1,6 @@
 package netboot
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -39,10 +38,11 @@ func ParseRange(s string) (Range, error) {
 		return Range{}, fmt.Errorf("range %.60q: want FIRST-LAST, as in 10.77.0.100-10.77.0.199", s)
 	}
 	var r Range
-	var err1, err2 error
-	r.First, err1 = netip.ParseAddr(strings.TrimSpace(first))
-	r.Last, err2 = netip.ParseAddr(strings.TrimSpace(last))
-	if err := errors.Join(err1, err2); err != nil {
+	var err error
+	if r.First, err = netip.ParseAddr(strings.TrimSpace(first)); err != nil {
+		return Range{}, fmt.Errorf("range %.60q: %w", s, err)
+	}
+	if r.Last, err = netip.ParseAddr(strings.TrimSpace(last)); err != nil {
 		return Range{}, fmt.Errorf("range %.60q: %w", s, err)
 	}
 	if !r.First.Is4() || !r.Last.Is4() {

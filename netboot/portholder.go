@@ -58,11 +58,18 @@ func heldBy(network string, port int) string {
 	return ""
 }
 
+// The states of a socket that waits to be talked to, as /proc/net writes them: TCP
+// in LISTEN, UDP not connected. A connection from the port holds nobody off.
+const (
+	tcpListen = "0A"
+	udpOpen   = "07"
+)
+
 // socketOnPort reads one line of /proc/net/udp or tcp: the second field is the
-// local address and port in hex, the tenth the inode.
+// local address and port in hex, the fourth the state, the tenth the inode.
 func socketOnPort(line string, port int) (inode string, ok bool) {
 	fields := strings.Fields(line)
-	if len(fields) < 10 {
+	if len(fields) < 10 || fields[3] != tcpListen && fields[3] != udpOpen {
 		return "", false
 	}
 	_, hexPort, ok := strings.Cut(fields[1], ":")

@@ -3,6 +3,7 @@ package netboot
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 )
@@ -89,6 +90,10 @@ func TestLineOfProc(t *testing.T) {
 	const line = "  812: 00000000:0043 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 15243 2 ffff 0"
 	if inode, ok := socketOnPort(line, 67); !ok || inode != "15243" {
 		t.Errorf("%q, %v", inode, ok)
+	}
+	// A connection that leaves from the port keeps nobody from opening it.
+	if _, ok := socketOnPort(strings.Replace(line, " 07 ", " 01 ", 1), 67); ok {
+		t.Error("a connection is taken for what holds the port")
 	}
 	for _, l := range []string{line, "", "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"} {
 		if _, ok := socketOnPort(l, 69); ok {
