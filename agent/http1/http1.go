@@ -95,9 +95,9 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 // Do sends req and reads the head of the reply. A request that fails on a kept
-// connection before any byte of the reply is sent once more on a new one: the
-// peer may have closed it meanwhile (RFC 9112, section 9.3.1), and every request
-// of the agent may be repeated.
+// connection before any byte of the reply is sent once more on another: the peer
+// may have closed it meanwhile (RFC 9112, section 9.3.1), and every request of
+// the agent may be repeated. A peer that was silent would be silent again.
 func (c *Client) Do(ctx context.Context, req Request) (*Response, error) {
 	u, err := url.Parse(req.URL)
 	if err != nil {
@@ -128,7 +128,8 @@ func (c *Client) Do(ctx context.Context, req Request) (*Response, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if !kept || started {
+		var silent net.Error
+		if !kept || started || errors.As(err, &silent) && silent.Timeout() {
 			return nil, fmt.Errorf("%s %s: %w", req.Method, u.Redacted(), err)
 		}
 	}

@@ -223,6 +223,42 @@ func TestAPeerThatSaysItIsAtWorkIsWaitedFor(t *testing.T) {
 	}
 }
 
+// A peer that went silent with connections kept to it costs one wait, not one for
+// each of them.
+func TestSilenceIsWaitedForOnce(t *testing.T) {
+	var frozen atomic.Bool
+	var asked atomic.Int32
+	stopped := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if frozen.Load() {
+			asked.Add(1)
+			<-stopped
+		}
+		_, _ = io.Copy(w, r.Body)
+	}))
+	defer srv.Close()
+	defer close(stopped)
+	c := &Client{Stall: 200 * time.Millisecond}
+	var open []*Response
+	for range 4 { // at once, so that each has its connection
+		resp, err := c.Do(context.Background(), Request{Method: "POST", URL: srv.URL, Body: []byte("x")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, resp)
+	}
+	for _, resp := range open {
+		_, _ = io.ReadAll(resp.Body)
+	}
+	frozen.Store(true)
+	if _, err := c.Do(context.Background(), Request{Method: "POST", URL: srv.URL}); err == nil {
+		t.Fatal("answered")
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("a silent peer was asked %d times", n)
+	}
+}
+
 func FuzzReply(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
 	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nA: b\r\n\r\n"))

@@ -47,7 +47,7 @@ type node struct {
 
 func newCluster(t *testing.T, src *memSource, nodes int) *cluster {
 	c := &cluster{t: t, src: src, at: map[int]func(){}}
-	c.grant = grantFor(c.src.man, 128*mib, wire.Contents{})
+	c.grant = grantFor(c.src.man, 64*mib, wire.Contents{})
 	c.grant.Plan.InventoryHash = wire.Inventory{}.Hash()
 	c.grant.PlanHash = c.grant.Plan.Hash()
 	for range nodes {
@@ -207,7 +207,7 @@ func (m *machine) Install(ctx context.Context, g wire.Grant, src agent.Source, r
 // fetched again.
 func TestAnInstallOutlivesItsNode(t *testing.T) {
 	kill := func(c *cluster) { c.nodes[0].kill() }
-	src := newSource(t, gptImage(t, 65*mib), 512)
+	src := newSource(t, gptImage(t, 41*mib), 512)
 	freeze := func(c *cluster) { c.nodes[0].frozen.Store(true) }
 	for _, tc := range []struct {
 		name  string
@@ -215,20 +215,20 @@ func TestAnInstallOutlivesItsNode(t *testing.T) {
 		what  func(*cluster)
 	}{
 		{"killed at the first chunk", 1, kill},
-		{"killed at 5 %", 2, kill},
-		{"killed at 50 %", 8, kill},
-		{"killed at 95 %", 15, kill},
+		{"killed at 10 %", 2, kill},
+		{"killed at 50 %", 5, kill},
+		{"killed at 90 %", 9, kill},
 		{"killed while the disk is read back", 0, kill},
-		{"silent at 5 %", 2, freeze},
-		{"silent at 50 %", 8, freeze},
-		{"silent at 95 %", 15, freeze},
+		{"silent at 10 %", 2, freeze},
+		{"silent at 50 %", 5, freeze},
+		{"silent at 90 %", 9, freeze},
 		{"silent while the disk is read back", 0, freeze},
-		{"all but the last gone, one way and the other", 8, func(c *cluster) { kill(c); c.nodes[1].frozen.Store(true) }},
-		{"the rest cut off from each other", 8, func(c *cluster) { kill(c); c.nodes[1].cut.Store(true); c.nodes[2].cut.Store(true) }},
+		{"all but the last gone, one way and the other", 5, func(c *cluster) { kill(c); c.nodes[1].frozen.Store(true) }},
+		{"the rest cut off from each other", 5, func(c *cluster) { kill(c); c.nodes[1].cut.Store(true); c.nodes[2].cut.Store(true) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newCluster(t, src, 3)
-			m := &machine{c: c, disk: newMemDisk(128*mib, 512), whole: map[string]int{}}
+			m := &machine{c: c, disk: newMemDisk(64*mib, 512), whole: map[string]int{}}
 			if tc.chunk > 0 {
 				c.at[tc.chunk] = func() { tc.what(c) }
 			} else {
@@ -238,6 +238,14 @@ func TestAnInstallOutlivesItsNode(t *testing.T) {
 			a, err := agent.New(agent.Config{
 				Nodes: c.urls()[:1], MAC: "52:54:00:00:00:01", Silence: silence, Collect: func() wire.Inventory { return wire.Inventory{} },
 				Installer: m, Console: agent.NewConsole(&console, time.Now),
+				Sleep: func(ctx context.Context, d time.Duration) error { // as long as it has to be, ten times as fast
+					select {
+					case <-time.After(d / 10):
+						return nil
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				},
 			})
 			if err != nil {
 				t.Fatal(err)
