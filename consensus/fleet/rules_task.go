@@ -32,6 +32,9 @@ func (b CreateTask) apply(s *State, c Command) (any, error) {
 		s.putMachine(m, EventMachine)
 	}
 	s.putTask(t, EventTaskCreated)
+	if b.Approve != nil {
+		s.noteTask(c, t, b.Approve.By, who(b.Approve.By)+" approved to "+erasing(t))
+	}
 	return t, nil
 }
 
@@ -91,6 +94,11 @@ func (b DecideTask) apply(s *State, c Command) (any, error) {
 		t.log(c.At, "rejected by "+b.By)
 	}
 	s.putTask(t, EventStatus)
+	if b.Approved {
+		s.noteTask(c, t, b.By, who(b.By)+" approved to "+erasing(t))
+	} else {
+		s.noteTask(c, t, b.By, who(b.By)+" rejected the plan")
+	}
 	return t, nil
 }
 
@@ -134,14 +142,16 @@ func (b CancelTask) apply(s *State, c Command) (any, error) {
 	if !t.Open() {
 		return nil, refuse(Conflict, "task %s is %s already", t.ID, t.Status)
 	}
-	text := "cancelled by " + b.By
+	text, did := "cancelled by "+b.By, " cancelled the task"
 	if t.Status == wire.StatusInstalling {
 		text += " while the disk was being written; the disk does not boot"
+		did += " while the disk was being written"
 	}
 	t.Status = wire.StatusCancelled
 	t.FinishedAt = c.At
 	t.log(c.At, text)
 	s.putTask(t, EventStatus)
+	s.noteTask(c, t, b.By, who(b.By)+did)
 	return t, nil
 }
 
@@ -167,6 +177,7 @@ func (b RetryTask) apply(s *State, c Command) (any, error) {
 		s.putMachine(m, EventMachine)
 	}
 	s.putTask(t, EventStatus)
+	s.noteTask(c, t, b.By, who(b.By)+" had the task tried again")
 	return t, nil
 }
 
