@@ -84,7 +84,9 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n.wait()
 	c := n.c
 	path := strings.TrimPrefix(r.URL.Path, "/api/v1/agent/")
-	refuse := func() { http.Error(w, `{"detail":"this node cannot reach the other nodes"}`, http.StatusServiceUnavailable) }
+	refuse := func() {
+		http.Error(w, `{"detail":"this node cannot reach the other nodes"}`, http.StatusServiceUnavailable)
+	}
 	read := func(v any) {
 		if err := json.NewDecoder(r.Body).Decode(v); err != nil {
 			c.t.Errorf("%s: %v", path, err)
