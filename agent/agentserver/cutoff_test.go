@@ -164,23 +164,24 @@ func TestANodeThatLagsBehindAsksFirst(t *testing.T) {
 			r.c.state = ahead
 		}
 	}
-	for name, ask := range map[string]func() (int, string){
-		"progress": func() (int, string) {
-			return r.post(session, "/api/v1/agent/progress", progressOf(wire.StageDownloading, 30))
-		},
-		"next": func() (int, string) {
+	for _, ask := range []struct {
+		name string
+		f    func() (int, string)
+	}{
+		{"progress", func() (int, string) {
+			return r.post(session, "/api/v1/agent/progress", progressOf(wire.StageConfiguring, 95))
+		}},
+		{"next", func() (int, string) {
 			return r.post(session, "/api/v1/agent/next", wire.NextRequest{TaskID: "t-1", Image: g.Plan.Image.Digest, Need: []int{3}})
-		},
-		"a poll": func() (int, string) { return r.raw("GET", session, "/api/v1/agent/approval/"+mac, nil) },
-		"completed": func() (int, string) {
-			r.post(session, "/api/v1/agent/progress", progressOf(wire.StageConfiguring, 95))
-			lag()
+		}},
+		{"a poll", func() (int, string) { return r.raw("GET", session, "/api/v1/agent/approval/"+mac, nil) }},
+		{"completed", func() (int, string) {
 			return r.post(session, "/api/v1/agent/status", wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusCompleted})
-		},
+		}},
 	} {
 		lag()
-		if code, body := ask(); code/100 != 2 || strings.Contains(body, "report") {
-			t.Errorf("%s: %d %s", name, code, body)
+		if code, body := ask.f(); code/100 != 2 || strings.Contains(body, "report") {
+			t.Errorf("%s: %d %s", ask.name, code, body)
 		}
 	}
 	if v := r.poll("made-up"); v.Verdict != wire.VerdictReport {
