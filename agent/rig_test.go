@@ -27,7 +27,7 @@ type rig struct {
 	reports  []wire.ReportRequest
 	progress []wire.Progress
 	logs     []string
-	kept     bool // the end of the task was told with Keep
+	kept     bool                    // the end of the task was told with Keep
 	verdicts []wire.ApprovalResponse // given one after the other; the last is "reboot"
 	refuse   func(path string) int   // status to answer with; 0 serves
 	inv      wire.Inventory
