@@ -28,6 +28,7 @@ type Config struct {
 	Fleet      Fleet
 	Log        *slog.Logger
 
+	Neighbours      Neighbours       // optional: the other nodes of the cluster
 	KernelArgs      string           // optional: appended to the agent's kernel command line
 	NoRouterAdverts bool             // optional: leave router solicitations unanswered
 	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
@@ -38,6 +39,7 @@ type Config struct {
 type Server struct {
 	cfg       Config
 	leases    *Leases
+	tries     tries
 	sightings *Sightings
 	stats     counters
 	ready     chan struct{}
@@ -91,6 +93,13 @@ func (s *Server) Sightings() *Sightings { return s.sightings }
 // Stats are the counters so far.
 func (s *Server) Stats() Stats { return s.stats.snapshot() }
 
+// Vacate closes a block that another node waits for: nothing of it is lent anew.
+// It reports whether nobody holds an address of it any more, and it may be yielded.
+func (s *Server) Vacate(r Range) bool { return s.leases.Vacate(r) }
+
+// Reopen takes Vacate back.
+func (s *Server) Reopen(r Range) { s.leases.Reopen(r) }
+
 // Leases are the addresses lent to machines the fleet does not know.
 func (s *Server) Leases() []Lease { return s.leases.All() }
 
@@ -98,7 +107,7 @@ func (s *Server) Leases() []Lease { return s.leases.All() }
 // interfaces' addresses on Config.BootPort.
 func (s *Server) Handler() http.Handler {
 	return &bootHTTP{
-		fleet: s.cfg.Fleet, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
+		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -179,7 +188,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, bootPort: s.cfg.BootPort, leases: s.leases, fleet: s.cfg.Fleet,
+		link: l, bootPort: s.cfg.BootPort, leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
