@@ -76,15 +76,8 @@ func OpenLeases(path string, now func() time.Time) (*Leases, error) {
 		return nil, fmt.Errorf("leases %s: %w", path, err)
 	}
 	db.MaxBatchDelay = commitDelay
-	l := &Leases{
-		db: db, now: now,
-		byMAC:    make(map[string]Lease),
-		byAddr:   make(map[netip.Addr]string),
-		offers:   make(map[netip.Addr]Lease),
-		resting:  make(map[netip.Addr]time.Time),
-		declines: make(map[string][]time.Time),
-	}
-	l.write = l.store
+	l := newLeases(now)
+	l.db, l.write = db, l.store
 	err = db.Update(func(tx *bolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(leaseBucket)
 		if err != nil {
@@ -95,8 +88,7 @@ func OpenLeases(path string, now func() time.Time) (*Leases, error) {
 			if err := json.Unmarshal(v, &lease); err != nil {
 				return fmt.Errorf("lease of %s: %w", k, err)
 			}
-			l.byMAC[lease.MAC] = lease
-			l.byAddr[lease.Addr] = lease.MAC
+			l.enter(lease)
 			return nil
 		})
 	})
@@ -104,6 +96,23 @@ func OpenLeases(path string, now func() time.Time) (*Leases, error) {
 		return nil, errors.Join(fmt.Errorf("leases %s: %w", path, err), db.Close())
 	}
 	return l, nil
+}
+
+func newLeases(now func() time.Time) *Leases {
+	return &Leases{
+		now:      now,
+		byMAC:    make(map[string]Lease),
+		byAddr:   make(map[netip.Addr]string),
+		offers:   make(map[netip.Addr]Lease),
+		resting:  make(map[netip.Addr]time.Time),
+		declines: make(map[string][]time.Time),
+	}
+}
+
+// enter takes a lease over from the disk.
+func (l *Leases) enter(lease Lease) {
+	l.byMAC[lease.MAC] = lease
+	l.byAddr[lease.Addr] = lease.MAC
 }
 
 // Close closes the file.

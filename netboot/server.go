@@ -40,6 +40,7 @@ type Server struct {
 	cfg       Config
 	leases    *Leases
 	tries     tries
+	yields    yields
 	sightings *Sightings
 	stats     counters
 	ready     chan struct{}
@@ -92,13 +93,6 @@ func (s *Server) Sightings() *Sightings { return s.sightings }
 
 // Stats are the counters so far.
 func (s *Server) Stats() Stats { return s.stats.snapshot() }
-
-// Vacate closes a block that another node waits for: nothing of it is lent anew.
-// It reports whether nobody holds an address of it any more, and it may be yielded.
-func (s *Server) Vacate(r Range) bool { return s.leases.Vacate(r) }
-
-// Reopen takes Vacate back.
-func (s *Server) Reopen(r Range) { s.leases.Reopen(r) }
 
 // Leases are the addresses lent to machines the fleet does not know.
 func (s *Server) Leases() []Lease { return s.leases.All() }
