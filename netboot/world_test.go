@@ -138,21 +138,27 @@ func testInterface(mode Mode) Interface {
 // newSetup makes a server without sockets.
 func newSetup(t testing.TB, mode Mode) *setup {
 	t.Helper()
+	return newSetupAt(t, testInterface(mode), "10.77.0.1/24", nil)
+}
+
+// newSetupAt makes one with an interface and an address of its own, and with other
+// nodes beside it.
+func newSetupAt(t testing.TB, in Interface, own string, neighbours Neighbours) *setup {
+	t.Helper()
 	files, err := LoadFiles(testFiles)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &setup{fleet: &testFleet{agents: map[string]Decision{}, fixed: map[string]netip.Addr{}}, time: time.Unix(1700000000, 0)}
-	in := testInterface(mode)
 	s.Server, err = New(Config{
-		Interfaces: []Interface{in}, DataDir: t.TempDir(), BootPort: 80, Files: files, Fleet: s.fleet,
+		Interfaces: []Interface{in}, DataDir: t.TempDir(), BootPort: 80, Files: files, Fleet: s.fleet, Neighbours: neighbours,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: s.clock,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	s.link, err = newLink(in, 1, net.HardwareAddr{2, 0, 0, 0, 0, 1}, netip.MustParsePrefix("10.77.0.1/24"))
+	s.link, err = newLink(in, 1, net.HardwareAddr{2, 0, 0, 0, 0, 1}, netip.MustParsePrefix(own))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +233,7 @@ func (n *simNet) TFTP(_ context.Context, server netip.Addr, name string) ([]byte
 }
 
 func (n *simNet) HTTP(ctx context.Context, url string) ([]byte, error) {
-	local, err := net.ResolveTCPAddr("tcp", "10.77.0.1:80")
+	local, err := net.ResolveTCPAddr("tcp", n.s.link.addr.String()+":80")
 	if err != nil {
 		return nil, err
 	}
