@@ -53,6 +53,7 @@ type testFleet struct {
 	agents map[string]Decision
 	fixed  map[string]netip.Addr
 	served []Decision
+	held   chan struct{} // what BootServed waits for, if it is there
 }
 
 func (f *testFleet) Decide(_ context.Context, m Machine) Decision {
@@ -64,7 +65,14 @@ func (f *testFleet) Decide(_ context.Context, m Machine) Decision {
 	return Decision{Action: BootAgent, Reason: "it is new here"}
 }
 
-func (f *testFleet) BootServed(_ context.Context, _ Machine, d Decision) error {
+func (f *testFleet) BootServed(ctx context.Context, _ Machine, d Decision) error {
+	if f.held != nil {
+		select {
+		case <-f.held:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.served = append(f.served, d)
