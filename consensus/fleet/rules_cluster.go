@@ -35,7 +35,7 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 	cl.Epoch++
 	s.putCluster(&cl)
 	voided := 0
-	for _, old := range s.Tasks() {
+	for _, old := range s.CurrentTasks() {
 		if old.Status != wire.StatusApproved {
 			continue
 		}
