@@ -112,6 +112,16 @@ func nameOf[T any](v *T, name func() string) string {
 	return name()
 }
 
+// Outcome is what was answered to the command of that id, if it was done lately.
+func (s *State) Outcome(id string) (result any, err error, done bool) {
+	d := s.done.byID[id]
+	if d == nil {
+		return nil, nil, false
+	}
+	result, err = s.answer(d)
+	return result, err, true
+}
+
 // answer gives what was answered when the command was done. A result is what it
 // is now.
 func (s *State) answer(d *deed) (any, error) {
@@ -120,7 +130,10 @@ func (s *State) answer(d *deed) (any, error) {
 	}
 	switch d.Kind {
 	case "task":
-		return present(s.tasks, d)
+		if t := s.Task(d.Name); t != nil || d.Name == "" {
+			return t, nil
+		}
+		return nil, gone(d)
 	case "machine":
 		return present(s.machines, d)
 	case "image":
@@ -140,9 +153,13 @@ func (s *State) answer(d *deed) (any, error) {
 func present[T any](m map[string]*T, d *deed) (any, error) {
 	v := m[d.Name]
 	if v == nil && d.Name != "" {
-		return nil, refuse(NotFound, "this was done before, and %s %s has been deleted since", d.Kind, d.Name)
+		return nil, gone(d)
 	}
 	return v, nil
+}
+
+func gone(d *deed) error {
+	return refuse(NotFound, "this was done before, and %s %s has been deleted since", d.Kind, d.Name)
 }
 
 // cut bounds a sentence that is kept.

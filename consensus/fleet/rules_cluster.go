@@ -35,7 +35,7 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 	cl.Epoch++
 	s.putCluster(&cl)
 	voided := 0
-	for _, old := range s.Tasks() {
+	for _, old := range s.CurrentTasks() {
 		if old.Status != wire.StatusApproved {
 			continue
 		}
@@ -132,6 +132,23 @@ func (b RemoveNode) apply(s *State, c Command) (any, error) {
 	s.freePools(n.ID, c.At)
 	s.note(c, AuditRecord{By: b.By, Node: n.ID, What: what})
 	return nil, nil
+}
+
+func (b SeatNode) apply(s *State, c Command) (any, error) {
+	old := s.nodes[b.ID]
+	if old == nil {
+		return nil, refuse(NotFound, "there is no node %s", b.ID)
+	}
+	n := *old
+	n.StandsBy = b.StandsBy
+	s.nodes[n.ID] = &n
+	s.events = append(s.events, Event{Type: EventNode, ID: n.ID, Name: n.Name, Node: &n})
+	what := "gave node " + s.nodeName(n.ID) + " a vote"
+	if b.StandsBy {
+		what = "took the vote of node " + s.nodeName(n.ID)
+	}
+	s.note(c, AuditRecord{By: b.By, Node: n.ID, What: what})
+	return &n, nil
 }
 
 func (b NoteLeader) apply(s *State, c Command) (any, error) {

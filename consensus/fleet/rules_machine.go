@@ -16,7 +16,9 @@ func (b PutNode) apply(s *State, c Command) (any, error) {
 		return nil, invalid("id", "a node needs an id")
 	}
 	n.SeenAt = c.At
-	known := s.nodes[n.ID] != nil
+	old := s.nodes[n.ID]
+	known := old != nil
+	n.StandsBy = known && old.StandsBy
 	s.nodes[n.ID] = &n
 	s.events = append(s.events, Event{Type: EventNode, ID: n.ID, Name: n.Name, Node: &n})
 	if !known {
@@ -65,6 +67,7 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 		return nil, refuse(Conflict, "%d machines are known and there is no room for another; forget those that are gone", maxMachines)
 	}
 	inv := b.Inventory
+	s.shared.inventory(&inv)
 	interrupted := m.BootID != "" && m.BootID != b.BootID
 	m.IDs, m.RegionID = ids, b.RegionID
 	m.Inventory, m.InventoryHash = &inv, inv.Hash()
@@ -280,6 +283,7 @@ func (b DeleteMachine) apply(s *State, c Command) (any, error) {
 	}
 	s.unindexMachine(m)
 	delete(s.machines, m.ID)
+	s.settle(m.TaskID)
 	s.events = append(s.events, Event{Type: EventMachineDeleted, MachineID: m.ID})
 	return nil, nil
 }

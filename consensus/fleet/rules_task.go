@@ -10,7 +10,7 @@ import (
 
 func (b CreateTask) apply(s *State, c Command) (any, error) {
 	mac := strings.ToLower(b.TargetMAC)
-	if b.ID == "" || s.tasks[b.ID] != nil {
+	if b.ID == "" || s.Task(b.ID) != nil {
 		return nil, invalid("id", "a new task needs a new id")
 	}
 	if err := s.CheckTask(b.TargetMAC, b.Spec); err != nil {
@@ -62,7 +62,7 @@ func (s *State) attach(t *Task) *Machine {
 }
 
 func (s *State) task(id string) (*Task, error) {
-	t := s.tasks[id]
+	t := s.Task(id)
 	if t == nil {
 		return nil, refuse(NotFound, "there is no task %s", id)
 	}
@@ -182,7 +182,7 @@ func (b RetryTask) apply(s *State, c Command) (any, error) {
 }
 
 func (b DeleteTask) apply(s *State, c Command) (any, error) {
-	t := s.tasks[b.TaskID]
+	t := s.Task(b.TaskID)
 	if t == nil {
 		return nil, refuse(NotFound, "there is no task %s", b.TaskID)
 	}
@@ -190,6 +190,7 @@ func (b DeleteTask) apply(s *State, c Command) (any, error) {
 		return nil, refuse(Conflict, "task %s is %s; cancel it before you delete it", t.ID, t.Status)
 	}
 	delete(s.tasks, t.ID)
+	s.past.remove(t.ID)
 	delete(s.byToken, t.PhoneToken)
 	if s.byTarget[t.TargetMAC] == t.ID {
 		delete(s.byTarget, t.TargetMAC)

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"runtime"
@@ -51,13 +52,13 @@ func largeFleet(t testing.TB, machines, tasks int) *rig {
 	r.must(PutCluster{Cluster{ID: "c1"}}, PutNode{Node{ID: "n1", Name: "first"}}, debian())
 	for n := range tasks {
 		i := n % machines
-		m, id, boot := fmt.Sprintf("01jm%022d", i), fmt.Sprintf("01jt%022d", n), fmt.Sprintf("boot-%032d", n)
+		m, id, token := fmt.Sprintf("01jm%022d", i), fmt.Sprintf("01jt%022d", n), random(n)
 		inv := rackServer(i)
-		r.must(CreateTask{ID: id, RegionID: "dc1", TargetMAC: inv.NICs[0].MAC, PhoneToken: fmt.Sprintf("token-%037d", n),
+		r.must(CreateTask{ID: id, RegionID: "dc1", TargetMAC: inv.NICs[0].MAC, PhoneToken: token[:43],
 			Spec: Spec{OSType: "debian", OSVersion: "12", Tags: map[string]string{"rack": fmt.Sprint("r", i/40)},
 				NetworkConfig: NetworkConfig{Hostname: fmt.Sprintf("web-%d", i), SSHKeys: []string{"ssh-ed25519 " + strings.Repeat("A", 68) + " ann@example.org"}}}})
 		r.must(ServeBoot{MAC: inv.NICs[0].MAC})
-		r.must(ReportMachine{NewID: m, RegionID: "dc1", BootID: boot, SessionHash: fmt.Sprintf("%064d", n), MAC: inv.NICs[0].MAC,
+		r.must(ReportMachine{NewID: m, RegionID: "dc1", BootID: token[:36], SessionHash: token, MAC: inv.NICs[0].MAC,
 			IP: fmt.Sprintf("10.0.%d.%d", i>>8, i&255), Inventory: inv})
 		r.must(r.approve(id))
 		r.must(r.start(id))
@@ -66,9 +67,14 @@ func largeFleet(t testing.TB, machines, tasks int) *rig {
 			r.must(r.advance(id, stage, to-1))
 		}
 		r.must(r.finish(id, nil))
-		r.must(ReportUp{PhoneToken: fmt.Sprintf("token-%037d", n), Hostname: fmt.Sprintf("web-%d", i), IP: "10.0.0.1"})
+		r.must(ReportUp{PhoneToken: token[:43], Hostname: fmt.Sprintf("web-%d", i), IP: "10.0.0.1"})
 	}
 	return r
+}
+
+// random is as hard to pack as what tokens and hashes are made of.
+func random(n int) string {
+	return fmt.Sprintf("%x", sha256.Sum256([]byte{byte(n), byte(n >> 8), byte(n >> 16)}))
 }
 
 func heap() uint64 {
