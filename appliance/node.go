@@ -70,10 +70,19 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	dashboard := dashboardURL(people.Addr(), cfg)
 
 	// Agents and firmware.
+	interfaces, err := netbootInterfaces(cfg.Interfaces)
+	if err != nil {
+		return err
+	}
+	served, err := servedNetworks(interfaces)
+	if err != nil {
+		return err
+	}
+	beside := newNeighbours(cluster, served)
 	agents := agentserver.New(agentserver.Config{
-		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(store)}, Region: cfg.Region,
+		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(store)}, Region: cfg.Region, Nodes: beside.NodesOf,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
-	boot, seen, err := openNetboot(cfg, cluster, log)
+	boot, seen, err := openNetboot(cfg, interfaces, cluster, beside, log)
 	if err != nil {
 		return err
 	}
@@ -81,8 +90,8 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	machines.Handle(netboot.BootPath, boot.Handler())
 	machines.Handle("/api/v1/agent/", agents.Handler())
 	machines.Handle("/up/", agents.Handler())
-	machines.Handle("/chunk/", store.Handler())
-	machines.Handle("/manifest/", store.Handler())
+	machines.Handle("/chunk/", agentserver.Alive(store.Handler()))
+	machines.Handle("/manifest/", agentserver.Alive(store.Handler()))
 	bootListeners, err := listenMachines(cfg)
 	if err != nil {
 		return errors.Join(err, boot.Close())
@@ -105,16 +114,22 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	}
 	defer page.Close()
 
-	if _, err := cluster.Propose(ctx, fleet.PutNode{Node: fleet.Node{
-		ID: cluster.ID(), Name: cfg.Name, RegionID: cfg.Region, Address: dashboard, Version: version}}); err != nil {
+	own := fleet.Node{ID: cluster.ID(), Name: cfg.Name, RegionID: cfg.Region, Address: dashboard, Version: version}
+	describe(&own, served, cfg.BootPort)
+	if _, err := cluster.Propose(ctx, fleet.PutNode{Node: own}); err != nil {
 		if errors.Is(err, ctx.Err()) {
 			return boot.Close()
 		}
 		return errors.Join(fmt.Errorf("record this node: %w", err), boot.Close())
 	}
 
+	// Before the first packet: a node lends to strangers only what it has claimed.
+	pools := newPoolKeeper(cluster, boot, beside, log)
+	pools.begin(ctx)
+
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return boot.Run(ctx) })
+	group.Go(func() error { return pools.run(ctx) })
 	group.Go(func() error { return feedAgents(ctx, cluster, agents) })
 	group.Go(func() error {
 		select {
@@ -141,11 +156,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 
 // openNetboot prepares what firmware is told. Without a boot image a node that
 // serves no interface is still of use; one that does would leave machines stuck.
-func openNetboot(cfg config.Config, cluster *consensus.Node, log *slog.Logger) (*netboot.Server, *sightingSeam, error) {
-	interfaces, err := netbootInterfaces(cfg.Interfaces)
-	if err != nil {
-		return nil, nil, err
-	}
+func openNetboot(cfg config.Config, interfaces []netboot.Interface, cluster *consensus.Node, beside *neighbours, log *slog.Logger) (*netboot.Server, *sightingSeam, error) {
 	if err := bootimage.Check(); err != nil {
 		if len(interfaces) > 0 {
 			return nil, nil, err
@@ -158,7 +169,7 @@ func openNetboot(cfg config.Config, cluster *consensus.Node, log *slog.Logger) (
 	}
 	seen := &sightingSeam{interfaces: interfaces}
 	boot, err := netboot.New(netboot.Config{
-		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{cluster},
+		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{cluster}, Neighbours: beside,
 		Log: log, KernelArgs: cfg.KernelArgs, NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish})
 	if err != nil {
 		return nil, nil, err
