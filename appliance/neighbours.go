@@ -36,8 +36,8 @@ func servedNetworks(interfaces []netboot.Interface) ([]servedNetwork, error) {
 	return out, nil
 }
 
-// describe adds to a node's record what other nodes tell their machines of it.
-func describe(n *fleet.Node, served []servedNetwork, bootPort int) {
+// tellOf adds to a node's record what other nodes tell their machines of it.
+func tellOf(n *fleet.Node, served []servedNetwork, bootPort int) {
 	for _, s := range served {
 		n.BootURLs = append(n.BootURLs, "http://"+netip.AddrPortFrom(s.addr, uint16(bootPort)).String())
 		n.Networks = append(n.Networks, s.network.String())

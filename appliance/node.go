@@ -115,7 +115,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	defer page.Close()
 
 	own := fleet.Node{ID: cluster.ID(), Name: cfg.Name, RegionID: cfg.Region, Address: dashboard, Version: version}
-	describe(&own, served, cfg.BootPort)
+	tellOf(&own, served, cfg.BootPort)
 	if _, err := cluster.Propose(ctx, fleet.PutNode{Node: own}); err != nil {
 		if errors.Is(err, ctx.Err()) {
 			return boot.Close()
