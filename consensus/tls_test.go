@@ -339,7 +339,7 @@ func TestS43_PlainRaftAndGarbage(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = conn.(*net.TCPConn).CloseWrite() // unless it is cut already
-			answer, _ := io.ReadAll(conn) // an alert or a reset: the log tells which
+			answer, _ := io.ReadAll(conn)        // an alert or a reset: the log tells which
 			if len(answer) > 7 {
 				t.Errorf("it was answered with %d bytes", len(answer))
 			}

@@ -104,6 +104,7 @@ func TestThereAreNotManyNewcomersAtOnce(t *testing.T) {
 	if _, err := over.Read(make([]byte, 1)); err == nil || errors.Is(err, syscall.EAGAIN) {
 		t.Errorf("one too many was kept: %v", err)
 	}
+	until(t, 10*time.Second, "a line in the log", func() bool { return n.log.count() > 0 })
 	if n.log.count() != 1 || !strings.Contains(n.log.String(), "32 others want to join already") {
 		t.Errorf("the log says: %s", n.log)
 	}
