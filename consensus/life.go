@@ -15,11 +15,12 @@ import (
 // state machine, the log and the network stay.
 type life struct {
 	raft  *raft.Raft
-	wire  *wire // nil: this node has no peers
+	wire  *carrier // nil: this node has no peers
 	logs  *raft.LogCache
 	timer time.Duration // the heartbeat timeout it runs with
 
 	over     chan struct{} // closed when this life is to end
+	dead     chan struct{} // closed when it has ended
 	end      sync.Once
 	watching sync.WaitGroup
 }
@@ -29,14 +30,14 @@ func (n *Node) life() *life { return n.lives.Load() }
 // born starts Raft.
 func (n *Node) born(heartbeat time.Duration) (*life, error) {
 	rc := n.cfg.raftConfig(n.dir.id, heartbeat)
-	l := &life{timer: heartbeat, over: make(chan struct{})}
+	l := &life{timer: heartbeat, over: make(chan struct{}), dead: make(chan struct{})}
 	var err error
 	if l.logs, err = raft.NewLogCache(512, n.disk.logs); err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	var trans raft.Transport
 	if n.cfg.Network != nil {
-		l.wire = newWire(n, rc)
+		l.wire = newCarrier(n, rc)
 		trans = l.wire
 	} else {
 		_, trans = raft.NewInmemTransport(raft.ServerAddress(n.dir.id))
@@ -88,9 +89,16 @@ func (n *Node) die(l *life) error {
 
 // cut ends Raft without ceremony.
 func (n *Node) cut(l *life) error {
-	l.end.Do(func() { close(l.over) })
+	first := false
+	l.end.Do(func() { first = true; close(l.over) })
+	if !first { // a node that has broken down has done so
+		return nil
+	}
 	done := make(chan error, 1)
-	go func() { done <- l.raft.Shutdown().Error() }()
+	go func() {
+		done <- l.raft.Shutdown().Error()
+		close(l.dead)
+	}()
 	var err error
 	if n.failure() == nil {
 		err = <-done
@@ -118,7 +126,7 @@ func (n *Node) handOver(l *life, id string) error {
 		}
 		f = l.raft.LeadershipTransferToServer(s.ID, s.Address)
 	}
-	return f.Error()
+	return n.await(l, f)
 }
 
 // watchLeader keeps what this node knows of the leader.
@@ -152,7 +160,7 @@ func (n *Node) lead(l *life) {
 				n.setReady(false)
 				continue
 			}
-			if err := l.raft.Barrier(0).Error(); err != nil || n.failure() != nil {
+			if err := n.await(l, l.raft.Barrier(0)); err != nil || n.failure() != nil {
 				continue
 			}
 			n.leading.Store(true)
@@ -164,8 +172,24 @@ func (n *Node) lead(l *life) {
 	}
 }
 
-// leads reports whether this node leads and has applied all that was agreed on
+// Leads reports whether this node leads and has applied all that was agreed on
 // before it did.
-func (n *Node) leads() bool {
+func (n *Node) Leads() bool {
 	return n.leading.Load() && n.life().raft.State() == raft.Leader
+}
+
+// await waits for Raft to answer. Raft may never do so: what comes to it while it
+// ends is left lying, and a part of it is held back for good in a node that has
+// broken down (see corrupted).
+func (n *Node) await(l *life, f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-l.dead:
+		return raft.ErrRaftShutdown
+	case <-n.brokenDown:
+		return n.failure()
+	}
 }

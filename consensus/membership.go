@@ -133,7 +133,7 @@ func refused(format string, args ...any) error {
 
 // changeHere changes the members, on the leader.
 func (n *Node) changeHere(ctx context.Context, c change) error {
-	if !n.leads() {
+	if !n.Leads() {
 		return ErrNotReady
 	}
 	l := n.life()
@@ -199,7 +199,7 @@ func (n *Node) changeHere(ctx context.Context, c change) error {
 		return &fleet.Error{Code: fleet.Invalid, Message: fmt.Sprintf("there is no change %.20q of members", c.Op)}
 	}
 	if f != nil {
-		if err := f.Error(); err != nil {
+		if err := n.await(l, f); err != nil {
 			return fmt.Errorf("%s %s: %w", c.Op, name, err)
 		}
 		n.log.Info("the members have changed", slog.String("change", c.Op), slog.String("node", name))
@@ -251,7 +251,7 @@ func (n *Node) tookOffice(l *life) {
 	if n.cfg.Network != nil {
 		own := raft.ServerAddress(n.cfg.Network.Address())
 		if s, ok := n.server(n.dir.id); ok && s.Address != own {
-			if err := l.raft.AddVoter(s.ID, own, 0, memberTime).Error(); err != nil {
+			if err := n.await(l, l.raft.AddVoter(s.ID, own, 0, memberTime)); err != nil {
 				n.log.Warn("the new address of this node is not recorded", "address", string(own), "error", err)
 			}
 		}
@@ -277,7 +277,7 @@ func (n *Node) keepOrder(l *life) {
 			return
 		case <-tick.C:
 		}
-		if !n.leads() {
+		if !n.Leads() {
 			return
 		}
 		s, ok := nextStep(time.Now(), n.seats(), n.cfg.SettleAfter, n.cfg.DeadAfter)
@@ -299,7 +299,7 @@ func (n *Node) keepOrder(l *life) {
 			continue
 		}
 		name := n.nameOf(s.id)
-		if err := f.Error(); err != nil {
+		if err := n.await(l, f); err != nil {
 			n.log.Warn("the members could not be put in order", slog.String("step", string(s.kind)), slog.String("node", name), slog.Any("error", err))
 			continue
 		}

@@ -289,7 +289,8 @@ func (n *Node) grown(size int64) {
 
 // save takes a snapshot now and lets the log before it go.
 func (n *Node) save() {
-	err := n.life().raft.Snapshot().Error()
+	l := n.life()
+	err := n.await(l, l.raft.Snapshot())
 	if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		n.log.Error("the log cannot be shortened", "error", err)
 		return
@@ -356,11 +357,11 @@ func (n *Node) close() error {
 	}
 	// 4. Our own goroutines, and other nodes' calls.
 	close(n.stop)
+	if n.cfg.Network != nil {
+		errs = append(errs, n.cfg.Network.Close()) // the server below waits for its listener
+	}
 	if srv := n.callServer.Load(); srv != nil {
 		srv.Close()
-	}
-	if n.cfg.Network != nil {
-		errs = append(errs, n.cfg.Network.Close())
 	}
 	// 5. Raft and its wire; it applies and snapshots until then.
 	n.endOnce.Do(func() { close(n.ending) })

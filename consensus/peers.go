@@ -398,7 +398,7 @@ func (p *peers) reach(id string) (up bool, since time.Time, lastLog uint64) {
 	defer p.mu.Unlock()
 	one := p.by[id]
 	if one == nil {
-		return false, time.Time{}, 0
+		return false, time.Now(), 0 // it has not been asked yet
 	}
 	return one.up, one.since, one.lastLog
 }

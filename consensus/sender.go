@@ -159,9 +159,9 @@ type entered struct {
 
 // append puts an entry into the log of the leader, which has to be this node.
 func (n *Node) append(entry []byte) (entered, error) {
-	r := n.life().raft
-	f := r.Apply(entry, proposeTimeout)
-	err := f.Error()
+	l := n.life()
+	f := l.raft.Apply(entry, proposeTimeout)
+	err := n.await(l, f)
 	switch {
 	case err == nil:
 		at, _ := f.Response().(entered)
@@ -243,11 +243,11 @@ func (n *Node) Verify(ctx context.Context) error {
 // predecessors' tail yet does not know what was acknowledged: it has to be ready.
 func (n *Node) verifyHere(ctx context.Context) (entered, error) {
 	l := n.life()
-	if !n.leads() {
+	if !n.Leads() {
 		return entered{}, ErrNotReady
 	}
 	newest := l.raft.CommitIndex()
-	if err := l.raft.VerifyLeader().Error(); err != nil {
+	if err := n.await(l, l.raft.VerifyLeader()); err != nil {
 		return entered{}, fmt.Errorf("%w: %w", ErrNotReady, err)
 	}
 	// The state counts commands only; what Raft writes for itself lies between.

@@ -14,16 +14,16 @@ import (
 // longer, by its size.
 const rpcTime = 5 * time.Second
 
-// wire is Raft's transport over a Network. Every life of Raft (see timers.go)
+// carrier is Raft's transport over a Network. Every life of Raft (see timers.go)
 // has one of its own, the Network under it stays.
-type wire struct {
+type carrier struct {
 	*raft.NetworkTransport
 	rpcs chan raft.RPC // what the transport receives, and what tell puts there
 	stop chan struct{}
 }
 
-func newWire(n *Node, rc *raft.Config) *wire {
-	w := &wire{rpcs: make(chan raft.RPC), stop: make(chan struct{})}
+func newCarrier(n *Node, rc *raft.Config) *carrier {
+	w := &carrier{rpcs: make(chan raft.RPC), stop: make(chan struct{})}
 	w.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: &stream{n: n, stop: w.stop}, MaxPool: 3, Timeout: rpcTime, Logger: rc.Logger,
 		// With pipelining a follower that was hit by connection faults can stay
@@ -44,7 +44,7 @@ func newWire(n *Node, rc *raft.Config) *wire {
 	return w
 }
 
-func (w *wire) put(rpc raft.RPC) {
+func (w *carrier) put(rpc raft.RPC) {
 	select {
 	case w.rpcs <- rpc:
 	case <-w.stop:
@@ -52,10 +52,10 @@ func (w *wire) put(rpc raft.RPC) {
 }
 
 // Consumer gives Raft what came for it.
-func (w *wire) Consumer() <-chan raft.RPC { return w.rpcs }
+func (w *carrier) Consumer() <-chan raft.RPC { return w.rpcs }
 
 // Close ends this life's connections.
-func (w *wire) Close() error {
+func (w *carrier) Close() error {
 	select {
 	case <-w.stop:
 		return nil
@@ -70,7 +70,7 @@ func (w *wire) Close() error {
 // would send a little later (up to twice CommitTimeout): an AppendEntries without
 // entries that names the entry before it, so Raft checks that its log holds that
 // entry. A node that has not got it yet refuses, and waits for the leader.
-func (w *wire) committed(leader raft.ServerID, address raft.ServerAddress, index, term uint64) {
+func (w *carrier) committed(leader raft.ServerID, address raft.ServerAddress, index, term uint64) {
 	answer := make(chan raft.RPCResponse, 1)
 	w.put(raft.RPC{RespChan: answer, Command: &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader), Addr: w.EncodePeer(leader, address)},
