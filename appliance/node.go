@@ -49,36 +49,17 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	}
 	defer dir.Close()
 
-	// Then who this node is. Its cluster address is open by then: that it is taken
-	// is found out before a token is spent, and who calls early waits in its queue.
-	listener, err := listenCluster(cfg)
+	// Then this node's place in its cluster: nothing may be answered before there is
+	// a state to answer from.
+	self, err := openMember(ctx, cfg, inv, consensus.Config{Name: cfg.Name, Region: cfg.Region, Version: version, Logger: log})
 	if err != nil {
-		return err
-	}
-	id, err := identify(ctx, cfg, inv, version, listener, log)
-	if err != nil {
-		listener.Close()
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-
-	// The log: nothing may be answered before there is a state to answer from.
-	network := connect(cfg, id, listener, log)
-	cluster, err := consensus.Open(consensus.Config{
-		Dir: raftDir(cfg.DataDir), NodeID: id.Node, Name: cfg.Name, Region: cfg.Region, Version: version,
-		Network: network, Join: id.Founding() == nil, Logger: log})
-	if err != nil {
-		return errors.Join(err, network.Close())
-	}
+	cluster := self.Node
 	defer func() { err = errors.Join(err, cluster.Close()) }()
-	if err := awaken(ctx, cluster, id, log); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
 
 	store, err := images.OpenStore(filepath.Join(cfg.DataDir, "images"), images.StoreOptions{Log: log})
 	if err != nil {
@@ -128,13 +109,13 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	}
 	defer page.Close()
 
-	self := fleet.Node{ID: cluster.ID(), Name: cfg.Name, RegionID: cfg.Region, Address: dashboard, Version: version, ClusterAddress: network.Address()}
-	self.BootURLs, self.Networks = served(cfg, bootListeners)
+	record := fleet.Node{ID: cluster.ID(), Name: cfg.Name, RegionID: cfg.Region, Address: dashboard, Version: version, ClusterAddress: self.network.Address()}
+	record.BootURLs, record.Networks = served(cfg, bootListeners)
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return announce(ctx, cluster, self, log) })
-	group.Go(func() error { return keepCertificate(ctx, cluster, id, log) })
-	group.Go(func() error { return serve(ctx, network.Joins(), newDoor(cluster, id, listener.Addr(), log), log) })
+	group.Go(func() error { return announce(ctx, cluster, record, log) })
+	group.Go(func() error { return self.keepCertificate(ctx) })
+	group.Go(func() error { return self.letOthersIn(ctx) })
 	group.Go(func() error { return boot.Run(ctx) })
 	group.Go(func() error { return feedAgents(ctx, cluster, agents) })
 	group.Go(func() error {

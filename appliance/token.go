@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/lpmos/lpmos/appliance/trust"
@@ -19,7 +20,7 @@ func NewToken(ctx context.Context, cluster *consensus.Node, by string, ttl time.
 		}
 	})
 	if ca == nil {
-		return "", time.Time{}, consensus.ErrNotReady
+		return "", time.Time{}, fmt.Errorf("%w: it does not know its cluster yet", consensus.ErrNotReady)
 	}
 	t, err := trust.NewToken(ca)
 	if err != nil {
