@@ -65,6 +65,8 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	if err != nil {
 		return err
 	}
+	solo := soloCluster{cluster}
+	replica := newReplicator(cfg, solo, store, log)
 
 	people, err := listenPeople(cfg.Listen)
 	if err != nil {
@@ -75,7 +77,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 
 	// Agents and firmware.
 	agents := agentserver.New(agentserver.Config{
-		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(store)}, Region: cfg.Region,
+		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
 	boot, seen, err := openNetboot(cfg, cluster, log)
 	if err != nil {
@@ -85,8 +87,8 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	machines.Handle(netboot.BootPath, boot.Handler())
 	machines.Handle("/api/v1/agent/", agents.Handler())
 	machines.Handle("/up/", agents.Handler())
-	machines.Handle("/chunk/", store.Handler())
-	machines.Handle("/manifest/", store.Handler())
+	machines.Handle("/chunk/", replica.Handler())
+	machines.Handle("/manifest/", replica.Handler())
 	bootListeners, err := listenMachines(cfg)
 	if err != nil {
 		return errors.Join(err, boot.Close())
@@ -118,6 +120,8 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	group.Go(func() error { return self.letOthersIn(ctx) })
 	group.Go(func() error { return boot.Run(ctx) })
 	group.Go(func() error { return feedAgents(ctx, cluster, agents) })
+	group.Go(func() error { return feedReplicator(ctx, solo, replica) })
+	group.Go(func() error { replica.Run(ctx); return nil })
 	group.Go(func() error {
 		select {
 		case err := <-cluster.Failed():

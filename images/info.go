@@ -214,3 +214,7 @@ func (s *Store) Info(digest string) (Info, error) {
 	}
 	return info, nil
 }
+
+// FreeBytes is the space left on the file system of the store, the reserve
+// included.
+func (s *Store) FreeBytes() (uint64, error) { return s.opts.FreeSpace(s.dir) }

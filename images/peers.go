@@ -107,10 +107,11 @@ func (r *Replicator) findManifest(digest string) ([]byte, error) {
 // error is an *absence when all that were asked said that they have it not; any
 // other wraps ErrNotYet.
 func (r *Replicator) search(digest string, ask func(Peer) ([]byte, error)) ([]byte, error) {
+	peers := r.fleet.Peers()
 	var asked []string
 	var failed error
 	for r.life.Err() == nil {
-		p, ok := r.choose(digest, asked)
+		p, ok := r.choose(peers, digest, asked)
 		if !ok {
 			break
 		}
@@ -130,10 +131,9 @@ func (r *Replicator) search(digest string, ask func(Peer) ([]byte, error)) ([]by
 	if failed != nil {
 		return nil, failed
 	}
-	others := len(r.fleet.Peers())
-	a := &absence{at: r.now(), final: len(asked) == others}
+	a := &absence{at: r.now(), final: len(asked) == len(peers)}
 	switch {
-	case others == 0:
+	case len(peers) == 0:
 		a.reason = "there is no other node to fetch it from"
 	case len(asked) == 0:
 		a.reason = "no other node is in reach"
@@ -146,8 +146,7 @@ func (r *Replicator) search(digest string, ask func(Peer) ([]byte, error)) ([]by
 // choose takes the peer to ask next: one that has not failed lately before one
 // that has, then one that is asked little by us and has much of the image. Peers
 // that are alike take turns.
-func (r *Replicator) choose(digest string, not []string) (best Peer, ok bool) {
-	peers := r.fleet.Peers()
+func (r *Replicator) choose(peers []Peer, digest string, not []string) (best Peer, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.turn++
