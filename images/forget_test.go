@@ -111,7 +111,7 @@ func TestAnImageIsDeletedWhileItIsCopied(t *testing.T) {
 		}
 		return false
 	}
-	_, digest := s.imported(0, diskImage(10*wire.ChunkBytes, 1))
+	_, digest := s.imported(0, diskImage(7*wire.ChunkBytes, 1))
 	stop := to.run()
 	for range 4 {
 		<-reached

@@ -15,7 +15,7 @@ import (
 
 func TestImagesReachEveryNode(t *testing.T) {
 	s := newSite(t, 3, nil)
-	raw := diskImage(12*wire.ChunkBytes+512, 1)
+	raw := diskImage(6*wire.ChunkBytes+512, 1)
 	_, digest := s.imported(0, raw)
 
 	var both sync.WaitGroup
@@ -78,7 +78,7 @@ func TestANodeThatIsStoppedGoesOnWhereItWas(t *testing.T) {
 		}
 		return full
 	}
-	raw := diskImage(10*wire.ChunkBytes, 1)
+	raw := diskImage(7*wire.ChunkBytes, 1)
 	_, digest := s.imported(0, raw)
 	stop := to.run()
 	eventually(t, "three chunks arrived", func() bool { return to.store.Holdings()[digest].Have == 3 })
@@ -88,7 +88,7 @@ func TestANodeThatIsStoppedGoesOnWhereItWas(t *testing.T) {
 	from.fault = nil
 	from.mu.Unlock()
 	to.open()
-	if info, err := to.store.Info(digest); err != nil || info.Missing != 9-3 || to.store.Holdings()[digest].Have != 3 {
+	if info, err := to.store.Info(digest); err != nil || info.Missing != 6-3 || to.store.Holdings()[digest].Have != 3 {
 		t.Errorf("after a restart: %+v, %v", info, err)
 	}
 	if whole, _ := to.pullAll(); !whole {
@@ -103,7 +103,7 @@ func TestANodeThatIsStoppedGoesOnWhereItWas(t *testing.T) {
 }
 
 func TestADamagedCopyIsReplacedAndItsNodeNamed(t *testing.T) {
-	raw := diskImage(10*wire.ChunkBytes, 1)
+	raw := diskImage(6*wire.ChunkBytes, 1)
 	for _, tt := range []struct {
 		name     string
 		restart  bool // then the node finds the damage by itself, before it sends it
@@ -144,7 +144,7 @@ func TestADamagedCopyIsReplacedAndItsNodeNamed(t *testing.T) {
 
 func TestANodeThatSendsRubbishIsPassedOver(t *testing.T) {
 	s := newSite(t, 3, nil)
-	raw := diskImage(8*wire.ChunkBytes, 1)
+	raw := diskImage(6*wire.ChunkBytes, 1)
 	_, digest := s.imported(0, raw)
 	s.nodes[1].fault = func(w http.ResponseWriter, r *http.Request) bool {
 		switch {
@@ -165,7 +165,7 @@ func TestANodeThatSendsRubbishIsPassedOver(t *testing.T) {
 
 func TestASlowNodeIsPassedOver(t *testing.T) {
 	s := newSite(t, 3, func(o *ReplicatorOptions) { o.Stall = 300 * time.Millisecond })
-	raw := diskImage(8*wire.ChunkBytes, 1)
+	raw := diskImage(6*wire.ChunkBytes, 1)
 	_, digest := s.imported(0, raw)
 	s.nodes[1].fault = func(w http.ResponseWriter, r *http.Request) bool {
 		w.Header().Set("Content-Length", "1000")
@@ -227,7 +227,7 @@ func TestAChunkThatIsNowhereIsWaitedFor(t *testing.T) {
 
 func TestAnImageThatDoesNotFitWaitsAndSaysWhy(t *testing.T) {
 	s := newSite(t, 2, nil)
-	raw := diskImage(12*wire.ChunkBytes, 1)
+	raw := diskImage(7*wire.ChunkBytes, 1)
 	m, digest := s.imported(0, raw)
 	stored := s.wants[0].StoredBytes
 	to := s.nodes[1]
@@ -272,14 +272,14 @@ func TestAnImageThatDoesNotFitWaitsAndSaysWhy(t *testing.T) {
 // Copies, deletions, imports and readers at once leave what is wanted.
 func TestEverythingAtOnce(t *testing.T) {
 	s := newSite(t, 3, nil)
-	keep := diskImage(6*wire.ChunkBytes, 1)
+	keep := diskImage(5*wire.ChunkBytes, 1)
 	_, digest := s.imported(0, keep)
 	other := bytes.Clone(keep)
-	other[5*wire.ChunkBytes] ^= 1
+	other[4*wire.ChunkBytes] ^= 1
 	for _, n := range s.nodes {
 		n.run()
 	}
-	for range 4 {
+	for range 2 {
 		_, gone := mustImport(t, s.nodes[1].store, other)
 		s.want(Want{Digest: digest}, Want{Digest: gone})
 		eventually(t, "n2 has begun", func() bool { return s.nodes[2].store.Holdings()[gone].Have > 0 })
