@@ -17,7 +17,7 @@ import (
 const (
 	pieceBytes  = 64 << 10                            // read at once; the limiter is asked for each piece
 	maxMember   = wire.ChunkBytes + wire.ChunkBytes/4 // gzip adds a few bytes to what it cannot compress
-	longestRead = time.Minute                         // of one answer, the limiter's pauses left out
+	longestRead = 5 * time.Minute                     // of one answer, the limiter's pauses left out: four at once over a slow line
 	absentFor   = time.Second                         // how long it is believed that nobody has a chunk
 	maxAbsent   = 4096                                // chunks of which that is remembered
 	maxPenalty  = time.Minute                         // how long a peer that failed comes last
