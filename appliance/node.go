@@ -49,9 +49,17 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	}
 	defer dir.Close()
 
+	// The images before the log: as soon as that is open, other nodes ask for chunks,
+	// and must not be told that there are none.
+	store, err := images.OpenStore(filepath.Join(cfg.DataDir, "images"), images.StoreOptions{Log: log})
+	if err != nil {
+		return err
+	}
+
 	// Then this node's place in its cluster: nothing may be answered before there is
 	// a state to answer from.
-	self, err := openMember(ctx, cfg, inv, consensus.Config{Name: cfg.Name, Region: cfg.Region, Version: version, Logger: log})
+	self, err := openMember(ctx, cfg, inv, consensus.Config{Name: cfg.Name, Region: cfg.Region, Version: version, Logger: log,
+		Calls: forPeers(store), Describe: func() consensus.Described { return describe(store) }})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -61,12 +69,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	cluster := self.Node
 	defer func() { err = errors.Join(err, cluster.Close()) }()
 
-	store, err := images.OpenStore(filepath.Join(cfg.DataDir, "images"), images.StoreOptions{Log: log})
-	if err != nil {
-		return err
-	}
-	solo := soloCluster{cluster}
-	replica := newReplicator(cfg, solo, store, log)
+	replica := newReplicator(cfg, cluster, store, log)
 
 	people, err := listenPeople(cfg.Listen)
 	if err != nil {
@@ -120,7 +123,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	group.Go(func() error { return self.letOthersIn(ctx) })
 	group.Go(func() error { return boot.Run(ctx) })
 	group.Go(func() error { return feedAgents(ctx, cluster, agents) })
-	group.Go(func() error { return feedReplicator(ctx, solo, replica) })
+	group.Go(func() error { return feedReplicator(ctx, cluster, replica) })
 	group.Go(func() error { replica.Run(ctx); return nil })
 	group.Go(func() error {
 		select {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"sync/atomic"
 
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/lpmos/lpmos/consensus"
@@ -13,18 +12,8 @@ import (
 	"github.com/lpmos/lpmos/images"
 )
 
-// replicaCluster is what copying images between nodes needs of the consensus node.
-type replicaCluster interface {
-	ID() string
-	Status() consensus.Status
-	Call(nodeID string) (client *http.Client, base string, err error)
-	Verify(ctx context.Context) error
-	View(f func(*fleet.State))
-	SnapshotAndWatch(f func(*fleet.State)) *consensus.Watcher
-}
-
 // replicaSeam is the cluster as copying images sees it.
-type replicaSeam struct{ replicaCluster }
+type replicaSeam struct{ *consensus.Node }
 
 // Peers are all members but this node. One that cannot be called is as good as
 // out of reach.
@@ -66,7 +55,7 @@ func (s replicaSeam) Wanted() (out []images.Want) {
 func (s replicaSeam) Confirm(ctx context.Context) error { return s.Verify(ctx) }
 
 // newReplicator makes what keeps the store as the fleet wants it.
-func newReplicator(cfg config.Config, cluster replicaCluster, store *images.Store, log *slog.Logger) *images.Replicator {
+func newReplicator(cfg config.Config, cluster *consensus.Node, store *images.Store, log *slog.Logger) *images.Replicator {
 	limit := cfg.CopyLimit * 1_000_000
 	if limit == 0 {
 		limit = -1
@@ -76,7 +65,7 @@ func newReplicator(cfg config.Config, cluster replicaCluster, store *images.Stor
 }
 
 // feedReplicator wakes the replicator when the fleet's images change.
-func feedReplicator(ctx context.Context, cluster replicaCluster, r *images.Replicator) error {
+func feedReplicator(ctx context.Context, cluster *consensus.Node, r *images.Replicator) error {
 	for {
 		w := cluster.SnapshotAndWatch(func(*fleet.State) {})
 		r.Wake() // for what was not watched
@@ -100,32 +89,17 @@ func feedReplicator(ctx context.Context, cluster replicaCluster, r *images.Repli
 	}
 }
 
-// peerImages is where other nodes get parts of images from this one, and are told
-// what it has. It is there before the image store: the log opens first, and with
-// it the connections to others.
-type peerImages struct{ store atomic.Pointer[images.Store] }
-
-// open begins to give.
-func (p *peerImages) open(store *images.Store) { p.store.Store(store) }
-
-// ServeHTTP answers below /x/. Until the store is open it does not say that there
-// is nothing, only that it cannot tell.
-func (p *peerImages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	store := p.store.Load()
-	if store == nil {
-		http.Error(w, "this node is starting", http.StatusServiceUnavailable)
-		return
-	}
-	store.PeerHandler().ServeHTTP(w, r)
+// forPeers is what other nodes may ask this one for, below /x/.
+func forPeers(store *images.Store) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/x/chunk/", store.PeerHandler())
+	mux.Handle("/x/manifest/", store.PeerHandler())
+	return mux
 }
 
-// describe is consensus.Config.Describe.
-func (p *peerImages) describe() (d consensus.Described) {
-	store := p.store.Load()
-	if store == nil {
-		return d
-	}
-	d.Images = map[string]consensus.Hold{}
+// describe is what other nodes are told of this one beside Raft.
+func describe(store *images.Store) consensus.Described {
+	d := consensus.Described{Images: map[string]consensus.Hold{}}
 	for digest, h := range store.Holdings() {
 		d.Images[digest] = consensus.Hold(h)
 	}

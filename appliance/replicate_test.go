@@ -4,14 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/appliance/config"
@@ -21,36 +17,6 @@ import (
 	"github.com/lpmos/lpmos/images"
 	"github.com/lpmos/lpmos/ui/api/apitest"
 )
-
-// sharedState is one of several nodes that share a state, and reach each other
-// over plain HTTP.
-type sharedState struct {
-	*consensus.Node
-	self    string
-	members []consensus.Member
-	urls    map[string]string
-	parts   map[string]*peerImages
-}
-
-func (s *sharedState) ID() string { return s.self }
-
-func (s *sharedState) Status() consensus.Status {
-	st := consensus.Status{Node: s.self, Members: slices.Clone(s.members)}
-	for i := range st.Members {
-		st.Members[i].Described = s.parts[st.Members[i].ID].describe()
-	}
-	return st
-}
-
-func (s *sharedState) Call(id string) (*http.Client, string, error) {
-	url, ok := s.urls[id]
-	if !ok {
-		return nil, "", errors.New("no member of the cluster")
-	}
-	return http.DefaultClient, url, nil
-}
-
-func (s *sharedState) Verify(context.Context) error { return nil }
 
 // bootable is a raw disk of so many chunks.
 func bootable(chunks int) []byte {
@@ -66,81 +32,77 @@ func bootable(chunks int) []byte {
 }
 
 func TestNodesShareTheImagesOfTheFleet(t *testing.T) {
-	cluster := consensustest.Node(t)
 	log := slog.New(slog.DiscardHandler)
-	members := []consensus.Member{{ID: "a", Reachable: true}, {ID: "b", Reachable: true}, {ID: "gone", Reachable: true}}
-	urls, parts := map[string]string{}, map[string]*peerImages{"a": {}, "b": {}, "gone": {}}
-	stores := map[string]*images.Store{}
-	for _, id := range []string{"a", "b"} {
-		srv := httptest.NewServer(parts[id])
-		t.Cleanup(srv.Close)
-		urls[id] = srv.URL
-		res, err := http.Get(srv.URL + "/x/chunk/" + strings.Repeat("0", 64))
-		if err != nil {
-			t.Fatal(err)
-		}
-		res.Body.Close()
-		if res.StatusCode != http.StatusServiceUnavailable || parts[id].describe().Images != nil {
-			t.Errorf("a node that starts answers %s", res.Status)
-		}
-	}
-	for _, id := range []string{"a", "b"} {
+	var stores [3]*images.Store
+	c := consensustest.NewCluster(t, 3, func(i int, cfg *consensus.Config) {
 		store, err := images.OpenStore(t.TempDir(), images.StoreOptions{Reserve: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
-		stores[id] = store
-		parts[id].open(store)
-		node := &sharedState{Node: cluster, self: id, members: members, urls: urls, parts: parts}
-		r := newReplicator(config.Config{CopyLimit: 100}, node, store, log)
+		stores[i] = store
+		cfg.Calls, cfg.Describe = forPeers(store), func() consensus.Described { return describe(store) }
+	})
+	for i, n := range c.Nodes {
+		r := newReplicator(config.Config{CopyLimit: 100}, n, stores[i], log)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{}, 2)
 		go func() { r.Run(ctx); done <- struct{}{} }()
 		go func() {
-			if err := feedReplicator(ctx, node, r); err != nil {
+			if err := feedReplicator(ctx, n, r); err != nil {
 				t.Errorf("the feed ended with: %v", err)
 			}
 			done <- struct{}{}
 		}()
 		t.Cleanup(func() { cancel(); <-done; <-done })
 	}
-	until := func(what string, holds func() bool) {
+	imported := func(on int, name string, chunks int) string {
 		t.Helper()
-		limit := time.After(30 * time.Second)
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for !holds() {
-			select {
-			case <-tick.C:
-			case <-limit:
-				t.Fatalf("not within 30 s: %s", what)
-			}
+		_, digest, err := stores[on].Import(t.Context(), bytes.NewReader(bootable(chunks)), images.ImportOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		consensustest.Propose[*fleet.Image](t, c.Nodes[on], fleet.PutImage{Image: fleet.Image{
+			Name: name, OSType: name, Digest: digest, SizeBytes: uint64(chunks) * wire.ChunkBytes, Stored: 1000, Sector: 512}})
+		return digest
+	}
+	whole := func(digest string, on ...int) func() bool {
+		return func() bool {
+			return !slices.ContainsFunc(on, func(i int) bool { return !stores[i].Holdings()[digest].Whole() })
 		}
 	}
 
-	_, digest, err := stores["a"].Import(t.Context(), bytes.NewReader(bootable(5)), images.ImportOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	put := fleet.PutImage{Image: fleet.Image{Name: "tiny", OSType: "tiny", Digest: digest, SizeBytes: 5 * wire.ChunkBytes, Stored: 1000, Sector: 512}}
-	consensustest.Propose[*fleet.Image](t, cluster, put)
-	until("b has what was imported on a", func() bool { return stores["b"].Holdings()[digest].Whole() })
-	if h := parts["b"].describe(); h.Images[digest] != (consensus.Hold{Have: 5, Total: 5}) || h.FreeBytes == 0 {
-		t.Errorf("b says of itself: %+v", h)
-	}
-	if err := stores["b"].Verify(digest); err != nil {
+	digest := imported(1, "tiny", 5)
+	c.Until("every node has what was imported on one", whole(digest, 0, 1, 2))
+	if err := stores[2].Verify(digest); err != nil {
 		t.Error(err)
 	}
-	consensustest.Propose[*fleet.Image](t, cluster, fleet.DeleteImage{Name: "tiny"})
-	until("it is deleted everywhere", func() bool {
-		return len(stores["a"].Manifests()) == 0 && len(stores["b"].Manifests()) == 0
+	c.Until("each node knows what the others have", func() bool {
+		for _, m := range c.Nodes[0].Status().Members {
+			if m.Described.Images[digest] != (consensus.Hold{Have: 5, Total: 5}) || m.Described.FreeBytes == 0 {
+				return false
+			}
+		}
+		return true
 	})
+
+	// A node that is cut off keeps what it has, and catches up when it is back.
+	c.Isolate(2)
+	other := imported(0, "other", 3)
+	consensustest.Propose[*fleet.Image](t, c.Nodes[1], fleet.DeleteImage{Name: "tiny"})
+	c.Until("the others have the new image and not the old one", func() bool {
+		return whole(other, 0, 1)() && len(stores[0].Manifests()) == 1 && len(stores[1].Manifests()) == 1
+	})
+	if !whole(digest, 2)() {
+		t.Error("the node that is cut off has lost its image")
+	}
+	c.Net.Heal()
+	c.Until("so has the one that was cut off", func() bool { return whole(other, 2)() && len(stores[2].Manifests()) == 1 })
 }
 
 // Bytes that an open task installs stay, whatever becomes of the image's name.
 func TestAnImageStaysForTheTaskThatInstallsIt(t *testing.T) {
 	cluster := consensustest.Node(t)
-	seam := replicaSeam{&sharedState{Node: cluster}}
+	seam := replicaSeam{cluster}
 	old, fresh := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
 	image := fleet.Image{Name: "tiny", OSType: "tiny", Digest: old, SizeBytes: 64 << 20, Stored: 9 << 20, Sector: 512}
 	inv := apitest.Server()
