@@ -40,6 +40,7 @@ type viewer struct {
 	// Touched by run alone.
 	stats    api.Stats
 	lost     map[string]string
+	cluster  clusterTold
 	complete uint64 // everything up to this index was told
 }
 
@@ -169,6 +170,7 @@ func (v *viewer) tellSnapshot(ctx context.Context, p *api.Picture) error {
 	v.mu.Unlock()
 	snap := v.hub.api.Snapshot(p, keep)
 	v.stats, v.complete = snap.Stats, max(v.complete, snap.Index)
+	v.cluster.news(snap.Cluster)
 	v.lost = v.hub.pulse().lost
 	b, err := json.Marshal(snap)
 	if err != nil {
