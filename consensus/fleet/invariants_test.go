@@ -107,10 +107,39 @@ type mirror struct {
 	machines map[string]*Machine
 	images   map[string]*Image
 	nodes    map[string]*Node
+	cluster  *Cluster
+	tokens   map[string]*Token
+	pools    map[string]*Pool
+	leader   Leader
+	audit    []*AuditRecord
+}
+
+func newMirror() *mirror {
+	return &mirror{tasks: map[string]*Task{}, machines: map[string]*Machine{}, images: map[string]*Image{},
+		nodes: map[string]*Node{}, tokens: map[string]*Token{}, pools: map[string]*Pool{}}
+}
+
+func mirrorOf(s *State) *mirror {
+	return &mirror{tasks: s.tasks, machines: s.machines, images: s.images, nodes: s.nodes, cluster: s.cluster,
+		tokens: s.tokens, pools: s.pools, leader: s.leader, audit: s.audit}
 }
 
 func (m *mirror) see(ev Event) {
 	switch ev.Type {
+	case EventNodeDeleted:
+		delete(m.nodes, ev.ID)
+	case EventCluster:
+		m.cluster = ev.Cluster
+	case EventToken:
+		m.tokens[ev.ID] = ev.Token
+	case EventTokenDeleted:
+		delete(m.tokens, ev.ID)
+	case EventPool:
+		m.pools[ev.Name] = ev.Pool
+	case EventLeader:
+		m.leader = *ev.Leader
+	case EventAudit:
+		m.audit = append(m.audit, ev.Audit)
 	case EventTaskDeleted:
 		delete(m.tasks, ev.TaskID)
 	case EventMachineDeleted:
@@ -131,7 +160,7 @@ func (m *mirror) see(ev Event) {
 func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		r := newRig(t)
-		seen := &mirror{map[string]*Task{}, map[string]*Machine{}, map[string]*Image{}, map[string]*Node{}}
+		seen := newMirror()
 		handedOut := map[any]string{}
 		step := func(b Body) {
 			before := content(t, r.s)
@@ -162,7 +191,7 @@ func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
 			for _, v := range r.s.Machines() {
 				handedOut[v] = asJSON(v)
 			}
-			if want := (&mirror{r.s.tasks, r.s.machines, r.s.images, r.s.nodes}); !reflect.DeepEqual(seen, want) {
+			if want := mirrorOf(r.s); !reflect.DeepEqual(seen, want) {
 				rt.Fatalf("after %s somebody who got every event does not know the state", b.commandType())
 			}
 			checkInvariants(rt, r.s)

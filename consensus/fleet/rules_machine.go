@@ -16,8 +16,12 @@ func (b PutNode) apply(s *State, c Command) (any, error) {
 		return nil, invalid("id", "a node needs an id")
 	}
 	n.SeenAt = c.At
+	known := s.nodes[n.ID] != nil
 	s.nodes[n.ID] = &n
-	s.events = append(s.events, Event{Type: EventNode, Name: n.Name, Node: &n})
+	s.events = append(s.events, Event{Type: EventNode, ID: n.ID, Name: n.Name, Node: &n})
+	if !known {
+		s.note(c, AuditRecord{Node: n.ID, What: "node " + s.nodeName(n.ID) + " came to the cluster"})
+	}
 	return &n, nil
 }
 

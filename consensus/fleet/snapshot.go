@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // snapshotVersion is raised when an older node could not read a snapshot rightly.
-const snapshotVersion = 1
+const snapshotVersion = 2
 
 // ErrNewerSnapshot is met by a node older than the snapshot.
 var ErrNewerSnapshot = errors.New("snapshot was made by a newer version; upgrade this node")
@@ -29,15 +30,42 @@ type snapshotRecord struct {
 // Snapshot is a picture of a state that can be written while the state moves on.
 type Snapshot struct {
 	index    uint64
+	cluster  []*Cluster
+	leader   []*Leader
+	tokens   []*Token
+	nodes    []*Node
+	images   []*Image
+	pools    []*Pool
 	machines []*Machine
 	tasks    []*Task
-	images   []*Image
-	nodes    []*Node
+	audit    []*AuditRecord
+	done     []*doneRecord
 }
+
+// doneRecord is a part of the window of what was done.
+type doneRecord struct {
+	Floor uint64  `json:"floor"`
+	Deeds []*deed `json:"deeds"` // the oldest first
+}
+
+// deedsPerRecord keeps the lines of a snapshot short enough to look at.
+const deedsPerRecord = 256
 
 // Snapshot takes the picture; it copies pointers only.
 func (s *State) Snapshot() *Snapshot {
-	return &Snapshot{index: s.index, machines: s.Machines(), tasks: s.Tasks(), images: s.Images(), nodes: s.Nodes()}
+	sn := &Snapshot{index: s.index, tokens: s.Tokens(), nodes: s.Nodes(), images: s.Images(), pools: s.Pools(),
+		machines: s.Machines(), tasks: s.Tasks(), audit: slices.Clone(s.audit)}
+	if s.cluster != nil {
+		sn.cluster = []*Cluster{s.cluster}
+	}
+	if s.leader.Term > 0 {
+		leader := s.leader
+		sn.leader = []*Leader{&leader}
+	}
+	for part := range slices.Chunk(slices.Clone(s.done.order), deedsPerRecord) {
+		sn.done = append(sn.done, &doneRecord{Floor: s.done.floor, Deeds: part})
+	}
+	return sn
 }
 
 // Write puts the snapshot out as lines of JSON: a header, then one record a
@@ -45,21 +73,26 @@ func (s *State) Snapshot() *Snapshot {
 func (sn *Snapshot) Write(w io.Writer) error {
 	bw := bufio.NewWriterSize(w, 256<<10)
 	enc := json.NewEncoder(bw)
-	n := len(sn.machines) + len(sn.tasks) + len(sn.images) + len(sn.nodes)
+	n := len(sn.cluster) + len(sn.leader) + len(sn.tokens) + len(sn.nodes) + len(sn.images) + len(sn.pools) +
+		len(sn.machines) + len(sn.tasks) + len(sn.audit) + len(sn.done)
 	if err := enc.Encode(snapshotHeader{Format: "lpmos-fleet", Version: snapshotVersion, Index: sn.index, Records: n}); err != nil {
 		return err
 	}
-	if err := writeRecords(enc, "node", sn.nodes); err != nil {
-		return err
-	}
-	if err := writeRecords(enc, "image", sn.images); err != nil {
-		return err
-	}
-	if err := writeRecords(enc, "machine", sn.machines); err != nil {
-		return err
-	}
-	if err := writeRecords(enc, "task", sn.tasks); err != nil {
-		return err
+	for _, write := range []func() error{
+		func() error { return writeRecords(enc, "cluster", sn.cluster) },
+		func() error { return writeRecords(enc, "leader", sn.leader) },
+		func() error { return writeRecords(enc, "token", sn.tokens) },
+		func() error { return writeRecords(enc, "node", sn.nodes) },
+		func() error { return writeRecords(enc, "image", sn.images) },
+		func() error { return writeRecords(enc, "pool", sn.pools) },
+		func() error { return writeRecords(enc, "machine", sn.machines) },
+		func() error { return writeRecords(enc, "task", sn.tasks) },
+		func() error { return writeRecords(enc, "audit", sn.audit) },
+		func() error { return writeRecords(enc, "done", sn.done) },
+	} {
+		if err := write(); err != nil {
+			return err
+		}
 	}
 	return bw.Flush()
 }
@@ -108,46 +141,71 @@ func Restore(r io.Reader) (*State, error) {
 
 func (s *State) restoreRecord(rec snapshotRecord) error {
 	switch rec.Kind {
+	case "cluster":
+		v, err := restoreValue[Cluster](rec.Value)
+		if err != nil {
+			return err
+		}
+		if v.ID == "" || s.cluster != nil {
+			return fmt.Errorf("cluster %q is nameless or there twice", v.ID)
+		}
+		s.cluster = v
+		return nil
+	case "leader":
+		v, err := restoreValue[Leader](rec.Value)
+		if err != nil {
+			return err
+		}
+		if v.Term == 0 || s.leader.Term != 0 {
+			return fmt.Errorf("leader %q is without a term or there twice", v.NodeID)
+		}
+		s.leader = *v
+		return nil
+	case "token":
+		return restoreInto(rec, s.tokens, func(v *Token) string { return v.ID }, nil)
 	case "node":
-		v, err := restoreValue[Node](rec.Value)
-		if err != nil {
-			return err
-		}
-		if v.ID == "" || s.nodes[v.ID] != nil {
-			return fmt.Errorf("node %q is nameless or there twice", v.ID)
-		}
-		s.nodes[v.ID] = v
+		return restoreInto(rec, s.nodes, func(v *Node) string { return v.ID }, nil)
 	case "image":
-		v, err := restoreValue[Image](rec.Value)
-		if err != nil {
-			return err
-		}
-		if v.Name == "" || s.images[v.Name] != nil {
-			return fmt.Errorf("image %q is nameless or there twice", v.Name)
-		}
-		s.images[v.Name] = v
+		return restoreInto(rec, s.images, func(v *Image) string { return v.Name }, nil)
+	case "pool":
+		return restoreInto(rec, s.pools, func(v *Pool) string { return v.Network }, nil)
 	case "machine":
-		v, err := restoreValue[Machine](rec.Value)
-		if err != nil {
-			return err
-		}
-		if v.ID == "" || s.machines[v.ID] != nil {
-			return fmt.Errorf("machine %q is nameless or there twice", v.ID)
-		}
-		s.machines[v.ID] = v
-		s.indexMachine(v)
+		return restoreInto(rec, s.machines, func(v *Machine) string { return v.ID }, s.indexMachine)
 	case "task":
-		v, err := restoreValue[Task](rec.Value)
+		return restoreInto(rec, s.tasks, func(v *Task) string { return v.ID }, s.indexTask)
+	case "audit":
+		v, err := restoreValue[AuditRecord](rec.Value)
 		if err != nil {
 			return err
 		}
-		if v.ID == "" || s.tasks[v.ID] != nil {
-			return fmt.Errorf("task %q is nameless or there twice", v.ID)
+		if len(s.audit) == maxAudit {
+			return fmt.Errorf("more than %d audit records", maxAudit)
 		}
-		s.tasks[v.ID] = v
-		s.indexTask(v)
-	default:
-		return fmt.Errorf("%w (record %q)", ErrNewerSnapshot, rec.Kind)
+		s.audit = append(s.audit, v)
+		return nil
+	case "done":
+		v, err := restoreValue[doneRecord](rec.Value)
+		if err != nil {
+			return err
+		}
+		return s.done.restore(v)
+	}
+	return fmt.Errorf("%w (record %q)", ErrNewerSnapshot, rec.Kind)
+}
+
+// restoreInto puts a record in its place by its name.
+func restoreInto[T any](rec snapshotRecord, m map[string]*T, name func(*T) string, index func(*T)) error {
+	v, err := restoreValue[T](rec.Value)
+	if err != nil {
+		return err
+	}
+	key := name(v)
+	if key == "" || m[key] != nil {
+		return fmt.Errorf("%s %q is nameless or there twice", rec.Kind, key)
+	}
+	m[key] = v
+	if index != nil {
+		index(v)
 	}
 	return nil
 }

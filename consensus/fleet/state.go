@@ -14,6 +14,12 @@ type State struct {
 	tasks    map[string]*Task
 	images   map[string]*Image
 	nodes    map[string]*Node
+	cluster  *Cluster
+	tokens   map[string]*Token
+	pools    map[string]*Pool // by network
+	leader   Leader
+	audit    []*AuditRecord // the oldest first
+	done     window
 
 	// Indexes, rebuilt from the maps above on restore.
 	byMAC     map[string]string // MAC → machine
@@ -30,6 +36,7 @@ type State struct {
 func NewState() *State {
 	return &State{
 		machines: map[string]*Machine{}, tasks: map[string]*Task{}, images: map[string]*Image{}, nodes: map[string]*Node{},
+		tokens: map[string]*Token{}, pools: map[string]*Pool{}, done: window{byID: map[string]*deed{}},
 		byMAC: map[string]string{}, byUUID: map[string]string{}, byAddress: map[string]string{},
 		byTarget: map[string]string{}, byToken: map[string]string{}, bySession: map[string]string{},
 	}
@@ -41,11 +48,24 @@ func (s *State) Index() uint64 { return s.index }
 // Apply changes the state by one command. The result is the rule's own; events
 // tell what changed. A refused command changes nothing but the index, with one
 // exception: a report whose ids clash is refused and the question it raises is
-// kept, so events come with the error.
+// kept, so events come with the error. A command that was done before is not
+// done again: its answer is given anew.
 func (s *State) Apply(index uint64, c Command) (result any, events []Event, err error) {
 	s.index = index
+	if c.counts() {
+		if d := s.done.byID[c.ID]; d != nil {
+			result, err = s.answer(d)
+			return result, nil, err
+		}
+		if c.Retry && c.Since < s.done.floor {
+			return nil, nil, refuse(Uncertain, "it is not known any more whether this was done before; look before you ask again")
+		}
+	}
 	s.events = nil
 	result, err = c.Body.apply(s, c)
+	if c.counts() {
+		s.done.keep(deedOf(index, c, result, err))
+	}
 	events, s.events = s.events, nil
 	for i := range events {
 		events[i].Index, events[i].At = index, c.At
