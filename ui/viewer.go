@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -46,7 +47,7 @@ type viewer struct {
 
 // thing is what a change is about.
 type thing struct {
-	kind rune // 't'ask, 'm'achine, 'i'mage, 'n'ode
+	kind rune // 't'ask, 'm'achine, 'i'mage, 'n'ode, or a record of the 'a'udit
 	id   string
 }
 
@@ -223,8 +224,10 @@ func (v *viewer) pour(e fleet.Event) {
 		k = thing{'m', e.MachineID}
 	case fleet.EventImage, fleet.EventImageDeleted:
 		k = thing{'i', e.Name}
-	case fleet.EventNode:
-		k = thing{'n', e.Name}
+	case fleet.EventNode, fleet.EventNodeDeleted:
+		k = thing{'n', e.ID}
+	case fleet.EventAudit:
+		k = thing{'a', strconv.FormatUint(v.poured, 10)} // none takes another's place
 	default:
 		return
 	}
@@ -294,6 +297,10 @@ func (v *viewer) frames(changes []change) []api.Frame {
 		f := api.Frame{Type: string(e.Type), Index: e.Index, Time: lens.Now, TaskID: e.TaskID, MachineID: e.MachineID, Name: e.Name}
 		switch e.Type {
 		case fleet.EventTaskDeleted, fleet.EventMachineDeleted, fleet.EventImageDeleted:
+		case fleet.EventNodeDeleted:
+			f.ID = e.ID
+		case fleet.EventAudit:
+			f.Audit = e.Audit
 		case fleet.EventImage:
 			img := api.ImageView(e.Image, d.used)
 			f.Image = &img

@@ -31,6 +31,7 @@ type Frame struct {
 	TaskID    string         `json:"task_id,omitempty"`
 	MachineID string         `json:"machine_id,omitempty"`
 	Name      string         `json:"name,omitempty"` // of an image or node
+	ID        string         `json:"id,omitempty"`   // of a node that was removed
 	Task      *Task          `json:"task,omitempty"`
 	Machine   *Machine       `json:"machine,omitempty"`
 	Image     *Image         `json:"image,omitempty"`
@@ -48,6 +49,8 @@ type Frame struct {
 	Text    string          `json:"text,omitempty"` // of a sighting or error
 	Import  *ImportProgress `json:"import,omitempty"`
 	Cluster *ClusterView    `json:"cluster,omitempty"`
+
+	Audit *fleet.AuditRecord `json:"audit,omitempty"`
 }
 
 // ProgressItem is the newest progress of one task.

@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
 // Membership is who is of the cluster, and how that is changed. A *fleet.Error
@@ -118,6 +119,15 @@ func memberActions(m consensus.Member, voters int) []string {
 	return out
 }
 
+// AuditList is what people and nodes have done, the newest first.
+type AuditList struct {
+	Audit []fleet.AuditRecord `json:"audit"`
+}
+
+type listAuditIn struct {
+	Limit int `query:"limit" minimum:"1" maximum:"1000" default:"200"`
+}
+
 type memberID struct {
 	ID string `path:"id" maxLength:"64"`
 }
@@ -132,6 +142,8 @@ func (s *Server) memberRoutes() {
 	route(s, http.MethodDelete, "/cluster/nodes/{id}", 204, "Take a node out of the cluster", s.changeMember(
 		func(m Membership, ctx context.Context, id string) error { return m.Remove(ctx, id, who(ctx)) }))
 	route(s, http.MethodPost, "/cluster/transfer", 204, "Let another node lead", s.transfer)
+
+	route(s, http.MethodGet, "/audit", 200, "What people and nodes have done, newest first", s.listAudit)
 
 	op := huma.Operation{
 		OperationID: "get-backup", Method: http.MethodGet, Path: "/api/v1/backup", Tags: []string{"backup"}, DefaultStatus: 200,
@@ -186,6 +198,12 @@ func (s *Server) transfer(ctx context.Context, in *handoverIn) (*nothing, error)
 		return nil, errAlone()
 	}
 	return nil, s.cfg.Membership.Transfer(ctx, in.Body.To)
+}
+
+func (s *Server) listAudit(_ context.Context, in *listAuditIn) (*struct{ Body AuditList }, error) {
+	list := AuditList{Audit: []fleet.AuditRecord{}}
+	s.cfg.Cluster.View(func(st *fleet.State) { list.Audit = append(list.Audit, st.Audit(in.Limit)...) })
+	return &struct{ Body AuditList }{list}, nil
 }
 
 // backup sends the file as it is written. What goes wrong before its first byte

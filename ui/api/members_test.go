@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -110,6 +111,30 @@ func TestRefusedChangesSayTheWayOut(t *testing.T) {
 		if !strings.Contains(fmt.Sprint(p["detail"]), c.says) {
 			t.Errorf("%s %s %s: %v, want %q", c.method, c.path, c.body, p["detail"], c.says)
 		}
+	}
+}
+
+func TestAuditIsNewestFirst(t *testing.T) {
+	_, s := newGallery(t)
+	for range 3 {
+		answer(t, s, "POST", "/api/v1/cluster/tokens", "", 201)
+	}
+	answer(t, s, "DELETE", "/api/v1/cluster/nodes/n-1", "", 204)
+	var list api.AuditList
+	w := call(s, "GET", "/api/v1/audit?limit=4", "")
+	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list.Audit) != 4 {
+		t.Fatalf("it answered %s (%v)", w.Body, err)
+	}
+	for i, want := range []string{"removed node n1", "node n2 leads since term 5", "made join token j-3", "made join token j-2"} {
+		if got := list.Audit[i]; !strings.Contains(got.What, want) {
+			t.Errorf("record %d says %q, want %q", i, got.What, want)
+		}
+	}
+	if got := list.Audit[0]; got.By != "operator at 192.0.2.1" || got.Node != "n-1" || got.Index == 0 || got.At.IsZero() {
+		t.Errorf("the newest record is %+v", got)
+	}
+	for _, limit := range []string{"0", "1001", "-1", "x"} {
+		answer(t, s, "GET", "/api/v1/audit?limit="+limit, "", 400)
 	}
 }
 

@@ -100,7 +100,7 @@ func statusOf(code fleet.Code) int {
 	switch code {
 	case fleet.NotFound:
 		return http.StatusNotFound
-	case fleet.Conflict:
+	case fleet.Conflict, fleet.Uncertain:
 		return http.StatusConflict
 	case fleet.Precondition:
 		return http.StatusPreconditionFailed

@@ -79,6 +79,7 @@ func TestEveryRouteTakesItsMethodsAlone(t *testing.T) {
 		"/api/v1/cluster/nodes/n-99/promote": "POST",
 		"/api/v1/cluster/nodes/n-99/demote":  "POST",
 		"/api/v1/backup":                     "GET HEAD",
+		"/api/v1/audit":                      "GET HEAD",
 		"/openapi.json":                      "GET HEAD",
 		"/healthz":                           "GET HEAD",
 		"/api/v1/":                           "",

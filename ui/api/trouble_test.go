@@ -70,6 +70,16 @@ func TestTroubleSaysWhetherToRepeat(t *testing.T) {
 	}
 }
 
+// TestRepeatedTooLate: a rule that cannot know any more whether it was followed
+// before says so, and does not invite to repeat.
+func TestRepeatedTooLate(t *testing.T) {
+	_, s := withTrouble(t, &fleet.Error{Code: fleet.Uncertain, Message: "it is not known any more whether this was done before; look before you ask again"})
+	w := call(s, "DELETE", "/api/v1/machines/m-18", "")
+	if w.Code != http.StatusConflict || w.Header().Get("Retry-After") != "" || !strings.Contains(w.Body.String(), "look before you ask again") {
+		t.Errorf("it answered %d %s", w.Code, w.Body)
+	}
+}
+
 // TestImageThatMayBeKnownKeepsItsBytes: deleting them would leave an image that
 // nobody can install.
 func TestImageThatMayBeKnownKeepsItsBytes(t *testing.T) {

@@ -14,19 +14,20 @@ import (
 )
 
 // Membership is a cluster of three nodes in memory. It refuses what the real one
-// refuses.
+// refuses, and the fleet hears what the real one tells it.
 type Membership struct {
-	mu     sync.Mutex
-	status consensus.Status
-	tokens int
-	err    error
-	now    func() time.Time
+	mu      sync.Mutex
+	status  consensus.Status
+	tokens  int
+	err     error
+	now     func() time.Time
+	cluster *Cluster
 }
 
 // NewMembership is a cluster in which all is well, as n1 sees it.
-func NewMembership(now func() time.Time) *Membership {
+func NewMembership(now func() time.Time, cluster *Cluster) *Membership {
 	at := now()
-	m := &Membership{now: now, status: consensus.Status{
+	m := &Membership{now: now, cluster: cluster, status: consensus.Status{
 		Node: "n-1", Role: "leader", Leader: "n-1", Term: 4, Applied: 1204, Committed: 1204, Quorum: true, HeardAt: at,
 	}}
 	for i, region := range []string{"dc1", "dc1", "dc2"} {
@@ -91,14 +92,18 @@ func (m *Membership) Status() consensus.Status {
 }
 
 // NewToken counts.
-func (m *Membership) NewToken(_ context.Context, _ string) (api.JoinToken, error) {
+func (m *Membership) NewToken(ctx context.Context, by string) (api.JoinToken, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err != nil {
 		return api.JoinToken{}, m.err
 	}
 	m.tokens++
-	return api.JoinToken{Token: fmt.Sprintf("lpmos-join-%04d", m.tokens), ExpiresAt: m.now().Add(time.Hour), Address: m.status.Members[0].Address}, nil
+	id, until := fmt.Sprintf("j-%d", m.tokens), m.now().Add(time.Hour)
+	if _, err := m.cluster.Propose(ctx, fleet.CreateToken{ID: id, SecretHash: digest("0"), ExpiresAt: until, By: by}); err != nil {
+		return api.JoinToken{}, err
+	}
+	return api.JoinToken{Token: fmt.Sprintf("lpmos-join-%04d", m.tokens), ExpiresAt: until, Address: m.status.Members[0].Address}, nil
 }
 
 // change runs f on a member, unless changes fail.
@@ -141,70 +146,74 @@ func (m *Membership) Promote(_ context.Context, id string) error {
 }
 
 // Demote takes it away.
-func (m *Membership) Demote(_ context.Context, id string) error {
+func (m *Membership) Demote(ctx context.Context, id string) error {
 	return m.change(id, func(i int) error {
 		if err := m.lastVoter(i); err != nil {
 			return err
 		}
 		m.status.Members[i].Voter = false
-		m.resign(i)
-		return nil
+		return m.resign(ctx, i)
 	})
 }
 
 // Remove takes a node out.
-func (m *Membership) Remove(_ context.Context, id, _ string) error {
+func (m *Membership) Remove(ctx context.Context, id, by string) error {
 	return m.change(id, func(i int) error {
 		if err := m.lastVoter(i); err != nil {
 			return err
 		}
-		m.resign(i)
+		if err := m.resign(ctx, i); err != nil {
+			return err
+		}
 		m.status.Members = slices.Delete(slices.Clone(m.status.Members), i, i+1)
-		return nil
+		_, err := m.cluster.Propose(ctx, fleet.RemoveNode{ID: id, By: by})
+		return err
 	})
 }
 
 // Transfer lets another lead.
-func (m *Membership) Transfer(_ context.Context, to string) error {
+func (m *Membership) Transfer(ctx context.Context, to string) error {
 	if to == "" {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if m.err == nil {
-			m.resign(slices.IndexFunc(m.status.Members, func(n consensus.Member) bool { return n.Leader }))
+		if m.err != nil {
+			return m.err
 		}
-		return m.err
+		return m.resign(ctx, slices.IndexFunc(m.status.Members, func(n consensus.Member) bool { return n.Leader }))
 	}
 	return m.change(to, func(i int) error {
 		if n := m.status.Members[i]; !n.Voter {
 			return refused(fleet.Conflict, "%s has no vote and cannot lead; promote it first", n.Name)
 		}
-		m.lead(i)
-		return nil
+		return m.lead(ctx, i)
 	})
 }
 
 // resign lets the first other voter lead if node i does.
-func (m *Membership) resign(i int) {
+func (m *Membership) resign(ctx context.Context, i int) error {
 	if i < 0 || !m.status.Members[i].Leader {
-		return
+		return nil
 	}
 	for j, n := range m.status.Members {
 		if j != i && n.Voter {
-			m.lead(j)
-			return
+			return m.lead(ctx, j)
 		}
 	}
+	return nil
 }
 
-func (m *Membership) lead(i int) {
+func (m *Membership) lead(ctx context.Context, i int) error {
 	for j := range m.status.Members {
 		m.status.Members[j].Leader = j == i
 	}
+	n := m.status.Members[i]
 	m.status.Term++
-	m.status.Leader, m.status.Role = m.status.Members[i].ID, "follower"
-	if m.status.Leader == m.status.Node {
+	m.status.Leader, m.status.Role = n.ID, "follower"
+	if n.ID == m.status.Node {
 		m.status.Role = "leader"
 	}
+	_, err := m.cluster.Propose(ctx, fleet.NoteLeader{NodeID: n.ID, Name: n.Name, Term: m.status.Term})
+	return err
 }
 
 // Backup writes a few words.

@@ -28,7 +28,9 @@ type Node struct {
 // NewNode starts with an empty fleet at noon of a day in 2026.
 func NewNode() *Node {
 	clock := &Clock{at: time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)}
-	return &Node{Cluster: NewCluster(clock.Tick, 1000), Images: &Images{stored: map[string]bool{}}, Sightings: NewSightings(), Contact: &Contact{at: map[string]time.Time{}}, Membership: NewMembership(clock.Now), Clock: clock}
+	cluster := NewCluster(clock.Tick, 1000)
+	return &Node{Cluster: cluster, Images: &Images{stored: map[string]bool{}}, Sightings: NewSightings(), Contact: &Contact{at: map[string]time.Time{}},
+		Membership: NewMembership(clock.Now, cluster), Clock: clock}
 }
 
 // Config of an API that stands on the node.

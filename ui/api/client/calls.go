@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/ui/api"
 )
 
@@ -192,6 +193,13 @@ func (c *Client) RemoveNode(ctx context.Context, id string) error {
 // Transfer lets another node lead: the voter with this id, or any if it is empty.
 func (c *Client) Transfer(ctx context.Context, to string) error {
 	return c.request(ctx, http.MethodPost, "cluster/transfer", nil, api.Handover{To: to}, nil)
+}
+
+// Audit gives the newest records of what was done, at most limit of them.
+func (c *Client) Audit(ctx context.Context, limit int) ([]fleet.AuditRecord, error) {
+	var l api.AuditList
+	err := c.request(ctx, http.MethodGet, "audit", url.Values{"limit": {strconv.Itoa(limit)}}, nil, &l)
+	return l.Audit, err
 }
 
 // Backup writes everything the cluster has agreed on to w. After an error, what
