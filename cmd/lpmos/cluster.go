@@ -118,19 +118,22 @@ func showCluster(w io.Writer, v api.ClusterView, images []api.Image) {
 	}
 	for _, m := range v.Members {
 		fmt.Fprintln(w)
-		row(w, m.Name, orDash(standing(m), "in "+m.Region+","), m.ID)
-		row(w, "", "reached: "+reached(m, v.Node))
+		row(w, m.Name, fmt.Sprintf("%s in %s, %s", standing(m), m.Region, m.ID))
+		row(w, "  reached", reached(m, v.Node))
 		if m.ID != v.Node {
-			row(w, "", fmt.Sprintf("%d entries behind, clock %+.2f s", m.Lag, m.ClockOff))
+			row(w, "  behind", fmt.Sprintf("%d entries", m.Lag))
+			row(w, "  clock", fmt.Sprintf("%+.2f s", m.ClockOff))
 		}
-		for _, text := range m.Warnings {
-			row(w, "WARNING", text)
-		}
-		row(w, "", fmt.Sprintf("version %s, %s free", orDash(m.Version), size(m.Described.FreeBytes)))
-		row(w, "", orDash(m.Dashboard, "for people,", m.Address, "for nodes"))
+		row(w, "  version", m.Version)
+		row(w, "  free", size(m.Described.FreeBytes))
+		row(w, "  dashboard", m.Dashboard)
+		row(w, "  for nodes", m.Address)
 		for _, digest := range slices.Sorted(maps.Keys(m.Described.Images)) {
 			h := m.Described.Images[digest]
-			row(w, "", fmt.Sprintf("holds %d of %d chunks of %s", h.Have, h.Total, imageNamed(images, digest)))
+			row(w, "  holds", fmt.Sprintf("%d of %d chunks of %s", h.Have, h.Total, imageNamed(images, digest)))
+		}
+		for _, text := range m.Warnings {
+			row(w, "  WARNING", text)
 		}
 	}
 }
@@ -234,10 +237,14 @@ func nodeTransfer(node *nodeFlags) *cobra.Command {
 				}
 				to = m.ID
 			}
+			before, err := c.Cluster(cmd.Context())
+			if err != nil {
+				return err
+			}
 			if err := c.Transfer(cmd.Context(), to); err != nil {
 				return err
 			}
-			leader, err := awaitLeader(cmd.Context(), c, to)
+			leader, err := awaitLeader(cmd.Context(), c, func(id string) bool { return id == to || to == "" && id != before.Leader })
 			if err != nil {
 				return err
 			}
@@ -245,9 +252,9 @@ func nodeTransfer(node *nodeFlags) *cobra.Command {
 		})}
 }
 
-// awaitLeader waits until the node that was asked knows who leads now, and gives
-// its name.
-func awaitLeader(ctx context.Context, c *client.Client, to string) (string, error) {
+// awaitLeader waits until the node that was asked knows of a leader that fits,
+// and gives its name.
+func awaitLeader(ctx context.Context, c *client.Client, fits func(id string) bool) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for {
@@ -255,7 +262,7 @@ func awaitLeader(ctx context.Context, c *client.Client, to string) (string, erro
 		if err != nil {
 			return "", err
 		}
-		if v.Leader != "" && (to == "" || v.Leader == to) {
+		if v.Leader != "" && fits(v.Leader) {
 			return nameOf(v, v.Leader), nil
 		}
 		select {

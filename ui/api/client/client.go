@@ -40,6 +40,9 @@ func New(address string, hc *http.Client) (*Client, error) {
 	return &Client{base: &url.URL{Scheme: u.Scheme, Host: u.Host}, http: hc}, nil
 }
 
+// Address of the node.
+func (c *Client) Address() string { return c.base.String() }
+
 // Error is a refusal of the node, in its words.
 type Error struct{ api.Problem }
 
