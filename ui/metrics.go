@@ -51,9 +51,8 @@ var (
 	descCommit    = describe("commit_seconds", "How long commands proposed on this node took until they were agreed on and applied.")
 	descFsync     = describe("fsync_seconds", "How long a write of the log took with its fsync.")
 	descProgress  = describe("progress_entries_total", "Entries with progress of installs that this node gave to the log.")
-	descWatchers  = describe("feed_watchers", "How many follow the feed on this node.")
-	descFeedLag   = describe("feed_lag", "Events the slowest follower of the feed has not taken yet.")
-	descViewers   = describe("feed_viewers", "Dashboards and scripts that are looking at this node.")
+	descWatchers  = describe("feed_watchers", "Dashboards and scripts that follow the feed on this node.")
+	descFeedLag   = describe("feed_lag", "Changes that the slowest of those who follow the feed has not been told yet.")
 	descMachines  = describe("machines", "Machines by phase.", "phase")
 	descTasks     = describe("tasks", "Tasks by status.", "status")
 	descNetboot   = describe("netboot_events_total", "What was heard and answered on the networks this node boots machines on.", "event")
@@ -63,7 +62,7 @@ var (
 func (f figures) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descBuild, descTerm, descLeads, descApplied, descCommitted, descQuorum,
 		descPeerLag, descPeerTrip, descPeerClock, descPeerThere, descCommit, descFsync, descProgress,
-		descWatchers, descFeedLag, descViewers, descMachines, descTasks, descNetboot} {
+		descWatchers, descFeedLag, descMachines, descTasks, descNetboot} {
 		out <- d
 	}
 }
@@ -85,13 +84,15 @@ func (f figures) Collect(out chan<- prometheus.Metric) {
 		n := f.hub.cfg.Figures()
 		out <- histogram(descCommit, n.Commit)
 		out <- histogram(descFsync, n.Fsync)
-		count(descProgress, n.ProgressEntries)
-		gauge(descWatchers, float64(n.Watchers))
-		gauge(descFeedLag, float64(n.WatcherLag))
+		count(descProgress, n.Flushes)
 	}
-	viewers := 0
-	f.hub.each(func(*viewer) { viewers++ })
-	gauge(descViewers, float64(viewers))
+	watchers, lag := 0, 0
+	f.hub.each(func(v *viewer) {
+		watchers++
+		lag = max(lag, v.waiting())
+	})
+	gauge(descWatchers, float64(watchers))
+	gauge(descFeedLag, float64(lag))
 	stats := f.hub.pulse().stats
 	for phase, n := range stats.Machines {
 		gauge(descMachines, float64(n), string(phase))
@@ -129,9 +130,9 @@ func oneIf(b bool) float64 {
 }
 
 func histogram(d *prometheus.Desc, h consensus.Histogram) prometheus.Metric {
-	buckets := make(map[float64]uint64, len(h.Buckets))
-	for _, b := range h.Buckets {
-		buckets[b.LE] = b.Count
+	buckets := make(map[float64]uint64, len(h.Bounds))
+	for i, le := range h.Bounds {
+		buckets[le] = h.Counts[i]
 	}
 	return prometheus.MustNewConstHistogram(d, h.Count, h.Sum, buckets)
 }

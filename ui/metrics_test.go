@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -12,11 +13,12 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
 func figuresOfTest() consensus.Figures {
-	h := consensus.Histogram{Buckets: []consensus.Bucket{{LE: 0.001, Count: 3}, {LE: 0.01, Count: 40}}, Sum: 0.6, Count: 41}
-	return consensus.Figures{Commit: h, Fsync: h, ProgressEntries: 12, Watchers: 3, WatcherLag: 7}
+	h := consensus.Histogram{Bounds: []float64{0.001, 0.01}, Counts: []uint64{3, 40}, Sum: 0.6, Count: 41}
+	return consensus.Figures{Commit: h, Fsync: h, Flushes: 12}
 }
 
 // scrape reads the figures as Prometheus does.
@@ -57,6 +59,16 @@ func value(t *testing.T, all map[string]*dto.MetricFamily, name string, labels .
 func TestMetricsTellHowTheNodeIs(t *testing.T) {
 	node, u := newUI(t, func(c *Config) { c.Figures = figuresOfTest })
 	node.Membership.Silence()
+	// One who looks and does not read: two changes wait for it.
+	v := u.hub.newViewer(func(context.Context, []byte) error { return nil })
+	if !u.hub.join(v) {
+		t.Fatal("nobody is let in")
+	}
+	v.mu.Lock()
+	for _, id := range []string{"t-01", "t-02", "t-02"} {
+		v.pour(fleet.Event{Type: fleet.EventTaskDeleted, TaskID: id})
+	}
+	v.mu.Unlock()
 	all := scrape(t, u)
 	for _, c := range []struct {
 		name   string
@@ -75,9 +87,8 @@ func TestMetricsTellHowTheNodeIs(t *testing.T) {
 		{"lpmos_raft_peer_reachable", []string{"peer=n-2"}, 1},
 		{"lpmos_raft_peer_reachable", []string{"peer=n-3"}, 0},
 		{"lpmos_progress_entries_total", nil, 12},
-		{"lpmos_feed_watchers", nil, 3},
-		{"lpmos_feed_lag", nil, 7},
-		{"lpmos_feed_viewers", nil, 0},
+		{"lpmos_feed_watchers", nil, 1},
+		{"lpmos_feed_lag", nil, 2},
 		{"lpmos_machines", []string{"phase=failed"}, 3},
 		{"lpmos_tasks", []string{"status=installing"}, 5},
 		{"lpmos_netboot_events_total", []string{"event=dhcp.drop.malformed"}, 1},

@@ -83,6 +83,13 @@ func (v *viewer) poke() {
 	}
 }
 
+// waiting is how many changes have not been told yet.
+func (v *viewer) waiting() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.changes)
+}
+
 // run tells the viewer everything from since on, or from a snapshot, until the
 // context ends or the viewer cannot be told. The error says why it ended.
 func (v *viewer) run(ctx context.Context, since *uint64) error {

@@ -21,15 +21,16 @@ import (
 type Membership interface {
 	// Status is how the cluster looks from here now.
 	Status() consensus.Status
-	// NewToken lets one node join, once; by is the person who asks for it.
+	// NewToken lets one node join, once. by is the person who asks, here as in
+	// what follows.
 	NewToken(ctx context.Context, by string) (JoinToken, error)
 	// Promote gives a node a vote, Demote takes it away.
-	Promote(ctx context.Context, id string) error
-	Demote(ctx context.Context, id string) error
+	Promote(ctx context.Context, id, by string) error
+	Demote(ctx context.Context, id, by string) error
 	// Remove takes a node out of the cluster for good.
 	Remove(ctx context.Context, id, by string) error
 	// Transfer lets another voter lead; an empty id means any.
-	Transfer(ctx context.Context, to string) error
+	Transfer(ctx context.Context, to, by string) error
 	// Backup writes one file with everything the cluster has agreed on.
 	Backup(ctx context.Context, w io.Writer) error
 }
@@ -139,8 +140,7 @@ func (s *Server) memberRoutes() {
 	route(s, http.MethodPost, "/cluster/tokens", 201, "Let one more node join", s.newToken)
 	route(s, http.MethodPost, "/cluster/nodes/{id}/promote", 204, "Give a node a vote", s.changeMember(Membership.Promote))
 	route(s, http.MethodPost, "/cluster/nodes/{id}/demote", 204, "Take a node's vote away", s.changeMember(Membership.Demote))
-	route(s, http.MethodDelete, "/cluster/nodes/{id}", 204, "Take a node out of the cluster", s.changeMember(
-		func(m Membership, ctx context.Context, id string) error { return m.Remove(ctx, id, who(ctx)) }))
+	route(s, http.MethodDelete, "/cluster/nodes/{id}", 204, "Take a node out of the cluster", s.changeMember(Membership.Remove))
 	route(s, http.MethodPost, "/cluster/transfer", 204, "Let another node lead", s.transfer)
 
 	route(s, http.MethodGet, "/audit", 200, "What people and nodes have done, newest first", s.listAudit)
@@ -184,12 +184,12 @@ func (s *Server) newToken(ctx context.Context, _ *struct{}) (*struct{ Body JoinT
 	return &struct{ Body JoinToken }{t}, nil
 }
 
-func (s *Server) changeMember(f func(Membership, context.Context, string) error) func(context.Context, *memberID) (*nothing, error) {
+func (s *Server) changeMember(f func(m Membership, ctx context.Context, id, by string) error) func(context.Context, *memberID) (*nothing, error) {
 	return func(ctx context.Context, in *memberID) (*nothing, error) {
 		if s.cfg.Membership == nil {
 			return nil, errAlone()
 		}
-		return nil, f(s.cfg.Membership, ctx, in.ID)
+		return nil, f(s.cfg.Membership, ctx, in.ID, who(ctx))
 	}
 }
 
@@ -197,7 +197,7 @@ func (s *Server) transfer(ctx context.Context, in *handoverIn) (*nothing, error)
 	if s.cfg.Membership == nil {
 		return nil, errAlone()
 	}
-	return nil, s.cfg.Membership.Transfer(ctx, in.Body.To)
+	return nil, s.cfg.Membership.Transfer(ctx, in.Body.To, who(ctx))
 }
 
 func (s *Server) listAudit(_ context.Context, in *listAuditIn) (*struct{ Body AuditList }, error) {

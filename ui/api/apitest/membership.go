@@ -138,7 +138,7 @@ func (m *Membership) lastVoter(i int) error {
 }
 
 // Promote gives a vote.
-func (m *Membership) Promote(_ context.Context, id string) error {
+func (m *Membership) Promote(_ context.Context, id, _ string) error {
 	return m.change(id, func(i int) error {
 		m.status.Members[i].Voter = true
 		return nil
@@ -146,7 +146,7 @@ func (m *Membership) Promote(_ context.Context, id string) error {
 }
 
 // Demote takes it away.
-func (m *Membership) Demote(ctx context.Context, id string) error {
+func (m *Membership) Demote(ctx context.Context, id, _ string) error {
 	return m.change(id, func(i int) error {
 		if err := m.lastVoter(i); err != nil {
 			return err
@@ -172,7 +172,7 @@ func (m *Membership) Remove(ctx context.Context, id, by string) error {
 }
 
 // Transfer lets another lead.
-func (m *Membership) Transfer(ctx context.Context, to string) error {
+func (m *Membership) Transfer(ctx context.Context, to, _ string) error {
 	if to == "" {
 		m.mu.Lock()
 		defer m.mu.Unlock()
