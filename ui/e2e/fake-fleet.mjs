@@ -188,7 +188,8 @@ export class FakeFleet {
   }
 
   note(what, more = {}) {
-    const audit = { index: this.index + 1, at: new Date().toISOString(), by: 'operator at 127.0.0.1', what, ...more };
+    const by = more.by ?? 'operator at 127.0.0.1';
+    const audit = { index: this.index + 1, at: new Date().toISOString(), what: [by, what].filter(Boolean).join(' '), ...more, by };
     this.audit.unshift(audit);
     this.emit('audit', { audit });
   }

@@ -57,10 +57,11 @@ export class Page {
         : this.records && h('p.soft', null, text.empty.audit)]);
   }
 
-  /** Who did it, what, and where to look. @param {any} r */
+  /** What was done, who did it standing out, and where to look. @param {any} r */
   sentence(r) {
+    const who = r.by && r.what.startsWith(r.by) ? r.by : '';
     const m = this.app.store.machines.get(r.machine), t = this.app.store.tasks.get(r.task);
-    return [r.by && [h('b', null, r.by), ' '], r.what,
+    return [who && h('b', null, who), r.what.slice(who.length),
       m ? [' · ', h('a', { href: `#/m/${m.id}` }, m.name)] : t && [' · ', h('a', { href: `#/t/${t.id}` }, t.machine_name || t.target_mac)]];
   }
 }
