@@ -108,7 +108,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 			Cluster: clusterSeam{cluster}, Images: imageSeam{store}, Sightings: seen, Contact: agents,
 			Name: cfg.Name, Region: cfg.Region, Version: version,
 			Now: time.Now, NewID: newTaskID, NewToken: newToken, Logger: log},
-		Static: static, Reload: reload, Hosts: cfg.Hosts})
+		Static: static, Reload: reload, Hosts: cfg.Hosts, Figures: cluster.Figures})
 	if err != nil {
 		return errors.Join(err, boot.Close())
 	}
