@@ -28,12 +28,12 @@ func (f fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // can be done without the state is done before.
 func (f fsm) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
-	cmds := make([]fleet.Command, len(logs))
+	cmds := make([][]fleet.Command, len(logs))
 	errs := make([]error, len(logs))
 	var size int64
 	for i, l := range logs {
 		if l.Type == raft.LogCommand {
-			cmds[i], errs[i] = fleet.DecodeCommand(l.Data)
+			cmds[i], errs[i] = fleet.DecodeEntry(l.Data)
 			size += int64(len(l.Data))
 		}
 	}
@@ -48,7 +48,9 @@ func (f fsm) ApplyBatch(logs []*raft.Log) []any {
 			f.n.breakdown(fmt.Errorf("%w (entry %d): %w", ErrApply, l.Index, errs[i]))
 			out[i] = outcome{err: f.n.broken}
 		default:
-			out[i] = f.n.apply(l.Index, cmds[i])
+			for _, c := range cmds[i] {
+				out[i] = f.n.apply(l.Index, c)
+			}
 		}
 	}
 	f.n.grown(size)

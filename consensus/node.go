@@ -143,6 +143,10 @@ func (n *Node) lead() {
 			if !leader {
 				n.setReady(false)
 			} else if err := n.raft.Barrier(0).Error(); err == nil && n.failure() == nil {
+				if err := n.beginAnew(n.raft); err != nil {
+					n.log.Error("the node cannot begin", "error", err)
+					continue
+				}
 				n.setReady(true)
 			}
 		case <-n.tooLong:
