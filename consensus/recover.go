@@ -129,15 +129,17 @@ func first(is bool) int {
 	return 0
 }
 
-// Answering asks every other member at its address, and returns those that are
-// there: a cluster that lives must not be parted in two.
-func (s *Survivor) Answering(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error)) []Member {
-	answers := make([]bool, len(s.Members))
+// Others are all members but the survivor itself.
+func (s *Survivor) Others() []Member {
+	return slices.DeleteFunc(slices.Clone(s.Members), func(m Member) bool { return m.ID == s.Node })
+}
+
+// Answering returns those members at whose address somebody is: a cluster that
+// lives must not be parted in two.
+func Answering(ctx context.Context, members []Member, dial func(ctx context.Context, network, address string) (net.Conn, error)) []Member {
+	answers := make([]bool, len(members))
 	var wg sync.WaitGroup
-	for i, m := range s.Members {
-		if m.ID == s.Node {
-			continue
-		}
+	for i, m := range members {
 		wg.Go(func() {
 			if conn, err := dial(ctx, "tcp", m.Address); err == nil {
 				conn.Close()
@@ -147,7 +149,7 @@ func (s *Survivor) Answering(ctx context.Context, dial func(ctx context.Context,
 	}
 	wg.Wait()
 	var out []Member
-	for i, m := range s.Members {
+	for i, m := range members {
 		if answers[i] {
 			out = append(out, m)
 		}

@@ -102,7 +102,7 @@ func TestAMemberThatAnswersIsFound(t *testing.T) {
 	dead.Close()
 	s := survivor(t, clusterDir(t, map[string]string{"n2": alive.Addr().String(), "n3": gone}).Dir)
 	var dialer net.Dialer
-	if found := s.Answering(context.Background(), dialer.DialContext); len(found) != 1 || found[0].ID != "n2" {
+	if found := consensus.Answering(context.Background(), s.Others(), dialer.DialContext); len(found) != 1 || found[0].ID != "n2" {
 		t.Errorf("it found %+v", found)
 	}
 }

@@ -38,7 +38,7 @@ const restoringSuffix = ".restoring"
 // and a restore that was cut off is begun anew by the next. It returns the id of
 // the node.
 func Restore(r Restoring) (nodeID string, err error) {
-	if err := checkBare(r.Dir); err != nil {
+	if err := CheckBare(r.Dir); err != nil {
 		return "", err
 	}
 	if r.step == nil {
@@ -128,8 +128,8 @@ func (r Restoring) writeState(d *dataDir) error {
 	return picture{r.State.Snapshot()}.Persist(sink)
 }
 
-// checkBare refuses a directory that holds something.
-func checkBare(dir string) error {
+// CheckBare refuses a data directory that holds something, with the way out.
+func CheckBare(dir string) error {
 	found, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(found) == 0 {
 		return nil
