@@ -73,11 +73,12 @@ func Install(n, k int, do func(fleet.Body) any) {
 }
 
 func report(n, boot int, do func(fleet.Body) any) {
-	do(fleet.ReportMachine{NewID: machineID(n), RegionID: "dc1", BootID: fmt.Sprintf("%016x%016x", n, boot),
+	do(fleet.ReportMachine{NewID: MachineID(n), RegionID: "dc1", BootID: fmt.Sprintf("%016x%016x", n, boot),
 		SessionHash: session(n, boot), MAC: mac(n, 0), BootMAC: mac(n, 0), IP: address(n), Inventory: inventory(n, boot)})
 }
 
-func machineID(n int) string { return fmt.Sprintf("m-%026d", n) }
+// MachineID is the id of machine number n.
+func MachineID(n int) string { return fmt.Sprintf("m-%026d", n) }
 
 func taskID(n, k int) string { return fmt.Sprintf("t-%010d%016d", k, n) }
 
@@ -118,7 +119,7 @@ func inventory(n, installs int) wire.Inventory {
 				{Number: 2, StartBytes: 2 << 20, SizeBytes: 64 << 20, Type: "EFI system", Label: "esp", Filesystem: "vfat"},
 				{Number: 3, StartBytes: 66 << 20, SizeBytes: 1919 * gb, Type: "Linux", Label: "root", Filesystem: "ext4", FSLabel: "root"},
 				{Number: 4, StartBytes: 1919*gb + 66<<20, SizeBytes: 8 << 20, Type: "Linux", Label: "seed", Filesystem: "vfat", FSLabel: "cidata"}},
-				Marker: &wire.Marker{MachineID: machineID(n), TaskID: taskID(n, installs-1), Generation: 1, Image: strings.Repeat("ab", 32)}}
+				Marker: &wire.Marker{MachineID: MachineID(n), TaskID: taskID(n, installs-1), Generation: 1, Image: strings.Repeat("ab", 32)}}
 		}
 		inv.Disks = append(inv.Disks, d)
 	}
