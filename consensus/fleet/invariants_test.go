@@ -120,7 +120,11 @@ func newMirror() *mirror {
 }
 
 func mirrorOf(s *State) *mirror {
-	return &mirror{tasks: s.tasks, machines: s.machines, images: s.images, nodes: s.nodes, cluster: s.cluster,
+	tasks := map[string]*Task{}
+	for _, t := range s.Tasks() {
+		tasks[t.ID] = t
+	}
+	return &mirror{tasks: tasks, machines: s.machines, images: s.images, nodes: s.nodes, cluster: s.cluster,
 		tokens: s.tokens, pools: s.pools, leader: s.leader, audit: s.audit}
 }
 
@@ -160,6 +164,7 @@ func (m *mirror) see(ev Event) {
 func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		r := newRig(t)
+		r.s.past.unpacked = 1 // so that most of what is past is packed
 		seen := newMirror()
 		handedOut := map[any]string{}
 		step := func(b Body) {
@@ -249,7 +254,9 @@ func checkInvariants(t *rapid.T, s *State) {
 		t.Fatal(err)
 	}
 	was := b.String()
-	restored, err := Restore(&b)
+	again := NewState()
+	again.past.unpacked = s.past.unpacked
+	restored, err := restore(&b, again)
 	if err != nil {
 		t.Fatalf("the state cannot be restored: %v", err)
 	}

@@ -35,7 +35,7 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 	cl.Epoch++
 	s.putCluster(&cl)
 	voided := 0
-	for _, old := range s.Tasks() {
+	for _, old := range s.CurrentTasks() {
 		if old.Status != wire.StatusApproved {
 			continue
 		}
@@ -45,7 +45,7 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 		s.putTask(t, EventStatus)
 		voided++
 	}
-	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("epoch %d begun, %d approvals are void: %s", cl.Epoch, voided, b.Reason)})
+	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s began epoch %d, so that %d approvals are void: %s", who(b.By), cl.Epoch, voided, b.Reason)})
 	if b.NewIdentity {
 		s.forgetCluster()
 	}
@@ -95,7 +95,7 @@ func (b CreateToken) apply(s *State, c Command) (any, error) {
 	}
 	t := &Token{ID: b.ID, SecretHash: b.SecretHash, ExpiresAt: b.ExpiresAt.UTC(), By: b.By, CreatedAt: c.At}
 	s.putToken(t)
-	s.note(c, AuditRecord{By: b.By, What: "made join token " + t.ID + ", good until " + t.ExpiresAt.Format(time.RFC3339)})
+	s.note(c, AuditRecord{By: b.By, What: who(b.By) + " made join token " + t.ID + ", good until " + t.ExpiresAt.Format(time.RFC3339)})
 	return t, nil
 }
 
@@ -139,7 +139,7 @@ func (b RemoveNode) apply(s *State, c Command) (any, error) {
 	if n == nil {
 		return nil, refuse(NotFound, "there is no node %s", b.ID)
 	}
-	what := "removed node " + s.nodeName(n.ID)
+	what := who(b.By) + " removed node " + s.nodeName(n.ID)
 	delete(s.nodes, n.ID)
 	s.events = append(s.events, Event{Type: EventNodeDeleted, ID: n.ID, Name: n.Name})
 	s.freePools(n.ID, c.At)
