@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/hashicorp/raft"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -39,7 +38,7 @@ func (d *dataDir) putAnew(a anew) error {
 // beginAnew writes the entry if one is due. A new leader calls it before
 // anybody can propose. Should it be written twice, because of a crash in
 // between, the second raises the epoch once more and does no harm.
-func (n *Node) beginAnew(r *raft.Raft) error {
+func (n *Node) beginAnew(l *life) error {
 	b, err := os.ReadFile(n.dir.file(anewFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -51,22 +50,23 @@ func (n *Node) beginAnew(r *raft.Raft) error {
 	if err := json.Unmarshal(b, &a); err != nil {
 		return fmt.Errorf("begin a new epoch: %w: %s: %w", ErrCorrupt, n.dir.file(anewFile), err)
 	}
-	config := r.GetConfiguration()
-	if err := config.Error(); err != nil {
+	config := l.raft.GetConfiguration()
+	if err := n.await(l, config); err != nil {
 		return fmt.Errorf("begin a new epoch: %w", err)
 	}
 	members := map[string]bool{}
 	for _, s := range config.Configuration().Servers {
 		members[string(s.ID)] = true
 	}
-	var bodies []fleet.Body
-	n.View(func(s *fleet.State) { bodies = a.bodies(s, members) })
+	n.mu.RLock()
+	bodies := a.bodies(n.machine(), members)
+	n.mu.RUnlock()
 	entry, err := n.entryOf(bodies)
 	if err == nil && len(bodies) > 0 {
-		err = r.Apply(entry, proposeTimeout).Error()
+		err = n.await(l, l.raft.Apply(entry, proposeTimeout))
 	}
 	if err == nil {
-		err = errors.Join(os.Remove(n.dir.file(anewFile)), syncDir(n.dir.path))
+		err = n.dir.remove(anewFile)
 	}
 	if err != nil {
 		return fmt.Errorf("begin a new epoch: %w", err)

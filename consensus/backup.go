@@ -65,7 +65,7 @@ func (n *Node) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 	if err := n.Verify(ctx); err != nil {
 		return BackupInfo{}, err
 	}
-	info := BackupInfo{Node: n.dir.id, Term: n.term(), Created: n.now().UTC()}
+	info := BackupInfo{Node: n.dir.id, Term: n.life().raft.CurrentTerm(), Created: n.now().UTC()}
 	var picture *fleet.Snapshot
 	n.View(func(s *fleet.State) {
 		picture = s.Snapshot()

@@ -114,7 +114,7 @@ func TestAuditAndRemovalAreTold(t *testing.T) {
 		}
 	}
 	for i, s := range said {
-		if want := "made join token j-" + string(rune('1'+i)); !strings.HasPrefix(s, want) {
+		if want := "operator at 127.0.0.1 made join token j-" + string(rune('1'+i)); !strings.HasPrefix(s, want) {
 			t.Errorf("record %d says %q, want %q", i, s, want)
 		}
 	}

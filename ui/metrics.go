@@ -71,10 +71,10 @@ func (f figures) Describe(out chan<- *prometheus.Desc) {
 func (f figures) Collect(out chan<- prometheus.Metric) {
 	cfg := f.hub.cfg.API
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+		out <- valid(d)(prometheus.NewConstMetric(d, prometheus.GaugeValue, v, labels...))
 	}
 	count := func(d *prometheus.Desc, v uint64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+		out <- valid(d)(prometheus.NewConstMetric(d, prometheus.CounterValue, float64(v), labels...))
 	}
 	gauge(descBuild, 1, cfg.Version, cfg.Name, cfg.Region)
 	if cfg.Membership != nil {
@@ -134,5 +134,16 @@ func histogram(d *prometheus.Desc, h consensus.Histogram) prometheus.Metric {
 	for i, le := range h.Bounds {
 		buckets[le] = h.Counts[i]
 	}
-	return prometheus.MustNewConstHistogram(d, h.Count, h.Sum, buckets)
+	return valid(d)(prometheus.NewConstHistogram(d, h.Count, h.Sum, buckets))
+}
+
+// valid turns a figure that cannot be told, as one with a name that is no text,
+// into an error of this reading. It may not end the node.
+func valid(d *prometheus.Desc) func(prometheus.Metric, error) prometheus.Metric {
+	return func(m prometheus.Metric, err error) prometheus.Metric {
+		if err != nil {
+			return prometheus.NewInvalidMetric(d, err)
+		}
+		return m
+	}
 }

@@ -125,6 +125,15 @@ func TestMetricsReadAsPrometheusWants(t *testing.T) {
 	}
 }
 
+// TestNameThatIsNoTextEndsNothing: a figure that cannot be told is an error of
+// the answer.
+func TestNameThatIsNoTextEndsNothing(t *testing.T) {
+	_, u := newUI(t, func(c *Config) { c.API.Name = "\xff" })
+	if res := get(u, "GET", "/metrics"); res.StatusCode != http.StatusInternalServerError {
+		t.Errorf("it answered %d", res.StatusCode)
+	}
+}
+
 func TestMetricsOfANodeAlone(t *testing.T) {
 	_, u := newUI(t, func(c *Config) { c.API.Membership = nil })
 	all := scrape(t, u)

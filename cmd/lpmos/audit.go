@@ -3,7 +3,6 @@ package main
 import (
 	"io"
 
-	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/ui/api/client"
 	"github.com/spf13/cobra"
 )
@@ -19,13 +18,10 @@ func auditCommand(node *nodeFlags) *cobra.Command {
 			return node.print(cmd.OutOrStdout(), all, func(w io.Writer) {
 				row(w, "WHEN", "INDEX", "WHAT")
 				for _, r := range all {
-					row(w, when(r.At), r.Index, auditLine(&r))
+					row(w, when(r.At), r.Index, r.What)
 				}
 			})
 		})}
 	cmd.Flags().IntVar(&limit, "limit", 200, "how many at most; 1,000 are kept")
 	return cmd
 }
-
-// auditLine is a record as a sentence.
-func auditLine(r *fleet.AuditRecord) string { return orDash(r.By, r.What) }

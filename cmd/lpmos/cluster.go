@@ -107,7 +107,7 @@ func nodeShow(node *nodeFlags) *cobra.Command {
 
 func showCluster(w io.Writer, v api.ClusterView, images []api.Image) {
 	row(w, "node", fmt.Sprintf("%s (%s)", nameOf(v, v.Node), v.Role))
-	row(w, "cluster", clusterLine(v))
+	row(w, "cluster", v.Summary)
 	row(w, "term", v.Term)
 	row(w, "index", fmt.Sprintf("%d here, %d agreed on", v.Applied, v.Committed))
 	if v.Problem != "" {
@@ -136,24 +136,6 @@ func showCluster(w io.Writer, v api.ClusterView, images []api.Image) {
 			row(w, "  WARNING", text)
 		}
 	}
-}
-
-// clusterLine is the cluster in one line.
-func clusterLine(v api.ClusterView) string {
-	voters, reached := 0, 0
-	for _, m := range v.Members {
-		if m.Voter {
-			voters++
-		}
-		if m.Reachable {
-			reached++
-		}
-	}
-	leads := "nobody leads"
-	if v.Leader != "" {
-		leads = nameOf(v, v.Leader) + " leads"
-	}
-	return fmt.Sprintf("%d nodes, %d of them in reach, %d voters, %s", len(v.Members), reached, voters, leads)
 }
 
 func nameOf(v api.ClusterView, id string) string {

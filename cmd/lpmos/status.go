@@ -54,7 +54,7 @@ func showStatus(w io.Writer, s nodeStatus) {
 	row(w, "node", fmt.Sprintf("%s in region %s, %s, version %s", h.Node, h.Region, h.Status, h.Version))
 	row(w, "running for", time.Duration(h.UptimeSeconds)*time.Second)
 	if s.Cluster != nil {
-		row(w, "cluster", clusterLine(*s.Cluster))
+		row(w, "cluster", s.Cluster.Summary)
 		if s.Cluster.Problem != "" {
 			row(w, "PROBLEM", s.Cluster.Problem)
 		}

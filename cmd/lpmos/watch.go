@@ -112,7 +112,7 @@ func sentences(f *api.Frame) []string {
 		return []string{"node " + f.Name + " left the cluster"}
 	case "audit":
 		if f.Audit != nil {
-			return []string{auditLine(f.Audit)}
+			return []string{f.Audit.What}
 		}
 	case api.FrameSighting:
 		return []string{fmt.Sprintf("%s %s", f.MAC, f.Text)}

@@ -45,6 +45,7 @@ type JoinToken struct {
 // ClusterView is the cluster as one node sees it, with what may be done.
 type ClusterView struct {
 	consensus.Status
+	Summary string   `json:"summary" doc:"The cluster in one sentence"`
 	Members []Member `json:"members" doc:"By name, the node that tells this among them"`
 }
 
@@ -74,7 +75,7 @@ func (s *Server) Cluster() *ClusterView {
 }
 
 func viewCluster(st consensus.Status) ClusterView {
-	v := ClusterView{Status: st, Members: make([]Member, 0, len(st.Members))}
+	v := ClusterView{Status: st, Summary: clusterSummary(st), Members: make([]Member, 0, len(st.Members))}
 	voters := 0
 	for _, m := range st.Members {
 		if m.Voter {
@@ -86,6 +87,37 @@ func viewCluster(st consensus.Status) ClusterView {
 	}
 	v.Status.Members = nil // told once, with what may be done
 	return v
+}
+
+// clusterSummary says how many nodes there are, who leads, and how many more may
+// be lost until nothing can be decided.
+func clusterSummary(st consensus.Status) string {
+	voters, up, upVoters, leads := 0, 0, 0, "nobody leads"
+	for _, m := range st.Members {
+		if m.Voter {
+			voters++
+		}
+		if m.Reachable {
+			up++
+		}
+		if m.Voter && m.Reachable {
+			upVoters++
+		}
+		if m.ID == st.Leader {
+			leads = m.Name + " leads"
+		}
+	}
+	if len(st.Members) == 1 {
+		return "one node, alone: if it is lost, so is everything it knows"
+	}
+	text := fmt.Sprintf("%d nodes, %d of them in reach, %s, %s", len(st.Members), up, counted(voters, "voter"), leads)
+	switch spare := upVoters - (voters/2 + 1); {
+	case spare == 0:
+		text += "; no voter may be lost now"
+	case spare > 0:
+		text += "; " + counted(spare, "voter") + " may be lost"
+	}
+	return text
 }
 
 func warnings(m consensus.Member) []string {

@@ -63,6 +63,27 @@ func TestClusterSaysWhatIsNotAsItShouldBe(t *testing.T) {
 	}
 }
 
+func TestClusterInOneSentence(t *testing.T) {
+	for _, c := range []struct {
+		set  func(*consensus.Status)
+		want string
+	}{
+		{func(*consensus.Status) {}, "3 nodes, 3 of them in reach, 3 voters, n1 leads; 1 voter may be lost"},
+		{func(s *consensus.Status) { s.Members[2].Reachable = false }, "3 nodes, 2 of them in reach, 3 voters, n1 leads; no voter may be lost now"},
+		{func(s *consensus.Status) { s.Members[1].Voter, s.Members[2].Voter = false, false }, "3 nodes, 3 of them in reach, 1 voter, n1 leads; no voter may be lost now"},
+		{func(s *consensus.Status) {
+			s.Leader, s.Members[1].Reachable, s.Members[2].Reachable = "", false, false
+		}, "3 nodes, 1 of them in reach, 3 voters, nobody leads"},
+		{func(s *consensus.Status) { s.Members = s.Members[:1] }, "one node, alone: if it is lost, so is everything it knows"},
+	} {
+		node, s := newGallery(t)
+		node.Membership.Set(c.set)
+		if got := s.Cluster().Summary; got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
 func TestMembersChange(t *testing.T) {
 	node, s := newGallery(t)
 	token := answer(t, s, "POST", "/api/v1/cluster/tokens", "", 201)
