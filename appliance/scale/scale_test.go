@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -216,6 +217,7 @@ func start(t *testing.T, data string) *node {
 	n.cmd = exec.Command(program(), "serve", "--data-dir", data, "--listen", address)
 	var log strings.Builder
 	n.cmd.Stderr = &log
+	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // should the test be killed
 	began := time.Now()
 	if err := n.cmd.Start(); err != nil {
 		t.Fatal(err)
