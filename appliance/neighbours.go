@@ -36,14 +36,6 @@ func servedNetworks(interfaces []netboot.Interface) ([]servedNetwork, error) {
 	return out, nil
 }
 
-// tellOf adds to a node's record what other nodes tell their machines of it.
-func tellOf(n *fleet.Node, served []servedNetwork, bootPort int) {
-	for _, s := range served {
-		n.BootURLs = append(n.BootURLs, "http://"+netip.AddrPortFrom(s.addr, uint16(bootPort)).String())
-		n.Networks = append(n.Networks, s.network.String())
-	}
-}
-
 // neighbours is what netboot and the agents' server know of the other nodes: which
 // machines may turn to whom, and which node answers and lends what. It answers
 // from memory.

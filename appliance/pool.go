@@ -19,6 +19,7 @@ const (
 	claimEvery  = time.Hour        // a claim that changes nothing costs a log entry
 	clockMayBe  = 10 * time.Minute // off another node's, for this one to judge what has run out
 	yieldTime   = 10 * time.Second
+	beginEvery  = 100 * time.Millisecond
 	firstKeepIn = 3 * time.Second // so that a node which can lend does so from its first packet
 )
 
@@ -45,23 +46,37 @@ type poolKeeper struct {
 	log        *slog.Logger
 
 	claimed map[netip.Prefix]time.Time
+	begun   chan struct{} // closed after the first turn
 }
 
 func newPoolKeeper(cluster *consensus.Node, boot *netboot.Server, n *neighbours, log *slog.Logger) *poolKeeper {
-	return &poolKeeper{cluster: cluster, boot: boot, neighbours: n, served: n.served, now: time.Now, log: log, claimed: map[netip.Prefix]time.Time{}}
+	return &poolKeeper{cluster: cluster, boot: boot, neighbours: n, served: n.served, now: time.Now, log: log, claimed: map[netip.Prefix]time.Time{}, begun: make(chan struct{})}
 }
 
-// begin is a first turn, before the first packet is answered. A node that is cut
-// off does not wait for the others: it has known machines to serve.
+// begin claims as soon as this node is on record. One that is cut off does not wait for the others: it has known machines
+// to serve.
 func (k *poolKeeper) begin(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, firstKeepIn)
 	defer cancel()
-	k.neighbours.look(k.cluster.Status())
-	k.keep(ctx)
+	again := time.NewTicker(beginEvery)
+	defer again.Stop()
+	for {
+		k.neighbours.look(k.cluster.Status())
+		if k.keep(ctx); k.allClaimed() {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+	}
 }
 
-// run keeps until ctx ends.
+// run keeps until ctx ends. Packets are answered once begun is closed.
 func (k *poolKeeper) run(ctx context.Context) error {
+	k.begin(ctx)
+	close(k.begun)
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	kept := k.now()
@@ -90,8 +105,10 @@ func (k *poolKeeper) keep(ctx context.Context) {
 		return // cut off: what is known is lent for a day, and nothing changes hands
 	}
 	k.neighbours.hear(began)
+	recorded := false
+	k.cluster.View(func(st *fleet.State) { recorded = st.Node(k.cluster.ID()) != nil })
 	for _, s := range k.served {
-		if s.Mode == netboot.ModeDHCP && k.now().Sub(k.claimed[s.network]) >= claimEvery {
+		if recorded && s.Mode == netboot.ModeDHCP && k.now().Sub(k.claimed[s.network]) >= claimEvery {
 			if k.propose(ctx, "claim", fleet.ClaimPool{NodeID: k.cluster.ID(), Network: s.network.String(), First: s.Range.First.String(), Last: s.Range.Last.String()}) {
 				k.claimed[s.network] = k.now()
 			}

@@ -49,8 +49,7 @@ func newRackNode(t *testing.T, node *consensus.Node, i int, mode netboot.Mode) *
 	n := &rackNode{neighbours: newNeighbours(node, served)}
 	n.keeper = newPoolKeeper(node, nil, n.neighbours, slog.New(slog.DiscardHandler))
 	n.keeper.boot = n
-	own := fleet.Node{ID: node.ID(), Name: node.ID(), RegionID: "dc1"}
-	tellOf(&own, served, 80)
+	own := fleet.Node{ID: node.ID(), Name: node.ID(), RegionID: "dc1", Networks: []string{rack.String()}}
 	consensustest.Propose[*fleet.Node](t, node, fleet.PutNode{Node: own})
 	return n
 }
