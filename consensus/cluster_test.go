@@ -104,7 +104,7 @@ func TestLosingTheLeaderLosesNothing(t *testing.T) {
 }
 
 func TestHandingOverFailsNoWrite(t *testing.T) {
-	c := consensustest.NewCluster(t, 3, nil)
+	c := consensustest.NewCluster(t, 3, func(_ int, cfg *consensus.Config) { cfg.Heartbeat = 250 * time.Millisecond })
 	stop := make(chan struct{})
 	var writers sync.WaitGroup
 	for i, n := range c.Nodes {
