@@ -7,8 +7,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,6 +33,9 @@ type Config struct {
 	LogLevel     string        `yaml:"log_level"`
 	LogFormat    string        `yaml:"log_format"`
 	UIDir        string        `yaml:"ui_dir"`
+
+	ClusterListen  string `yaml:"cluster_listen"`
+	ClusterAddress string `yaml:"cluster_address"` // empty: what cluster_listen says
 }
 
 // Interface is one network to serve; nothing is touched that is not named here.
@@ -177,6 +182,9 @@ func (c Config) check() error {
 			}
 		}
 	}
+	if err := c.checkCluster(); err != nil {
+		return err
+	}
 	if err := netboot.ValidateKernelArgs(c.KernelArgs); err != nil {
 		return fault("kernel_args", "%s", strings.TrimPrefix(err.Error(), "kernel_args: "))
 	}
@@ -191,6 +199,41 @@ func (c Config) check() error {
 		return fault("region", "a node needs a name and a region")
 	}
 	return nil
+}
+
+// checkCluster finds addresses by which no other node could reach this one.
+func (c Config) checkCluster() error {
+	host, _, err := splitAddress(c.ClusterListen)
+	if err != nil {
+		return &Error{Where: "cluster_listen", Text: err.Error()}
+	}
+	if c.ClusterAddress == "" {
+		if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+			return &Error{Where: "cluster_listen", Text: fmt.Sprintf("%s is every address of this host", c.ClusterListen),
+				Hint: "say with cluster_address by which one other nodes reach this node"}
+		}
+		return nil
+	}
+	host, port, err := splitAddress(c.ClusterAddress)
+	if err != nil {
+		return &Error{Where: "cluster_address", Text: err.Error()}
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || port == 0 || err == nil && ip.IsUnspecified() {
+		return &Error{Where: "cluster_address", Text: fmt.Sprintf("nobody can reach a node at %s; write the address of one host and its port, as 10.0.0.1:4747", c.ClusterAddress)}
+	}
+	return nil
+}
+
+func splitAddress(address string) (host string, port uint16, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is no address with a port; write it as 10.0.0.1:4747", address)
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is no port", text)
+	}
+	return host, uint16(n), nil
 }
 
 // nearest is the candidate that takes the fewest edits, at most a third of the word.

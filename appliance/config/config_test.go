@@ -88,6 +88,12 @@ func TestBadConfigurationSaysWhereAndWhat(t *testing.T) {
 		{"range with proxy", "interfaces: [{name: a, mode: proxy, range: 10.0.0.1-10.0.0.2}]\n", "interfaces[0]", "gives no addresses", ""},
 		{"router no address", "interfaces: [{name: a, mode: proxy, router: gw}]\n", "interfaces[0]", `"gw" is no IPv4`, ""},
 		{"named twice", "interfaces: [{name: a, mode: off}, {name: a, mode: off}]\n", "interfaces[1]", "twice", ""},
+		{"cluster without a port", "cluster_listen: 10.0.0.1\n", "cluster_listen", "write it as 10.0.0.1:4747", ""},
+		{"cluster port", "cluster_listen: 10.0.0.1:http\n", "cluster_listen", `"http" is no port`, ""},
+		{"cluster on every address", "cluster_listen: ':4747'\n", "cluster_listen", "every address", "cluster_address"},
+		{"cluster on every IPv6 address", "cluster_listen: '[::]:4747'\n", "cluster_listen", "every address", "cluster_address"},
+		{"cluster address nowhere", "cluster_address: 0.0.0.0:4747\n", "cluster_address", "nobody can reach", ""},
+		{"cluster address without a port", "cluster_address: n1.example:0\n", "cluster_address", "nobody can reach", ""},
 		{"port", "boot_port: 70000\n", "boot_port", "no port", ""},
 		{"level", "log_level: loud\n", "log_level", "none of", ""},
 	} {

@@ -55,6 +55,10 @@ var Keys = []Key{
 			}
 			return nil
 		}},
+	text("cluster_listen", "127.0.0.1:4747", "Address at which other nodes reach this one. Nodes prove to each other what they are; on loopback only nodes on the same host can join.",
+		func(c *Config) *string { return &c.ClusterListen }),
+	text("cluster_address", "", "Address by which the other nodes know this one, if it is not cluster_listen: behind a forwarded port, or when it listens on every address.",
+		func(c *Config) *string { return &c.ClusterAddress }),
 	{Name: "boot_port", usual: "80",
 		Doc: "HTTP port on the named interfaces, where machines fetch boot files and agents report.",
 		get: func(c *Config) string { return strconv.Itoa(c.BootPort) },

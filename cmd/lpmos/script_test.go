@@ -19,8 +19,8 @@ import (
 // a network of its own, so that all of them may use the same ports. Beside
 // testscript's own commands they have:
 //
-//	serve FLAGS…         start a node; go on when it is ready
-//	serve stop           tell it to end, which it has to do well
+//	up FLAGS…         start a node; go on when it is ready
+//	up stop              tell it to end, which it has to do well
 //	exits CODE PROG …    run a program that has to end with this code
 //	disk FILE [SEED]     make a disk image with a partition table
 //	keep NAME PATTERN    put what the pattern's group found in stdout into $NAME
@@ -32,7 +32,7 @@ func TestScripts(t *testing.T) {
 		Dir:   "testdata",
 		Setup: setUp,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": serve,
+			"up":    up,
 			"exits": exits,
 			"disk":  disk,
 			"keep":  keep,

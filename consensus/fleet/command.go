@@ -197,6 +197,7 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"raise_epoch":     decode[RaiseEpoch],
 	"create_token":    decode[CreateToken],
 	"redeem_token":    decode[RedeemToken],
+	"seat_node":       decode[SeatNode],
 	"remove_node":     decode[RemoveNode],
 	"note_leader":     decode[NoteLeader],
 	"claim_pool":      decode[ClaimPool],

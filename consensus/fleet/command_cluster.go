@@ -32,6 +32,14 @@ type (
 		NodeID     string
 	}
 
+	// SeatNode records whether a person wants a node to have a vote. The result is
+	// a *Node.
+	SeatNode struct {
+		ID       string
+		StandsBy bool
+		By       string
+	}
+
 	// RemoveNode forgets a node; addresses it may have lent stay its own for a while.
 	RemoveNode struct {
 		ID string
@@ -75,6 +83,7 @@ func (PutCluster) commandType() string  { return "put_cluster" }
 func (RaiseEpoch) commandType() string  { return "raise_epoch" }
 func (CreateToken) commandType() string { return "create_token" }
 func (RedeemToken) commandType() string { return "redeem_token" }
+func (SeatNode) commandType() string    { return "seat_node" }
 func (RemoveNode) commandType() string  { return "remove_node" }
 func (NoteLeader) commandType() string  { return "note_leader" }
 func (ClaimPool) commandType() string   { return "claim_pool" }

@@ -112,6 +112,16 @@ func nameOf[T any](v *T, name func() string) string {
 	return name()
 }
 
+// Outcome is what was answered to the command of that id, if it was done lately.
+func (s *State) Outcome(id string) (result any, err error, done bool) {
+	d := s.done.byID[id]
+	if d == nil {
+		return nil, nil, false
+	}
+	result, err = s.answer(d)
+	return result, err, true
+}
+
 // answer gives what was answered when the command was done. A result is what it
 // is now.
 func (s *State) answer(d *deed) (any, error) {

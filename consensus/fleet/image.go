@@ -28,4 +28,8 @@ type Node struct {
 	ClusterAddress string   `json:"cluster_address,omitempty"` // where other nodes reach it
 	BootURLs       []string `json:"boot_urls,omitempty"`       // http://IP:PORT of each interface it serves machines on
 	Networks       []string `json:"networks,omitempty"`        // the subnets it serves, in CIDR form
+
+	// StandsBy says that a person wants it to have no vote. It is changed by
+	// SeatNode alone.
+	StandsBy bool `json:"stands_by,omitempty"`
 }

@@ -134,6 +134,23 @@ func (b RemoveNode) apply(s *State, c Command) (any, error) {
 	return nil, nil
 }
 
+func (b SeatNode) apply(s *State, c Command) (any, error) {
+	old := s.nodes[b.ID]
+	if old == nil {
+		return nil, refuse(NotFound, "there is no node %s", b.ID)
+	}
+	n := *old
+	n.StandsBy = b.StandsBy
+	s.nodes[n.ID] = &n
+	s.events = append(s.events, Event{Type: EventNode, ID: n.ID, Name: n.Name, Node: &n})
+	what := "gave node " + s.nodeName(n.ID) + " a vote"
+	if b.StandsBy {
+		what = "took the vote of node " + s.nodeName(n.ID)
+	}
+	s.note(c, AuditRecord{By: b.By, Node: n.ID, What: what})
+	return &n, nil
+}
+
 func (b NoteLeader) apply(s *State, c Command) (any, error) {
 	if b.NodeID == "" {
 		return nil, invalid("node_id", "a leader is a node")

@@ -16,7 +16,9 @@ func (b PutNode) apply(s *State, c Command) (any, error) {
 		return nil, invalid("id", "a node needs an id")
 	}
 	n.SeenAt = c.At
-	known := s.nodes[n.ID] != nil
+	old := s.nodes[n.ID]
+	known := old != nil
+	n.StandsBy = known && old.StandsBy
 	s.nodes[n.ID] = &n
 	s.events = append(s.events, Event{Type: EventNode, ID: n.ID, Name: n.Name, Node: &n})
 	if !known {
