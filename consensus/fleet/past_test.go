@@ -79,6 +79,10 @@ func TestAPastTaskCanBeDeletedAndTriedAgain(t *testing.T) {
 	}
 }
 
+func idsOf(tasks []*Task) string {
+	return strings.Join(keysOf(tasks, func(t *Task) string { return t.ID }), " ")
+}
+
 func TestTasksComeInPages(t *testing.T) {
 	r := history(t, 5)
 	other := create("t02b")
@@ -101,10 +105,16 @@ func TestTasksComeInPages(t *testing.T) {
 		{TaskQuery{Limit: 9, MachineID: "m9"}, "", false},
 		{TaskQuery{Limit: 0}, "", true},
 	} {
-		page, more := r.s.TaskPage(c.q)
-		if got := strings.Join(keysOf(page, func(t *Task) string { return t.ID }), " "); got != c.want || more != c.more {
-			t.Errorf("%+v gives %s (more: %v), want %s", c.q, got, more, c.want)
+		page := r.s.TaskPage(c.q)
+		if got := idsOf(page.Tasks()); got != c.want || page.More != c.more {
+			t.Errorf("%+v gives %s (more: %v), want %s", c.q, got, page.More, c.want)
 		}
+	}
+	if got := idsOf(r.s.RecentTasks()); got != "t02 t02b t03 t04" {
+		t.Errorf("recent are %s", got)
+	}
+	if got := idsOf(r.s.Tasks()); got != "t00 t01 t02 t02b t03 t04" {
+		t.Errorf("all are %s", got)
 	}
 	if got, want := r.s.TaskCounts(), (map[wire.Status]int{wire.StatusCompleted: 5, wire.StatusPending: 1}); !reflect.DeepEqual(got, want) {
 		t.Errorf("there are %v, want %v", got, want)

@@ -133,7 +133,7 @@ func BenchmarkSnapshot100k(b *testing.B) {
 	bytesEach := float64(packed) / float64(len(s.past.list))
 	b.Run("page", func(b *testing.B) {
 		for b.Loop() {
-			s.TaskPage(TaskQuery{Before: "01jt0000000000000000050000", Limit: 50})
+			s.TaskPage(TaskQuery{Before: "01jt0000000000000000050000", Limit: 50}).Tasks()
 		}
 	})
 	s = nil
