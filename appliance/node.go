@@ -48,6 +48,9 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		return err
 	}
 	defer dir.Close()
+	if err := consensus.CheckDir(raftDir(cfg.DataDir)); err != nil {
+		return err
+	}
 
 	// The images before the log: as soon as that is open, other nodes ask for chunks,
 	// and must not be told that there are none.
