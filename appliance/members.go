@@ -3,7 +3,10 @@ package appliance
 import (
 	"context"
 	"io"
+	"sync/atomic"
+	"time"
 
+	"github.com/lpmos/lpmos/agent/agentserver"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/ui/api"
 )
@@ -17,6 +20,40 @@ type memberSeam struct {
 }
 
 var _ api.Membership = memberSeam{}
+
+// tokenLife is how long a join token can be used.
+const tokenLife = time.Hour
+
+func membersOf(m *member) memberSeam {
+	return memberSeam{node: m.Node,
+		token: func(ctx context.Context, by string) (api.JoinToken, error) {
+			token, expires, err := NewToken(ctx, m.Node, by, tokenLife)
+			return api.JoinToken{Token: token, ExpiresAt: expires, Address: m.network.Address()}, err
+		},
+		backup: func(ctx context.Context, w io.Writer) error {
+			_, err := m.Node.Backup(ctx, w)
+			return err
+		}}
+}
+
+// contactSeam tells nodes which machines' agents the others have heard. It is
+// made before there is anybody to hear them.
+type contactSeam struct {
+	agents atomic.Pointer[agentserver.Server]
+}
+
+func (c *contactSeam) since(t time.Time) map[string]time.Time {
+	if s := c.agents.Load(); s != nil {
+		return s.Contacts(t)
+	}
+	return nil
+}
+
+func (c *contactSeam) elsewhere(machineID string, at time.Time) {
+	if s := c.agents.Load(); s != nil {
+		s.Touched(machineID, at)
+	}
+}
 
 func (m memberSeam) Status() consensus.Status { return m.node.Status() }
 

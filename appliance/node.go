@@ -56,10 +56,13 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		return err
 	}
 
+	heard := &contactSeam{}
+
 	// Then this node's place in its cluster: nothing may be answered before there is
 	// a state to answer from.
 	self, err := openMember(ctx, cfg, inv, consensus.Config{Name: cfg.Name, Region: cfg.Region, Version: version, Logger: log,
-		Calls: forPeers(store), Describe: func() consensus.Described { return describe(store) }})
+		Calls: forPeers(store), Describe: func() consensus.Described { return describe(store) },
+		Contacts: heard.since, Heard: heard.elsewhere})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -82,6 +85,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	agents := agentserver.New(agentserver.Config{
 		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
+	heard.agents.Store(agents)
 	boot, seen, err := openNetboot(cfg, cluster, log)
 	if err != nil {
 		return err
@@ -105,7 +109,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	}
 	page, err := ui.New(ui.Config{
 		API: api.Config{
-			Cluster: clusterSeam{cluster}, Images: imageSeam{store}, Sightings: seen, Contact: agents,
+			Cluster: clusterSeam{cluster}, Images: imageSeam{store}, Sightings: seen, Contact: agents, Membership: membersOf(self),
 			Name: cfg.Name, Region: cfg.Region, Version: version,
 			Now: time.Now, NewID: newTaskID, NewToken: newToken, Logger: log},
 		Static: static, Reload: reload, Hosts: cfg.Hosts, Figures: cluster.Figures})

@@ -24,6 +24,7 @@ import (
 //	up stop              tell it to end, which it has to do well
 //	exits CODE PROG …    run a program that has to end with this code
 //	disk FILE [SEED]     make a disk image with a partition table
+//	backup FILE SECRET   make a backup of a cluster that is gone (backup_test.go)
 //	keep NAME PATTERN    put what the pattern's group found in stdout into $NAME
 //	watch NAME FLAGS…    let "lpmos task watch FLAGS…" run, once it has printed a line
 //	watched NAME PATTERN wait until it has printed a line like this
@@ -39,6 +40,8 @@ func TestScripts(t *testing.T) {
 			"disk":  disk,
 			"keep":  keep,
 			"fleet": fleetCommand,
+
+			"backup": makeBackup,
 
 			"watch":   startWatch,
 			"watched": watched,

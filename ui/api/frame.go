@@ -88,10 +88,6 @@ type Subscribe struct {
 	Rows []string `json:"rows,omitempty"`
 }
 
-// newestTasks is how many ended tasks a snapshot holds beside those that matter
-// to a machine.
-const newestTasks = 200
-
 // Snapshot is what a viewer is told first. keep says which tasks and machines it
 // wants; nil means all.
 func (s *Server) Snapshot(p *Picture, keep func(taskID, machineID string) bool) Snapshot {

@@ -311,28 +311,30 @@ func TestLifeOfATask(t *testing.T) {
 	answer(t, s, "DELETE", path, "", 404)
 }
 
-func TestPagesOfTasksHoldEachOnce(t *testing.T) {
+func TestPagesHoldEachOnce(t *testing.T) {
 	_, s := newGallery(t)
-	seen, cursor := map[string]bool{}, ""
-	for pages := 0; ; pages++ {
-		v := answer(t, s, "GET", "/api/v1/tasks?limit=4&cursor="+cursor, "", 200)
-		for _, task := range v["tasks"].([]any) {
-			id := task.(map[string]any)["id"].(string)
-			if seen[id] {
-				t.Fatalf("task %s is on two pages", id)
+	for what, want := range map[string]int{"tasks": len(s.Picture().Tasks), "machines": len(s.Picture().Machines)} {
+		seen, cursor := map[string]bool{}, ""
+		for pages := 0; ; pages++ {
+			v := answer(t, s, "GET", "/api/v1/"+what+"?limit=4&cursor="+cursor, "", 200)
+			for _, one := range v[what].([]any) {
+				id := one.(map[string]any)["id"].(string)
+				if seen[id] {
+					t.Fatalf("%s: %s is on two pages", what, id)
+				}
+				seen[id] = true
 			}
-			seen[id] = true
+			next, more := v["next_cursor"].(string)
+			if !more {
+				break
+			}
+			if cursor = next; pages > 20 {
+				t.Fatalf("%s: the pages do not end", what)
+			}
 		}
-		next, more := v["next_cursor"].(string)
-		if !more {
-			break
+		if len(seen) != want || want < 5 {
+			t.Errorf("the pages hold %d of %d %s", len(seen), want, what)
 		}
-		if cursor = next; pages > 20 {
-			t.Fatal("the pages do not end")
-		}
-	}
-	if want := len(s.Picture().Tasks); len(seen) != want {
-		t.Errorf("the pages hold %d of %d tasks", len(seen), want)
 	}
 	if v := answer(t, s, "GET", "/api/v1/tasks?status=failed", "", 200); len(v["tasks"].([]any)) != 1 {
 		t.Errorf("failed tasks: %v", v)

@@ -82,9 +82,19 @@ func (c *Client) DeleteTask(ctx context.Context, id string) error {
 
 // Machines lists every machine.
 func (c *Client) Machines(ctx context.Context) ([]api.Machine, error) {
-	var l api.MachineList
-	err := c.list(ctx, "machines", &l)
-	return l.Machines, err
+	q := url.Values{"limit": {"1000"}}
+	all := []api.Machine{}
+	for {
+		var page api.MachineList
+		if err := c.request(ctx, http.MethodGet, "machines", q, nil, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Machines...)
+		if page.NextCursor == "" {
+			return all, nil
+		}
+		q.Set("cursor", page.NextCursor)
+	}
 }
 
 func (c *Client) list(ctx context.Context, path string, out any) error {
