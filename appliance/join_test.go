@@ -77,7 +77,7 @@ func mustEnter(t *testing.T, cfg config.Config, inv Invitation) *testMember {
 
 func (m *testMember) invite(t *testing.T) Invitation {
 	t.Helper()
-	token, err := m.member.invite(t.Context(), "test")
+	token, err := membersOf(m.member).NewToken(t.Context(), "test")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,18 +8,7 @@ import (
 	"github.com/lpmos/lpmos/appliance/trust"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
-	"github.com/lpmos/lpmos/ui/api"
 )
-
-// tokenLife is how long a token that people ask for is good for.
-const tokenLife = time.Hour
-
-// invite makes a token for by, and says where the node that gets it finds this
-// one.
-func (m *member) invite(ctx context.Context, by string) (api.JoinToken, error) {
-	token, expires, err := NewToken(ctx, m.Node, by, tokenLife)
-	return api.JoinToken{Token: token, ExpiresAt: expires, Address: m.network.Address()}, err
-}
 
 // NewToken makes a token by which one node can join until it expires, for by, who
 // asked for it. The cluster keeps its hash alone: it is shown this once.
