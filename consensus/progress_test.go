@@ -109,7 +109,8 @@ func TestProgressThatDoesNotFitIsDropped(t *testing.T) {
 		w := n.SnapshotAndWatch(func(*fleet.State) {})
 		f()
 		consensustest.Propose[*fleet.Node](t, n, putNode(name))
-		if events, err := w.Next(context.Background()); err != nil || len(events) != 1 || events[0].Node == nil {
+		// A new node, and the record of it.
+		if events, err := w.Next(context.Background()); err != nil || len(events) != 2 || events[0].Node == nil || events[1].Audit == nil {
 			t.Errorf("%s: viewers were told %+v (%v)", name, events, err)
 		}
 		w.Close()
