@@ -49,9 +49,20 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	}
 	defer dir.Close()
 
+	// The images before the log: as soon as that is open, other nodes ask for chunks,
+	// and must not be told that there are none.
+	store, err := images.OpenStore(filepath.Join(cfg.DataDir, "images"), images.StoreOptions{Log: log})
+	if err != nil {
+		return err
+	}
+
+	heard := &contactSeam{}
+
 	// Then this node's place in its cluster: nothing may be answered before there is
 	// a state to answer from.
-	self, err := openMember(ctx, cfg, inv, consensus.Config{Name: cfg.Name, Region: cfg.Region, Version: version, Logger: log})
+	self, err := openMember(ctx, cfg, inv, consensus.Config{Name: cfg.Name, Region: cfg.Region, Version: version, Logger: log,
+		Calls: forPeers(store), Describe: func() consensus.Described { return describe(store) },
+		Contacts: heard.since, Heard: heard.elsewhere})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -61,10 +72,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	cluster := self.Node
 	defer func() { err = errors.Join(err, cluster.Close()) }()
 
-	store, err := images.OpenStore(filepath.Join(cfg.DataDir, "images"), images.StoreOptions{Log: log})
-	if err != nil {
-		return err
-	}
+	replica := newReplicator(cfg, cluster, store, log)
 
 	people, err := listenPeople(cfg.Listen)
 	if err != nil {
@@ -75,8 +83,9 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 
 	// Agents and firmware.
 	agents := agentserver.New(agentserver.Config{
-		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(store)}, Region: cfg.Region,
+		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
+	heard.agents.Store(agents)
 	boot, seen, err := openNetboot(cfg, cluster, log)
 	if err != nil {
 		return err
@@ -85,8 +94,8 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	machines.Handle(netboot.BootPath, boot.Handler())
 	machines.Handle("/api/v1/agent/", agents.Handler())
 	machines.Handle("/up/", agents.Handler())
-	machines.Handle("/chunk/", store.Handler())
-	machines.Handle("/manifest/", store.Handler())
+	machines.Handle("/chunk/", replica.Handler())
+	machines.Handle("/manifest/", replica.Handler())
 	bootListeners, err := listenMachines(cfg)
 	if err != nil {
 		return errors.Join(err, boot.Close())
@@ -100,10 +109,10 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	}
 	page, err := ui.New(ui.Config{
 		API: api.Config{
-			Cluster: clusterSeam{cluster}, Images: imageSeam{store}, Sightings: seen, Contact: agents,
+			Cluster: clusterSeam{cluster}, Images: imageSeam{store}, Sightings: seen, Contact: agents, Membership: membersOf(self),
 			Name: cfg.Name, Region: cfg.Region, Version: version,
 			Now: time.Now, NewID: newTaskID, NewToken: newToken, Logger: log},
-		Static: static, Reload: reload, Hosts: cfg.Hosts})
+		Static: static, Reload: reload, Hosts: cfg.Hosts, Figures: cluster.Figures})
 	if err != nil {
 		return errors.Join(err, boot.Close())
 	}
@@ -118,6 +127,8 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	group.Go(func() error { return self.letOthersIn(ctx) })
 	group.Go(func() error { return boot.Run(ctx) })
 	group.Go(func() error { return feedAgents(ctx, cluster, agents) })
+	group.Go(func() error { return feedReplicator(ctx, cluster, replica) })
+	group.Go(func() error { replica.Run(ctx); return nil })
 	group.Go(func() error {
 		select {
 		case err := <-cluster.Failed():

@@ -38,6 +38,9 @@ type dataDir struct {
 
 // openDir makes or opens the directory. One of a newer version is not touched.
 func openDir(path, wantID string, random io.Reader) (*dataDir, error) {
+	if err := unfinishedRestore(path); err != nil {
+		return nil, err
+	}
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}

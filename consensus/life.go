@@ -169,6 +169,10 @@ func (n *Node) lead(l *life) {
 			if err := n.await(l, l.raft.Barrier(0)); err != nil || n.failure() != nil {
 				continue
 			}
+			if err := n.beginAnew(l); err != nil {
+				n.log.Error("this node cannot lead", "error", err)
+				continue
+			}
 			n.leading.Store(true)
 			n.caughtUp()
 			n.setReady(true)

@@ -30,6 +30,7 @@ type Config struct {
 	KernelArgs   string        `yaml:"kernel_args"`
 	ReleaseAfter time.Duration `yaml:"release_after"`
 	QuietRouters bool          `yaml:"no_router_advertisement"`
+	CopyLimit    int           `yaml:"copy_limit"` // megabytes a second; 0 is none
 	LogLevel     string        `yaml:"log_level"`
 	LogFormat    string        `yaml:"log_format"`
 	UIDir        string        `yaml:"ui_dir"`
@@ -195,6 +196,8 @@ func (c Config) check() error {
 		return fault("boot_port", "%d is no port", c.BootPort)
 	case c.ReleaseAfter < 0:
 		return fault("release_after", "a time cannot be negative")
+	case c.CopyLimit < 0 || c.CopyLimit > 100_000:
+		return fault("copy_limit", "%d is no number of megabytes a second; write 100, or 0 for no limit", c.CopyLimit)
 	case c.Region == "" || c.Name == "":
 		return fault("region", "a node needs a name and a region")
 	}

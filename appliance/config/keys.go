@@ -98,6 +98,15 @@ var Keys = []Key{
 			}
 			return nil
 		}},
+	{Name: "copy_limit", usual: "100",
+		Doc: "How many megabytes of images a second this node copies from other nodes, 0 for no limit. What a machine waits for is never slowed down.",
+		get: func(c *Config) string { return strconv.Itoa(c.CopyLimit) },
+		set: func(c *Config, v string) (err error) {
+			if c.CopyLimit, err = strconv.Atoi(v); err != nil {
+				return fmt.Errorf("%q is no number", v)
+			}
+			return nil
+		}},
 	choice("log_level", "info", "How much is logged: debug, info, warn or error.", []string{"debug", "info", "warn", "error"},
 		func(c *Config) *string { return &c.LogLevel }),
 	choice("log_format", "text", "text for people, json for machines.", []string{"text", "json"},
@@ -223,7 +232,7 @@ func Reference() string {
 				"# interfaces:\n#   - name: eno2\n#     mode: dhcp\n#     range: 10.0.0.100-10.0.0.199\n#     router: 10.0.0.1\n#     dns: [10.0.0.1]\n#   - name: eno3\n#     mode: proxy\n")
 		case "hosts":
 			b.WriteString("hosts: []\n")
-		case "boot_port", "release_after", "no_router_advertisement":
+		case "boot_port", "release_after", "no_router_advertisement", "copy_limit":
 			fmt.Fprintf(&b, "%s: %s\n", k.Name, k.usual)
 		default:
 			fmt.Fprintf(&b, "%s: %q\n", k.Name, k.usual)

@@ -46,7 +46,20 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 		voided++
 	}
 	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s began epoch %d (%s); approvals that are void by it: %d", who(b.By), cl.Epoch, b.Reason, voided)})
+	if b.NewIdentity {
+		s.forgetCluster()
+	}
 	return &cl, nil
+}
+
+// forgetCluster leaves the state without an identity.
+func (s *State) forgetCluster() {
+	s.events = append(s.events, Event{Type: EventCluster, ID: s.cluster.ID})
+	s.cluster = nil
+	for _, t := range s.Tokens() {
+		delete(s.tokens, t.ID)
+		s.events = append(s.events, Event{Type: EventTokenDeleted, ID: t.ID})
+	}
 }
 
 // tokenRest is how long a token that is of no use any more is still known, so
