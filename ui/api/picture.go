@@ -21,10 +21,6 @@ type Picture struct {
 	counts  map[wire.Status]int // of all tasks
 }
 
-// newestTasks is how many ended tasks a snapshot holds beside those that matter
-// to a machine. The picture has a few more.
-const newestTasks = 200
-
 // PictureOf takes the picture.
 func PictureOf(s *fleet.State) *Picture {
 	p := &Picture{Index: s.Index(), Machines: s.Machines(), Tasks: s.RecentTasks(), Images: s.Images(), Nodes: s.Nodes(), counts: s.TaskCounts()}
