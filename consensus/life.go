@@ -175,7 +175,6 @@ func (n *Node) lead(l *life) {
 			}
 			n.leading.Store(true)
 			n.caughtUp()
-			n.setReady(true)
 			n.log.Info("this node leads the cluster", slog.Uint64("term", l.raft.CurrentTerm()))
 			n.watching.Go(func() { n.tookOffice(l) })
 		}
