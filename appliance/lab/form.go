@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -155,20 +154,13 @@ func (r *Rack) again(ctx context.Context, f func() error) error {
 	}
 }
 
-// ask sends a request with an empty document to a dashboard.
+// ask sends a request without a body to a dashboard.
 func (r *Rack) ask(ctx context.Context, method, url string, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	var body io.Reader
-	if method == http.MethodPost {
-		body = bytes.NewReader([]byte("{}"))
-	}
-	req, err := http.NewRequestWithContext(ctx, method, url, body)
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return err
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
 	}
 	// A node's life may end with any of our requests in its hands.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

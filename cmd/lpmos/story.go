@@ -26,8 +26,7 @@ type story struct {
 	untilUp     bool
 
 	rack     *lab.Rack
-	at       string         // name of the node that is spoken to
-	node     *client.Client // of that one
+	at       string // name of the node that was asked last
 	machines []lab.MachineState
 	asked    map[string]bool // machines a task was made for
 
@@ -72,12 +71,13 @@ func (s *story) run(ctx context.Context, o lab.Options) error {
 
 // tell prepares the cluster, gives the machines power and follows what they do.
 func (s *story) tell(ctx context.Context) error {
-	if err := s.choose(ctx); err != nil {
+	node, err := s.choose(ctx)
+	if err != nil {
 		return err
 	}
 	for _, i := range s.images {
 		s.say(s.at, "importing image %s from %s", i.name, i.file)
-		img, err := importImage(ctx, s.node, api.ImageOrder{Name: i.name}, i.file, nil, nil)
+		img, err := importImage(ctx, node, api.ImageOrder{Name: i.name}, i.file, nil, nil)
 		if err != nil {
 			return fmt.Errorf("import image %s: %w", i.name, err)
 		}
@@ -99,7 +99,9 @@ func (s *story) tell(ctx context.Context) error {
 			return nil
 		}
 	})
-	group.Go(func() error { return s.follow(ctx) })
+	group.Go(func() error {
+		return follow(ctx, node, func(u client.Update) error { return s.update(ctx, u) })
+	})
 	for _, m := range s.machines {
 		s.mu.Lock()
 		s.powered[m.Name] = time.Now()
@@ -231,21 +233,33 @@ func (s *story) install(ctx context.Context, m *api.Machine) error {
 	osType, osVersion, _ := strings.Cut(s.images[0].name, "-")
 	wish := api.Wish{MachineID: m.ID, OSType: osType, OSVersion: osVersion,
 		NetworkConfig: &fleet.NetworkConfig{Hostname: s.hostname(mac)}}
-	p, err := s.node.Plan(ctx, wish)
+	var p api.Preview
+	err := s.ask(ctx, func(ctx context.Context, c *client.Client, _ bool) (err error) {
+		p, err = c.Plan(ctx, wish)
+		return err
+	})
 	if err != nil {
-		return asked(err)
+		return err
 	}
 	if p.Plan == nil {
 		return fmt.Errorf("no plan for %s: %s", s.machineName(mac), p.Problem)
 	}
 	s.say(s.machineName(mac), "approving by itself: erase %s (%s), install %s", p.Plan.Erase, size(p.Plan.Erase.SizeBytes), p.Plan.Image.Name)
 	wish.Approve = &api.WishApproval{PlanHash: p.PlanHash, Notes: "approved by the virtual rack"}
-	t, err := s.node.CreateTask(ctx, wish)
+	err = s.ask(ctx, func(ctx context.Context, c *client.Client, again bool) error {
+		t, err := c.CreateTask(ctx, wish)
+		if refusedAgain(err, again) {
+			return nil // the feed tells of the task
+		}
+		if err == nil {
+			s.task(t)
+		}
+		return err
+	})
 	if err != nil {
-		return asked(err)
+		return err
 	}
 	s.asked[m.ID] = true
-	s.task(t)
 	return nil
 }
 

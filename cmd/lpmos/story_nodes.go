@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"time"
 
@@ -10,74 +9,57 @@ import (
 	"github.com/lpmos/lpmos/ui/api/client"
 )
 
-// lookEvery is how often a story looks whether its node is still well.
-const lookEvery = 500 * time.Millisecond
+const (
+	// askAgain is how long a story waits before it asks once more.
+	askAgain = 500 * time.Millisecond
+	// askLimit is how long it waits for an answer: a paused node gives none.
+	askLimit = 10 * time.Second
+)
 
-// awayError means that a node could not be asked. Another can be, or the same later.
-type awayError struct{ error }
-
-func (e *awayError) Unwrap() error { return e.error }
-
-// asked tells a node that is away, or whose cluster is, from one that refuses.
-func asked(err error) error {
-	if status := client.StatusOf(err); status == 0 || status == http.StatusServiceUnavailable {
-		return &awayError{err}
-	}
-	return err
-}
-
-// follow tells what happens by any node that is well, and goes on by another
-// when something is done to that one.
-func (s *story) follow(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if err := s.choose(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		well, hurt := context.WithCancel(ctx)
-		go s.look(well, s.at, hurt)
-		opened := false
-		err := follow(well, s.node, func(u client.Update) error {
-			opened = true
-			return s.update(well, u)
-		})
-		hurt()
-		if err != nil && !opened {
-			err = asked(err)
-		}
-		var away *awayError
-		if err != nil && !errors.As(err, &away) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(lookEvery):
-		}
-	}
-	return nil
-}
-
-// choose makes sure that the node spoken to is well: it stays the same while it is.
-func (s *story) choose(ctx context.Context) error {
-	for {
-		state, err := s.rack.Client().State(ctx)
+// ask asks any node that is well, and another or the same again as long as the
+// ones it asks are away. f is told when it is not the first try: an earlier one
+// may have been heard.
+func (s *story) ask(ctx context.Context, f func(ctx context.Context, c *client.Client, again bool) error) error {
+	for again := false; ; again = true {
+		c, err := s.choose(ctx)
 		if err != nil {
 			return err
 		}
-		if best := wellNode(state.Nodes, s.at); best != nil {
-			if s.at != "" && s.at != best.Name {
-				s.say("rack", "going on by %s", best.Name)
-			}
-			s.at = best.Name
-			s.node, err = client.New(best.URL, nil)
+		try, cancel := context.WithTimeout(ctx, askLimit)
+		err = f(try, c, again)
+		cancel()
+		if err == nil || !away(err) {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(lookEvery):
+		case <-time.After(askAgain):
+		}
+	}
+}
+
+// away tells a node that is away, or whose cluster is, from one that refuses.
+func away(err error) bool {
+	status := client.StatusOf(err)
+	return status == 0 || status == http.StatusServiceUnavailable
+}
+
+// choose gives a node that is well: the same while it is. It waits for one.
+func (s *story) choose(ctx context.Context) (*client.Client, error) {
+	for {
+		state, err := s.rack.Client().State(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if best := wellNode(state.Nodes, s.at); best != nil {
+			s.at = best.Name
+			return client.New(best.URL, nil)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(askAgain):
 		}
 	}
 }
@@ -93,18 +75,7 @@ func wellNode(nodes []lab.NodeState, name string) *lab.NodeState {
 	return best
 }
 
-// look watches over a node and calls hurt when it is not well.
-func (s *story) look(ctx context.Context, name string, hurt func()) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(lookEvery):
-		}
-		state, err := s.rack.Client().State(ctx)
-		if best := wellNode(state.Nodes, name); err != nil || best == nil || best.Name != name {
-			hurt()
-			return
-		}
-	}
+// refusedAgain says that a repeated call is refused for what its first try did.
+func refusedAgain(err error, again bool) bool {
+	return again && client.StatusOf(err) == http.StatusConflict
 }

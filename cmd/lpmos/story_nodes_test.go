@@ -52,9 +52,12 @@ func TestStoryTellsRefusalFromAbsence(t *testing.T) {
 		"no majority":      {problem(503), true},
 		"refused":          {problem(409), false},
 	} {
-		var away *awayError
-		if got := errors.As(asked(tt.err), &away); got != tt.away {
+		if got := away(tt.err); got != tt.away {
 			t.Errorf("%s: away %v, want %v", name, got, tt.away)
 		}
+	}
+	// The first try may have been heard: what the second is refused for then is done.
+	if refusedAgain(problem(409), false) || !refusedAgain(problem(409), true) || refusedAgain(problem(412), true) {
+		t.Error("only a conflict of a repeated call is taken for done")
 	}
 }
