@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -26,12 +27,36 @@ type Config struct {
 
 	Logger *slog.Logger
 
-	// Transport carries Raft between nodes. Nil means that this node has no peers.
-	Transport raft.Transport
+	// Network connects this node to others. Nil means that it has no peers. The
+	// node closes it.
+	Network Network
+	// Join says what a new directory is for: a node of a cluster that exists, which
+	// fills it. Without it a new directory is made a cluster of one.
+	Join bool
+	// Calls answers other nodes' HTTP below /x/, and Describe says what they are
+	// told of this node. Both may be nil.
+	Calls    http.Handler
+	Describe func() Described
+	// Contacts, if set, are the machines whose agents this node has heard since
+	// then, for the others; Heard is told of those that others have heard.
+	Contacts func(since time.Time) map[string]time.Time
+	Heard    func(machineID string, at time.Time)
 
 	// Heartbeat is how long a follower waits for its leader before it stands for
-	// election; the other Raft timers follow from it. Default 500 ms.
+	// election; the other Raft timers follow from it. 0, the default, lets it follow
+	// the round trips to the other nodes.
 	Heartbeat time.Duration
+
+	// WriteDeadline is how long one write of the log may take before the disk
+	// counts as hanging. Default 2 s.
+	WriteDeadline time.Duration
+
+	// DeadAfter is how long a node may be silent before it is taken off the
+	// cluster. Default 72 h.
+	DeadAfter time.Duration
+	// SettleAfter is how long a node has to be in reach, or out of it, before
+	// members change because of that. Default 10 s.
+	SettleAfter time.Duration
 
 	// ProgressInterval is how often progress goes into the log. Default 1 s.
 	ProgressInterval time.Duration
@@ -58,7 +83,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		return c, errors.New("open node: no logger given")
 	}
-	setDefault(&c.Heartbeat, 500*time.Millisecond)
+	setDefault(&c.WriteDeadline, 2*time.Second)
+	setDefault(&c.DeadAfter, 72*time.Hour)
+	setDefault(&c.SettleAfter, 10*time.Second)
 	setDefault(&c.ProgressInterval, time.Second)
 	setDefault(&c.RingEvents, 16384)
 	setDefault(&c.SnapshotEntries, 8192)
@@ -81,13 +108,20 @@ func setDefault[T comparable](v *T, def T) {
 }
 
 // raftConfig derives Raft's own configuration.
-func (c Config) raftConfig(id string) *raft.Config {
+func (c Config) raftConfig(id string, heartbeat time.Duration) *raft.Config {
+	heartbeat = max(heartbeat, leastTimer)
+	if c.Heartbeat > 0 {
+		heartbeat = c.Heartbeat
+	}
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(id)
-	rc.HeartbeatTimeout = c.Heartbeat
-	rc.ElectionTimeout = c.Heartbeat
-	rc.LeaderLeaseTimeout = c.Heartbeat / 2
-	rc.CommitTimeout = min(50*time.Millisecond, c.Heartbeat/4)
+	rc.HeartbeatTimeout = heartbeat
+	rc.ElectionTimeout = heartbeat
+	// A leader that hears nobody acknowledges nothing either, so its lease may be
+	// as long as the others wait: a shorter one only makes it step down over a
+	// pause that they would not have noticed.
+	rc.LeaderLeaseTimeout = heartbeat
+	rc.CommitTimeout = min(50*time.Millisecond, heartbeat/4)
 	// Commands that wait together share one write to the disk.
 	rc.BatchApplyCh = true
 	rc.MaxAppendEntries = 512

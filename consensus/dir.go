@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
 // format is the version of the data directory's layout. It is raised when an
@@ -22,6 +24,9 @@ const (
 	lockFile   = "lock"
 	idFile     = "node-id"
 	dbFile     = "raft.db"
+	// joiningFile is there until something has come from the cluster that is joined.
+	joiningFile = "joining"
+	timerFile   = "heartbeat"
 )
 
 // dataDir is a data directory that this process alone has open.
@@ -33,6 +38,9 @@ type dataDir struct {
 
 // openDir makes or opens the directory. One of a newer version is not touched.
 func openDir(path, wantID string, random io.Reader) (*dataDir, error) {
+	if err := unfinishedRestore(path); err != nil {
+		return nil, err
+	}
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
@@ -115,6 +123,27 @@ func (d *dataDir) write(name, content string) error {
 		return fmt.Errorf("write %s: %w", d.file(name), err)
 	}
 	return nil
+}
+
+func (d *dataDir) has(name string) bool {
+	_, err := os.Stat(d.file(name))
+	return err == nil
+}
+
+// remove takes a small file away, for good.
+func (d *dataDir) remove(name string) error {
+	if err := os.Remove(d.file(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return syncDir(d.path)
+}
+
+// notUnderstood words why a snapshot whose checksum is right cannot be read.
+func (d *dataDir) notUnderstood(err error) error {
+	if errors.Is(err, fleet.ErrNewerSnapshot) {
+		return fmt.Errorf("data directory %s was %w: %w", d.path, ErrNewer, err)
+	}
+	return fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
 
 func (d *dataDir) close() error { return d.lock.Close() }

@@ -21,6 +21,8 @@ type disk struct {
 	bolt  *raftboltdb.BoltStore
 	logs  raft.LogStore
 	snaps *raft.FileSnapshotStore
+	// joining says that nothing has come from the others yet.
+	joining bool
 }
 
 // keepSnapshots is how many are kept: should the newest turn out unreadable,
@@ -30,14 +32,18 @@ const keepSnapshots = 2
 // openDisk opens the log and the snapshots. A directory without a log is given
 // one in which this node is the only voter; it takes its name when it is
 // complete, so that a half-made one is never mistaken for a node's memory.
-func openDisk(d *dataDir, rc *raft.Config, trans raft.Transport) (*disk, error) {
+//
+// A node that is to join others gets an empty log: what it holds will come from
+// them.
+func openDisk(d *dataDir, c Config) (*disk, error) {
+	rc := c.raftConfig(d.id, c.Heartbeat)
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(d.path, keepSnapshots, rc.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
 	path := d.file(dbFile)
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		if err := bootstrap(d, rc, snaps, trans); err != nil {
+		if err := makeLog(d, rc, snaps, c); err != nil {
 			return nil, fmt.Errorf("make a new log: %w", err)
 		}
 	} else if err != nil {
@@ -50,14 +56,16 @@ func openDisk(d *dataDir, rc *raft.Config, trans raft.Transport) (*disk, error) 
 	if err != nil {
 		return nil, err
 	}
-	k := &disk{path: path, bolt: bolt, logs: checked{bolt, nil}, snaps: snaps}
+	k := &disk{path: path, bolt: bolt, logs: checked{BoltStore: bolt}, snaps: snaps, joining: d.has(joiningFile)}
 	if err := k.verify(); err != nil {
 		return nil, errors.Join(err, bolt.Close())
 	}
 	return k, nil
 }
 
-func bootstrap(d *dataDir, rc *raft.Config, snaps *raft.FileSnapshotStore, trans raft.Transport) error {
+// makeLog makes a new log: empty for a node that joins, else one in which this
+// node is the only voter.
+func makeLog(d *dataDir, rc *raft.Config, snaps *raft.FileSnapshotStore, c Config) error {
 	if list, err := snaps.List(); err != nil || len(list) > 0 {
 		return fmt.Errorf("%w: %s holds snapshots but no log", ErrCorrupt, d.path)
 	}
@@ -65,12 +73,24 @@ func bootstrap(d *dataDir, rc *raft.Config, snaps *raft.FileSnapshotStore, trans
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	if c.Join {
+		if err := d.write(joiningFile, "waiting for the others"); err != nil {
+			return err
+		}
+	}
 	bolt, err := openBolt(tmp)
 	if err != nil {
 		return err
 	}
-	only := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: rc.LocalID, Address: trans.LocalAddr()}}}
-	err = raft.BootstrapCluster(rc, checked{bolt, nil}, bolt, snaps, trans, only)
+	if !c.Join {
+		own := raft.ServerAddress(d.id)
+		if c.Network != nil {
+			own = raft.ServerAddress(c.Network.Address())
+		}
+		_, trans := raft.NewInmemTransport(own)
+		only := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: rc.LocalID, Address: own}}}
+		err = raft.BootstrapCluster(rc, checked{BoltStore: bolt}, bolt, snaps, trans, only)
+	}
 	if err = errors.Join(err, bolt.Close()); err != nil {
 		return err
 	}
@@ -130,7 +150,11 @@ func (k *disk) verify() (err error) {
 		}
 	}
 	// The term is written before any entry of it. Reading panics if it is cut.
-	if term, err := k.bolt.GetUint64([]byte("CurrentTerm")); err != nil || term < l.Term {
+	term, err := k.bolt.GetUint64([]byte(keyTerm))
+	if k.joining && last == 0 && (err == nil || errors.Is(err, raftboltdb.ErrKeyNotFound)) {
+		return nil
+	}
+	if err != nil || term < l.Term {
 		return fmt.Errorf("%w: %s: term %d behind a log of term %d (%v)", ErrCorrupt, k.path, term, l.Term, err)
 	}
 	if _, err := k.bolt.GetUint64([]byte("LastVoteTerm")); err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
@@ -179,10 +203,13 @@ func damaged(err *error, path string) {
 }
 
 // checked is a log whose entries carry a checksum: bbolt has none for its data,
-// and a flipped bit may well be valid JSON.
+// and a flipped bit may well be valid JSON. Without a guard it is one that is
+// made or looked at before there is a node.
 type checked struct {
 	*raftboltdb.BoltStore
-	failed func(error) // told when entries cannot be written; nil: nobody is
+	guard   *guard
+	took    *histogram  // of writes
+	damaged func(error) // told of an entry that is not what was written; does not return
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -204,19 +231,27 @@ func (c checked) StoreLogs(logs []*raft.Log) error {
 		copied.Extensions = sum(l)
 		out[i] = &copied
 	}
-	err := c.BoltStore.StoreLogs(out)
-	if err != nil && c.failed != nil {
-		c.failed(err)
+	if c.guard == nil {
+		return c.BoltStore.StoreLogs(out)
 	}
-	return err
+	began := time.Now()
+	defer func() { c.took.observe(time.Since(began)) }()
+	return c.guard.write(func() error { return c.BoltStore.StoreLogs(out) },
+		func() error { return c.BoltStore.DeleteRange(logs[0].Index, logs[len(logs)-1].Index) })
 }
 
+// GetLog reads an entry. In a running node one that is damaged ends it: Raft
+// would panic over the error, or send the entry to others without it.
 func (c checked) GetLog(i uint64, l *raft.Log) error {
 	if err := c.BoltStore.GetLog(i, l); err != nil {
 		return err
 	}
 	if l.Index != i || string(l.Extensions) != string(sum(l)) {
-		return fmt.Errorf("%w: checksum of log entry %d is wrong", ErrCorrupt, i)
+		err := fmt.Errorf("%w: checksum of log entry %d is wrong", ErrCorrupt, i)
+		if c.damaged != nil {
+			c.damaged(err)
+		}
+		return err
 	}
 	return nil
 }

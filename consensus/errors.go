@@ -1,6 +1,9 @@
 package consensus
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 var (
 	// ErrNotReady says that the command was not taken: the node is starting,
@@ -11,6 +14,13 @@ var (
 	// node stopped, its disk failed or the caller gave up while it was under way.
 	// Look at the state before asking again.
 	ErrUncertain = errors.New("it is not known whether the command was carried out; look before you repeat it")
+
+	// ErrCutOff says that no majority of the cluster is in reach: nothing was
+	// taken, and nothing new can be decided until it is. It is an ErrNotReady.
+	ErrCutOff = fmt.Errorf("this node cannot reach a majority of the cluster, so nothing new can be decided here: %w", ErrNotReady)
+
+	// ErrNoSpace says that the disk has no room for the log.
+	ErrNoSpace = errors.New("the disk of this node has no room for its log: nothing can be written until space is made; machines go on booting")
 
 	// ErrTooOld says that the events asked for are no longer kept here, or never
 	// were. Start again with SnapshotAndWatch.

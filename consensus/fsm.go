@@ -15,58 +15,76 @@ import (
 // one batch after the other, always from the same goroutine.
 type fsm struct{ n *Node }
 
-// outcome is what a rule said, on its way back to who proposed.
-type outcome struct {
-	result any
-	err    error
-}
-
 // Apply applies one entry.
 func (f fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
 // ApplyBatch applies entries in order. Readers are kept out once a batch; what
-// can be done without the state is done before.
+// can be done without the state is done before. The answer to each is where it
+// stands in the log; what the rules said goes to the waiters.
 func (f fsm) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
-	cmds := make([]fleet.Command, len(logs))
+	cmds := make([][]fleet.Command, len(logs))
 	errs := make([]error, len(logs))
 	var size int64
 	for i, l := range logs {
+		out[i] = entered{Index: l.Index, Term: l.Term}
 		if l.Type == raft.LogCommand {
-			cmds[i], errs[i] = fleet.DecodeCommand(l.Data)
+			cmds[i], errs[i] = fleet.DecodeEntry(l.Data)
 			size += int64(len(l.Data))
 		}
 	}
-	f.n.mu.Lock()
-	defer f.n.mu.Unlock()
+	n := f.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	for i, l := range logs {
 		switch {
-		case l.Type != raft.LogCommand:
-		case f.n.broken != nil:
-			out[i] = outcome{err: f.n.broken}
+		case l.Type != raft.LogCommand, n.broken != nil:
+		case l.Index <= n.machine().Index(): // an earlier life of Raft brought it
 		case errs[i] != nil:
-			f.n.breakdown(fmt.Errorf("%w (entry %d): %w", ErrApply, l.Index, errs[i]))
-			out[i] = outcome{err: f.n.broken}
+			n.breakdown(fmt.Errorf("%w (entry %d): %w", ErrApply, l.Index, errs[i]))
 		default:
-			out[i] = f.n.apply(l.Index, cmds[i])
+			n.apply(l.Index, cmds[i])
 		}
 	}
-	f.n.grown(size)
+	n.overtake()
+	n.move()
+	n.grown(size)
 	return out
 }
 
-// apply changes the state by one command and tells the feed. The state's lock is held.
-func (n *Node) apply(index uint64, c fleet.Command) (out outcome) {
+// apply changes the state by the commands of one entry and tells the feed. The
+// state's lock is held.
+func (n *Node) apply(index uint64, cmds []fleet.Command) {
 	defer func() {
 		if r := recover(); r != nil {
 			n.log.Error("a rule panicked", "index", index, "panic", r, "stack", string(debug.Stack()))
 			n.breakdown(fmt.Errorf("%w (entry %d): panic: %v", ErrApply, index, r))
-			out = outcome{err: n.broken}
 		}
 	}()
-	result, events, err := n.state.Apply(index, c)
-	n.feed.publish(events, n.progress.applied(events))
-	return outcome{result: result, err: err}
+	s := n.machine()
+	var all []fleet.Event
+	for _, c := range cmds {
+		result, events, err := s.Apply(index, c)
+		all = append(all, events...)
+		n.waiters.tell(c.ID, outcome{result, err})
+	}
+	if n.next == nil { // else readers see an older state, to which these do not belong
+		n.feed.publish(all, n.progress.applied(all))
+	}
+}
+
+// machine is the state of the state machine. n.mu is held.
+func (n *Node) machine() *fleet.State {
+	if n.next != nil {
+		return n.next
+	}
+	return n.state
+}
+
+// move wakes who waits for the state machine. n.mu is held.
+func (n *Node) move() {
+	close(n.moved)
+	n.moved = make(chan struct{})
 }
 
 // breakdown stops the node: it may not go on with a state that others do not
@@ -87,22 +105,30 @@ func (f fsm) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, f.n.broken
 	}
 	f.n.unsaved.Store(0)
-	return picture{f.n.state.Snapshot()}, nil
+	return picture{f.n.machine().Snapshot()}, nil
 }
 
 // Restore puts the state of a snapshot in place of the present one.
 func (f fsm) Restore(r io.ReadCloser) (err error) {
 	defer r.Close()
 	s, err := fleet.Restore(r)
-	f.n.mu.Lock()
-	defer f.n.mu.Unlock()
+	n := f.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if err != nil {
-		f.n.restoreErr = err
+		n.restoreErr = err
 		return err
 	}
-	f.n.state = s
-	f.n.progress.reset()
-	f.n.feed.reset(s.Index())
+	if n.next != nil {
+		n.next = s
+		n.overtake()
+	} else {
+		n.state = s
+		n.progress.reset()
+		n.feed.reset(s.Index())
+	}
+	n.waiters.restored(s)
+	n.move()
 	return nil
 }
 

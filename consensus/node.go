@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -16,7 +18,7 @@ import (
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
-// Node is one member of the cluster; today the only one.
+// Node is one member of the cluster.
 type Node struct {
 	cfg    Config
 	log    *slog.Logger
@@ -25,15 +27,15 @@ type Node struct {
 
 	dir   *dataDir
 	disk  *disk
-	trans raft.Transport
-	raft  *raft.Raft
-	// shutDown stops Raft and its transport, once; whoever calls it waits.
-	shutDown func() error
+	guard *guard
+	lives atomic.Pointer[life]
 
 	// mu guards the state and lets readers in between batches. The locks of
 	// progress and feed are taken inside it, in this order.
 	mu         sync.RWMutex
-	state      *fleet.State
+	state      *fleet.State  // what readers see
+	next       *fleet.State  // of the state machine while readers see an older one (replay.go); nil: the same
+	moved      chan struct{} // closed and made anew whenever the state machine moves
 	broken     error
 	restoreErr error
 	progress   *progress
@@ -48,21 +50,40 @@ type Node struct {
 	gate     sync.Mutex // guards closing and the growth of inFlight
 	closing  bool
 	inFlight sync.WaitGroup
+	waiters  waiters
+	sender   *sender
+
+	leader  *leaderView
+	leading atomic.Bool // this node leads and has applied what came before
 
 	readyMu sync.Mutex
-	ready   chan struct{} // closed while this node leads and has applied all
+	ready   chan struct{} // closed while this node has a state that holds all
+
+	caller     *http.Client // to other nodes; nil: there are none
+	callServer atomic.Pointer[http.Server]
+	raftConns  chan net.Conn
+	conns      conns
+	peers      *peers
+	news       news
+	deferred   *deferred
+	figures    figures
 
 	stop      chan struct{}
+	ending    chan struct{} // closed when nothing more will be written
+	endOnce   sync.Once
 	wg        sync.WaitGroup
+	watching  sync.WaitGroup // what a leader does beside leading
 	closeOnce sync.Once
 	closeErr  error
 }
 
-// Open opens the data directory, makes it a cluster of one if it is new, and
-// starts the node. The state is complete once Ready returns.
+// Open opens the data directory, makes it a cluster of one if it is new and
+// Config.Join does not say otherwise, and starts the node. The state is complete
+// once Ready returns; until then readers see the newest that this node has.
 //
 // ErrInUse, ErrNewer and ErrCorrupt say why a directory cannot be opened; what it
-// holds is then as it was before.
+// holds is then as it was before. A member of a cluster whose log is damaged puts
+// it aside and is filled again by the others (see quarantine.go).
 func Open(cfg Config) (*Node, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -73,78 +94,81 @@ func Open(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	trans := cfg.Transport
-	if trans == nil {
-		_, trans = raft.NewInmemTransport(raft.ServerAddress(dir.id))
-	}
-	rc := cfg.raftConfig(dir.id)
-	k, err := openDisk(dir, rc, trans)
-	if err != nil {
-		return nil, errors.Join(err, dir.close())
-	}
-	n := &Node{cfg: cfg, log: cfg.Logger, now: cfg.Now, random: cfg.Rand, dir: dir, disk: k, trans: trans,
-		state: fleet.NewState(), progress: newProgress(), feed: newFeed(cfg.RingEvents),
+	n := &Node{cfg: cfg, log: cfg.Logger, now: cfg.Now, random: cfg.Rand, dir: dir,
+		state: fleet.NewState(), moved: make(chan struct{}), progress: newProgress(), feed: newFeed(cfg.RingEvents),
 		failed: make(chan error, 1), brokenDown: make(chan struct{}), tooLong: make(chan struct{}, 1),
-		ready: make(chan struct{}), stop: make(chan struct{})}
-	k.logs = checked{k.bolt, n.cannotStore}
-	if err := n.start(rc); err != nil {
-		return nil, errors.Join(err, k.bolt.Close(), dir.close())
+		ready: make(chan struct{}), stop: make(chan struct{}), ending: make(chan struct{}),
+		leader: newLeaderView(time.Now()), raftConns: make(chan net.Conn), peers: newPeers()}
+	n.sender = newSender(n)
+	n.guard = &guard{dir: dir.path, deadline: cfg.WriteDeadline, free: freeBytes, failed: n.cannotStore, stop: n.ending}
+	if cfg.Network != nil {
+		n.caller = newCaller(cfg.Network)
+	}
+	if err := n.start(); err != nil {
+		if n.disk != nil {
+			err = errors.Join(err, n.disk.bolt.Close())
+		}
+		return nil, errors.Join(err, dir.close())
 	}
 	return n, nil
 }
 
-func (n *Node) start(rc *raft.Config) error {
-	cache, err := raft.NewLogCache(512, n.disk.logs)
-	if err != nil {
-		return fmt.Errorf("start raft: %w", err)
+func (n *Node) start() (err error) {
+	if n.disk, err = n.openOrRefill(); err != nil {
+		return err
 	}
-	n.raft, err = raft.NewRaft(rc, fsm{n}, cache, n.disk.bolt, n.disk.snaps, n.trans)
-	n.mu.RLock()
-	restoreErr := n.restoreErr
-	n.mu.RUnlock()
-	switch {
-	case restoreErr != nil:
-		// The library goes back to an older snapshot when one cannot be read. Its
-		// checksum was right, so it is one we do not understand.
-		if err == nil {
-			err = n.raft.Shutdown().Error()
-		}
-		if errors.Is(restoreErr, fleet.ErrNewerSnapshot) {
-			return errors.Join(fmt.Errorf("data directory %s was %w: %w", n.dir.path, ErrNewer, restoreErr), err)
-		}
-		return errors.Join(fmt.Errorf("%w: %w", ErrCorrupt, restoreErr), err)
-	case err != nil:
-		return fmt.Errorf("start raft: %w", err)
+	n.disk.logs = checked{n.disk.bolt, n.guard, &n.figures.fsync, n.corrupted}
+	if n.deferred, err = openDeferred(n.dir); err != nil {
+		return err
 	}
-	n.shutDown = sync.OnceValue(func() error { return n.raft.Shutdown().Error() })
+	heartbeat := n.firstTimer()
+	if n.cfg.Network != nil {
+		// What was agreed on last is of use before anybody can be asked.
+		if err := n.replay(); err != nil {
+			return err
+		}
+		// The first life needs its members' connections.
+		n.wg.Add(2)
+		go n.acceptRaft()
+		go n.serveCalls()
+	}
+	if _, err := n.born(heartbeat); err != nil {
+		n.endOnce.Do(func() { close(n.ending) })
+		close(n.stop)
+		return err
+	}
 	n.noteSnapshot()
-	n.wg.Add(2)
-	go n.lead()
+	n.wg.Add(4)
+	go n.live()
 	go n.flushProgress(n.cfg.ProgressInterval)
+	go func() { defer n.wg.Done(); n.sender.run(n.stop) }()
+	go n.carryDeferred()
+	if n.cfg.Network != nil {
+		n.wg.Add(2)
+		go n.watchPeers()
+		go n.tellPeers()
+	}
 	return nil
 }
 
-// lead follows leadership: a new leader is ready once everything its
-// predecessors committed is applied.
-func (n *Node) lead() {
+// live does what is due from time to time, and ends Raft when the node has
+// broken down.
+func (n *Node) live() {
 	defer n.wg.Done()
 	for {
 		select {
 		case <-n.stop:
 			return
 		case <-n.brokenDown:
-			n.log.Error("the node stops", "error", n.failure())
+			err := n.failure()
+			n.log.Error("the node stops", "error", err)
+			n.endOnce.Do(func() { close(n.ending) })
 			n.feed.close()
-			if err := n.shutDown(); err != nil {
+			n.waiters.failed(fmt.Errorf("%w: %w", ErrUncertain, err))
+			if err := n.cut(n.life()); err != nil {
 				n.log.Error("raft did not stop cleanly", "error", err)
 			}
 			return
-		case leader := <-n.raft.LeaderCh():
-			if !leader {
-				n.setReady(false)
-			} else if err := n.raft.Barrier(0).Error(); err == nil && n.failure() == nil {
-				n.setReady(true)
-			}
 		case <-n.tooLong:
 			n.save()
 		}
@@ -197,6 +221,16 @@ func (n *Node) cannotStore(err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.breakdown(fmt.Errorf("%w: %w", ErrStorage, err))
+}
+
+// corrupted stops the node over an entry that is not what was written, and keeps
+// the caller, which is Raft: over an error it would panic. At its next start the
+// node puts its log aside and is filled again by the others.
+func (n *Node) corrupted(err error) {
+	n.mu.Lock()
+	n.breakdown(err)
+	n.mu.Unlock()
+	select {}
 }
 
 // Failed gives the reason if the node has to stop: an entry of a kind it does
@@ -255,7 +289,8 @@ func (n *Node) grown(size int64) {
 
 // save takes a snapshot now and lets the log before it go.
 func (n *Node) save() {
-	err := n.raft.Snapshot().Error()
+	l := n.life()
+	err := n.await(l, l.raft.Snapshot())
 	if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		n.log.Error("the log cannot be shortened", "error", err)
 		return
@@ -278,8 +313,8 @@ func (n *Node) Stats() map[string]any {
 	n.mu.RUnlock()
 	events, watchers := n.feed.count()
 	stats := map[string]any{
-		"node_id": n.dir.id, "role": n.raft.State().String(), "term": n.raft.CurrentTerm(),
-		"index": index, "log_index": n.raft.LastIndex(), "ring_events": events, "watchers": watchers,
+		"node_id": n.dir.id, "role": n.life().raft.State().String(), "term": n.life().raft.CurrentTerm(),
+		"index": index, "log_index": n.life().raft.LastIndex(), "ring_events": events, "watchers": watchers,
 	}
 	if fi, err := os.Stat(n.disk.path); err == nil {
 		stats["log_bytes"] = fi.Size()
@@ -305,26 +340,46 @@ func (n *Node) close() error {
 	n.closing = true
 	n.gate.Unlock()
 	n.inFlight.Wait()
-	// 2. Our own goroutines, so that nothing proposes behind the last flush.
-	close(n.stop)
-	n.wg.Wait()
-	// 3. The last progress, while there is still a log to put it in.
+	// 2. The last progress, while there is still a log to put it in.
 	var errs []error
-	if n.failure() == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), proposeTimeout)
+	if n.failure() == nil && n.cutOff() == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), lastWords)
 		if err := n.flush(ctx); err != nil {
 			n.log.Warn("the last progress did not reach the log", "error", err)
 		}
 		cancel()
 	}
-	// 4. Raft and its wire; it applies and snapshots until then.
-	errs = append(errs, n.shutDown())
-	// 5. Watchers, after the last event that can come.
+	// 3. Leadership goes to somebody else while this node can still answer.
+	if l := n.life(); n.failure() == nil && l.raft.State() == raft.Leader && n.hasOtherVoters(l) {
+		if err := n.handOver(l, ""); err != nil {
+			n.log.Info("leadership was not handed over", "reason", err)
+		}
+	}
+	// 4. Our own goroutines, and other nodes' calls.
+	close(n.stop)
+	if n.cfg.Network != nil {
+		errs = append(errs, n.cfg.Network.Close()) // the server below waits for its listener
+	}
+	if srv := n.callServer.Load(); srv != nil {
+		srv.Close()
+	}
+	// 5. Raft and its wire; it applies and snapshots until then.
+	n.endOnce.Do(func() { close(n.ending) })
+	errs = append(errs, n.cut(n.life()))
+	n.wg.Wait()
+	n.watching.Wait()
+	if n.caller != nil {
+		n.caller.CloseIdleConnections()
+	}
+	// 6. Watchers, after the last event that can come.
 	n.feed.close()
-	// 6. The log, and last the lock: whoever gets it finds all at rest.
+	// 7. The log, and last the lock: whoever gets it finds all at rest.
 	errs = append(errs, n.disk.bolt.Close(), n.dir.close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close node: %w", err)
 	}
 	return nil
 }
+
+// lastWords is how long a node that closes may take for its last entry.
+const lastWords = 3 * time.Second

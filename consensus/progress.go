@@ -83,10 +83,16 @@ func follows(t *fleet.Task, it fleet.AdvanceItem) bool {
 // dropped: a late or repeated message is nothing to complain about. It never
 // blocks on the disk.
 func (n *Node) Progress(taskID string, generation uint64, p wire.Progress) {
+	n.advance(fleet.AdvanceItem{TaskID: taskID, Generation: generation, Progress: p}, true)
+}
+
+// advance takes the newest progress of an install. One that was told to this
+// node goes into the log by it, and to the other nodes; one that another node
+// tells of does not.
+func (n *Node) advance(it fleet.AdvanceItem, own bool) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	t := n.state.Task(taskID)
-	it := fleet.AdvanceItem{TaskID: taskID, Generation: generation, Progress: p}
+	t := n.state.Task(it.TaskID)
 	if t == nil || n.broken != nil {
 		return
 	}
@@ -97,13 +103,18 @@ func (n *Node) Progress(taskID string, generation uint64, p wire.Progress) {
 	if !follows(n.progress.of(t), it) {
 		return
 	}
-	n.progress.ahead[taskID] = it
-	n.progress.dirty[taskID] = struct{}{}
+	n.progress.ahead[it.TaskID] = it
+	if own {
+		n.progress.dirty[it.TaskID] = struct{}{}
+		if n.caller != nil {
+			n.news.advance(it)
+		}
+	}
 	now := n.now().UTC()
 	newest := *n.progress.of(t)
 	newest.UpdatedAt = now
 	n.feed.live(fleet.Event{Index: n.state.Index(), Type: fleet.EventProgress, At: now, Live: true,
-		TaskID: taskID, MachineID: t.MachineID, Task: &newest})
+		TaskID: it.TaskID, MachineID: t.MachineID, Task: &newest})
 }
 
 // Latest is the newest progress of a task, which may be ahead of the log; false
@@ -135,8 +146,10 @@ func (n *Node) flush(ctx context.Context, tasks ...string) error {
 	_, err := n.commit(ctx, fleet.Advance{Items: items})
 	if err != nil {
 		n.progress.putBack(items)
+		return err
 	}
-	return err
+	n.figures.flushed()
+	return nil
 }
 
 func (p *progress) take(tasks []string) []fleet.AdvanceItem {
@@ -176,6 +189,9 @@ func (n *Node) flushProgress(every time.Duration) {
 		case <-n.stop:
 			return
 		case <-tick.C:
+			if n.cutOff() != nil {
+				continue // it is kept, and people are told why on every screen
+			}
 			ctx, cancel := context.WithTimeout(context.Background(), proposeTimeout)
 			if err := n.flush(ctx); err != nil {
 				n.log.Warn("progress did not reach the log; it is kept for the next try", "error", err)

@@ -1,6 +1,6 @@
 // Package consensustest gives tests a consensus.Node on a directory of its own.
 //
-// It will also hold what tests of several nodes need: partition, kill, heal.
+// Cluster is several of them on a Network that can be cut, slowed and healed.
 package consensustest
 
 import (

@@ -3,19 +3,25 @@ package fleet
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
-// Command is one entry of the log. Its JSON form is kept for ever: a type or a
-// field may be added, never changed.
+// Command is one change that was asked for. Its JSON form is kept for ever: a
+// type or a field may be added, never changed.
 type Command struct {
-	Version int       `json:"v"` // 1
+	Version int       `json:"v"` // 2; 1 in logs that know no repeats
 	ID      string    `json:"id"`
 	At      time.Time `json:"at"` // the proposing node's time, the only clock the rules know
-	Body    Body      `json:"-"`
+
+	// Retry says that the command may be in the log already, under the same ID.
+	// Since is the index of the state its node had when it asked first: the first
+	// attempt can only be behind it.
+	Retry bool   `json:"retry,omitempty"`
+	Since uint64 `json:"since,omitempty"`
+
+	Body Body `json:"-"`
 }
 
 // Body is what a command does.
@@ -187,45 +193,14 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"delete_task":     decode[DeleteTask],
 	"settle_question": decode[SettleQuestion],
 	"delete_machine":  decode[DeleteMachine],
-}
-
-func decode[T Body](raw json.RawMessage) (Body, error) {
-	var b T
-	err := json.Unmarshal(raw, &b)
-	return b, err
-}
-
-type envelope struct {
-	Version int             `json:"v"`
-	ID      string          `json:"id"`
-	At      time.Time       `json:"at"`
-	Type    string          `json:"type"`
-	Data    json.RawMessage `json:"data"`
-}
-
-// Encode gives the command as it stands in the log.
-func (c Command) Encode() ([]byte, error) {
-	data, err := json.Marshal(c.Body)
-	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", c.Body.commandType(), err)
-	}
-	return json.Marshal(envelope{Version: 1, ID: c.ID, At: c.At.UTC(), Type: c.Body.commandType(), Data: data})
-}
-
-// DecodeCommand reads a log entry. A kind or version that is not known here
-// gives ErrUnknownCommand.
-func DecodeCommand(b []byte) (Command, error) {
-	var e envelope
-	if err := json.Unmarshal(b, &e); err != nil {
-		return Command{}, fmt.Errorf("decode log entry: %w", err)
-	}
-	dec, ok := bodies[e.Type]
-	if !ok || e.Version != 1 {
-		return Command{}, fmt.Errorf("%w (type %q version %d)", ErrUnknownCommand, e.Type, e.Version)
-	}
-	body, err := dec(e.Data)
-	if err != nil {
-		return Command{}, fmt.Errorf("decode log entry %s: %w", e.Type, err)
-	}
-	return Command{Version: e.Version, ID: e.ID, At: e.At.UTC(), Body: body}, nil
+	"put_cluster":     decode[PutCluster],
+	"raise_epoch":     decode[RaiseEpoch],
+	"create_token":    decode[CreateToken],
+	"redeem_token":    decode[RedeemToken],
+	"seat_node":       decode[SeatNode],
+	"remove_node":     decode[RemoveNode],
+	"note_leader":     decode[NoteLeader],
+	"claim_pool":      decode[ClaimPool],
+	"yield_pool":      decode[YieldPool],
+	"take_pool":       decode[TakePool],
 }

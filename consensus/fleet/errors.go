@@ -14,6 +14,7 @@ const (
 	NotFound     Code = "not_found"    // the thing named does not exist
 	Conflict     Code = "conflict"     // not in this state
 	Precondition Code = "precondition" // what was approved is not what is there now
+	Uncertain    Code = "uncertain"    // repeated too late to know whether it was done before
 )
 
 // Error is a refusal by a rule. Nothing was changed.

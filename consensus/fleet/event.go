@@ -17,6 +17,13 @@ const (
 	EventImage          EventType = "image"
 	EventImageDeleted   EventType = "image_deleted"
 	EventNode           EventType = "node"
+	EventNodeDeleted    EventType = "node_deleted"
+	EventCluster        EventType = "cluster"
+	EventToken          EventType = "token"
+	EventTokenDeleted   EventType = "token_deleted"
+	EventPool           EventType = "pool"
+	EventLeader         EventType = "leader"
+	EventAudit          EventType = "audit"
 )
 
 // Event is one change, published inside the state change that made it.
@@ -26,7 +33,8 @@ type Event struct {
 	At        time.Time `json:"at"`
 	TaskID    string    `json:"task_id,omitempty"`
 	MachineID string    `json:"machine_id,omitempty"`
-	Name      string    `json:"name,omitempty"` // of the image or node
+	Name      string    `json:"name,omitempty"` // of the image or node, the network of the pool
+	ID        string    `json:"id,omitempty"`   // of the node or token
 
 	// Live marks a progress that is ahead of the log: Index is then the index of
 	// the state it was told beside, and a watcher that resumes gets a newer one.
@@ -37,4 +45,10 @@ type Event struct {
 	Machine *Machine `json:"-"`
 	Image   *Image   `json:"-"`
 	Node    *Node    `json:"-"`
+	Cluster *Cluster `json:"-"`
+	Token   *Token   `json:"-"`
+	Pool    *Pool    `json:"-"`
+	Leader  *Leader  `json:"-"`
+
+	Audit *AuditRecord `json:"-"` // what was added
 }

@@ -24,4 +24,12 @@ type Node struct {
 	Address  string    `json:"address,omitempty"` // of its dashboard
 	Version  string    `json:"version,omitempty"`
 	SeenAt   time.Time `json:"seen_at"`
+
+	ClusterAddress string   `json:"cluster_address,omitempty"` // where other nodes reach it
+	BootURLs       []string `json:"boot_urls,omitempty"`       // http://IP:PORT of each interface it serves machines on
+	Networks       []string `json:"networks,omitempty"`        // the subnets it serves, in CIDR form
+
+	// StandsBy says that a person wants it to have no vote. It is changed by
+	// SeatNode alone.
+	StandsBy bool `json:"stands_by,omitempty"`
 }

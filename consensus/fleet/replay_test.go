@@ -1,38 +1,55 @@
 package fleet
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"flag"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
-var update = flag.Bool("update", false, "write testdata anew; a log that a release has written must never be")
+var update = flag.Bool("update", false, "write the newest log of testdata anew; one that a release has written must never be")
 
-const (
-	oldLog      = "testdata/log-v1.jsonl"
-	oldSnapshot = "testdata/log-v1.snapshot"
-)
+// keptLogs are logs as releases have written them, each with the state it gives.
+// A kind that comes later goes into the newest, or into one more.
+var keptLogs = []string{"testdata/log-v1", "testdata/log-v2"}
 
-// writeOldLog makes a log with every kind of command, and refusals among them.
-func writeOldLog(t *testing.T) {
+// writeLog makes the newest log: every kind of command, refusals, several in one
+// entry and one that is asked for twice.
+func writeLog(t *testing.T, name string) {
 	r := newRig(t)
 	var out bytes.Buffer
-	do := func(b Body) {
-		c := r.command(b)
-		raw, err := c.Encode()
+	entry := func(cmds ...Command) {
+		raw, err := EncodeEntry(cmds)
 		if err != nil {
 			t.Fatal(err)
 		}
 		out.Write(append(raw, '\n'))
-		r.s.Apply(r.index, c) //nolint:errcheck // refusals belong to a log
+		r.index -= uint64(len(cmds) - 1)
+		for _, c := range cmds {
+			r.s.Apply(r.index, c) //nolint:errcheck // refusals belong to a log
+		}
 	}
-	do(PutNode{Node{ID: "n1", Name: "first", RegionID: "dc1", Address: "10.0.0.1:8080", Version: "1"}})
+	do := func(b Body) { entry(r.command(b)) }
+	do(PutCluster{Cluster{ID: "c1", CACert: []byte{0x30, 1}, Sealed: []byte{1, 2, 3}}})
+	do(PutCluster{Cluster{ID: "c2"}}) // refused
+	do(PutNode{Node{ID: "n1", Name: "first", RegionID: "dc1", Address: "10.0.0.1:8080", Version: "2", ClusterAddress: "10.0.0.1:4747",
+		BootURLs: []string{"http://10.0.0.1:8081"}, Networks: []string{"10.0.0.0/24"}}})
+	do(NoteLeader{NodeID: "n1", Name: "first", Term: 2})
+	do(CreateToken{ID: "k1", SecretHash: "h1", ExpiresAt: r.at.Add(time.Hour), By: "ann"})
+	do(CreateToken{ID: "k2", SecretHash: "h2", ExpiresAt: r.at.Add(time.Hour), By: "ann"})
+	do(RedeemToken{ID: "k1", SecretHash: "h1", NodeID: "n2"})
+	do(RedeemToken{ID: "k1", SecretHash: "h1", NodeID: "n3"}) // refused
+	do(PutNode{Node{ID: "n2", Name: "second", RegionID: "dc1", Version: "2"}})
+	do(ClaimPool{NodeID: "n1", Network: "10.0.0.0/24", First: "10.0.0.100", Last: "10.0.0.199"})
+	do(ClaimPool{NodeID: "n2", Network: "10.0.0.0/24", First: "10.0.0.100", Last: "10.0.0.199"})
+	do(YieldPool{NodeID: "n1", Network: "10.0.0.0/24", Blocks: []int{8, 9, 10, 11, 12, 13}})
+	do(ClaimPool{NodeID: "n1", Network: "10.0.0.0/24", First: "10.0.0.110", Last: "10.0.0.210"})
+
 	do(debian())
 	do(PutImage{Image{Name: "tiny", OSType: "tiny", Digest: strings.Repeat("cd", 32), SizeBytes: 64 << 20, Sector: 512}})
 	do(create("t1"))
@@ -40,8 +57,15 @@ func writeOldLog(t *testing.T) {
 	do(report("boot-1", withDebian(sda()), disk("DISK-B", 500)))
 	do(create("t-refused"))
 	do(r.approve("t1"))
-	do(r.start("t1"))
-	do(r.advance("t1", wire.StageDownloading, 42.5))
+	do(RaiseEpoch{Reason: "two of three nodes are lost", By: "ann"})
+	do(r.start("t1")) // refused: nobody approved it in this epoch
+	do(r.approve("t1"))
+	start := r.command(r.start("t1"))
+	entry(start)
+	start.Retry, start.Since = true, r.index-1
+	r.index++
+	entry(start)
+	entry(r.command(r.advance("t1", wire.StageDownloading, 42.5)), r.command(LeaveAgent{SessionHash: "nobody"}), r.command(r.advance("t1", wire.StageDownloading, 50)))
 	do(r.finish("t1", diskBroke))
 	do(RetryTask{TaskID: "t1", By: "ann", PhoneToken: "token-2"})
 	do(r.approve("t1"))
@@ -50,70 +74,87 @@ func writeOldLog(t *testing.T) {
 	do(r.finish("t1", nil))
 	do(ReportUp{PhoneToken: "token-2", Hostname: "web1", IP: "10.0.0.1"})
 	do(seen("m2", uuid2, "SER2", mac1)) // a clash
-	do(SettleQuestion{MachineID: "m1"})
+	do(SettleQuestion{MachineID: "m1", Remember: true})
 	do(seen("m2", uuid2, "SER2", mac2))
 	other := create("t2")
 	other.TargetMAC, other.Spec = mac2, Spec{OSType: "tiny", Tags: map[string]string{"rack": "7", "row": "b"}}
 	do(other)
 	do(CancelTask{TaskID: "t2", By: "ann"})
+	do(create("t3"))
+	do(report("boot-2", sda(), disk("DISK-C", 600)))
+	do(DecideTask{TaskID: "t3", PlanHash: r.task("t3").PlanHash, By: "bob"})
 	do(DeleteTask{TaskID: "t2"})
 	do(LeaveAgent{SessionHash: r.machine("m2").SessionHash})
 	do(DeleteMachine{MachineID: "m2"})
 	do(DeleteImage{Name: "tiny"})
-	if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(oldLog, out.Bytes(), 0o644),
-		os.WriteFile(oldSnapshot, snapshotOf(t, r.s), 0o644)); err != nil {
+	do(SeatNode{ID: "n2", StandsBy: true, By: "ann"})
+	do(RemoveNode{ID: "n2", By: "ann"})
+	do(TakePool{NodeID: "n1", Network: "10.0.0.0/24", Blocks: []int{8}}) // refused: too early
+	r.at = r.at.Add(poolRest)
+	do(TakePool{NodeID: "n1", Network: "10.0.0.0/24", Blocks: []int{8, 9}})
+	late := r.command(debian())
+	late.Retry = true
+	entry(late)
+	if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(name+".jsonl", out.Bytes(), 0o644),
+		os.WriteFile(name+".snapshot", snapshotOf(t, r.s), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestAnOldLogGivesTheStateItGaveThen(t *testing.T) {
-	if *update {
-		writeOldLog(t)
-	}
-	f, err := os.Open(oldLog)
+// readLog gives the entries of a kept log.
+func readLog(t testing.TB, name string) [][]byte {
+	t.Helper()
+	b, err := os.ReadFile(name + ".jsonl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	s, index, kinds := NewState(), uint64(0), map[string]bool{}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		index++
-		c, err := DecodeCommand(lines.Bytes())
-		if err != nil {
-			t.Fatalf("entry %d: %v", index, err)
-		}
-		kinds[c.Body.commandType()] = true
-		s.Apply(index, c) //nolint:errcheck // refusals belong to a log
+	return bytes.Split(bytes.TrimSpace(b), []byte("\n"))
+}
+
+func TestAnOldLogGivesTheStateItGaveThen(t *testing.T) {
+	if *update {
+		writeLog(t, keptLogs[len(keptLogs)-1])
 	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
+	kinds := map[string]bool{}
+	for _, name := range keptLogs {
+		s := NewState()
+		for i, entry := range readLog(t, name) {
+			cmds, err := DecodeEntry(entry)
+			if err != nil {
+				t.Fatalf("%s entry %d: %v", name, i+1, err)
+			}
+			for _, c := range cmds {
+				kinds[c.Body.commandType()] = true
+				s.Apply(uint64(i+1), c) //nolint:errcheck // refusals belong to a log
+			}
+		}
+		want, err := os.ReadFile(name + ".snapshot")
+		if err != nil {
+			t.Fatal(err)
+		}
+		restored, err := Restore(bytes.NewReader(want))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Of the header, the version is the writer's.
+		want = bytes.Replace(want, []byte(`"version":1,`), []byte(`"version":2,`), 1)
+		if got := snapshotOf(t, s); !bytes.Equal(got, want) {
+			t.Errorf("%s: the state is\n%s\nit was\n%s", name, got, want)
+		}
+		if got := snapshotOf(t, restored); !bytes.Equal(got, want) {
+			t.Errorf("%s: restored, the state is\n%s\nit was\n%s", name, got, want)
+		}
 	}
 	for kind := range bodies {
 		if !kinds[kind] {
-			t.Errorf("the log has no %s: put the kinds that came later into a log of their own", kind)
+			t.Errorf("no kept log has a %s: put it into the newest, or begin one", kind)
 		}
-	}
-	want, err := os.ReadFile(oldSnapshot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := snapshotOf(t, s); !bytes.Equal(got, want) {
-		t.Errorf("the state is\n%s\nit was\n%s", got, want)
-	}
-	restored, err := Restore(bytes.NewReader(want))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := snapshotOf(t, restored); !bytes.Equal(got, want) {
-		t.Errorf("restored, the state is\n%s\nit was\n%s", got, want)
 	}
 }
 
 func TestAnEntryOfANewerNodeIsRecognised(t *testing.T) {
 	for _, entry := range []string{`{"v":1,"id":"x","at":"2026-01-01T00:00:00Z","type":"teleport","data":{}}`,
-		`{"v":2,"id":"x","at":"2026-01-01T00:00:00Z","type":"put_node","data":{}}`, `{}`} {
+		`{"v":3,"id":"x","at":"2026-01-01T00:00:00Z","type":"put_node","data":{}}`, `{}`} {
 		if _, err := DecodeCommand([]byte(entry)); !errors.Is(err, ErrUnknownCommand) {
 			t.Errorf("%s gives %v", entry, err)
 		}
@@ -125,8 +166,10 @@ func TestAnEntryOfANewerNodeIsRecognised(t *testing.T) {
 	}
 }
 
+const oneRecord = `{"format":"lpmos-fleet","version":1,"records":1}` + "\n"
+
 func TestASnapshotThatIsNotWholeIsRefused(t *testing.T) {
-	whole, err := os.ReadFile(oldSnapshot)
+	whole, err := os.ReadFile(keptLogs[0] + ".snapshot")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,56 +182,56 @@ func TestASnapshotThatIsNotWholeIsRefused(t *testing.T) {
 		"cut in a record":    whole[:len(whole)-5],
 		"a record more":      append(bytes.Clone(whole), last...),
 		"a record twice":     bytes.Replace(append(bytes.Clone(whole), last...), []byte(`"records":4`), []byte(`"records":5`), 1),
-		"a null record":      []byte(`{"format":"lpmos-fleet","version":1,"records":1}{"kind":"task","value":null}`),
-		"a record of no use": []byte(`{"format":"lpmos-fleet","version":1,"records":1}{"kind":"task","value":[]}`),
+		"a null record":      []byte(oneRecord + `{"kind":"task","value":null}`),
+		"a record of no use": []byte(oneRecord + `{"kind":"task","value":[]}`),
 	}
 	for name, b := range cases {
 		if _, err := Restore(bytes.NewReader(b)); err == nil || errors.Is(err, ErrNewerSnapshot) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for name, b := range map[string]string{"version": `{"format":"lpmos-fleet","version":2,"records":0}`,
-		"record": `{"format":"lpmos-fleet","version":1,"records":1}{"kind":"tunnel","value":{}}`} {
+	for name, b := range map[string]string{"version": `{"format":"lpmos-fleet","version":3,"records":0}`,
+		"record": oneRecord + `{"kind":"tunnel","value":{}}`} {
 		if _, err := Restore(strings.NewReader(b)); !errors.Is(err, ErrNewerSnapshot) {
 			t.Errorf("a newer %s gives %v", name, err)
 		}
 	}
 }
 
-// FuzzDecodeCommand: an entry is refused, or means the same when written again;
+// FuzzDecodeEntry: an entry is refused, or means the same when written again;
 // applying it to a state never panics.
-func FuzzDecodeCommand(f *testing.F) {
-	old, err := os.ReadFile(oldLog)
-	if err != nil {
-		f.Fatal(err)
-	}
-	entries := bytes.Split(bytes.TrimSpace(old), []byte("\n"))
+func FuzzDecodeEntry(f *testing.F) {
+	entries := append(readLog(f, keptLogs[0]), readLog(f, keptLogs[1])...)
 	for _, e := range entries {
 		f.Add(e)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		c, err := DecodeCommand(b)
+		cmds, err := DecodeEntry(b)
 		if err != nil {
 			return
 		}
-		once, err := c.Encode()
+		once, err := EncodeEntry(cmds)
 		if err != nil {
 			t.Fatalf("encode: %v", err)
 		}
-		again, err := DecodeCommand(once)
+		again, err := DecodeEntry(once)
 		if err != nil {
 			t.Fatalf("decode again: %v", err)
 		}
-		if twice, err := again.Encode(); err != nil || !bytes.Equal(once, twice) {
+		if twice, err := EncodeEntry(again); err != nil || !bytes.Equal(once, twice) {
 			t.Fatalf("%s\nbecame %s (%v)", once, twice, err)
 		}
 		s := NewState()
 		for i, e := range entries {
-			if i == 10 {
-				s.Apply(100, c) //nolint:errcheck // any answer will do
+			if i == 10 || i == 60 {
+				for _, c := range cmds {
+					s.Apply(uint64(i), c) //nolint:errcheck // any answer will do
+				}
 			}
-			if old, err := DecodeCommand(e); err == nil {
-				s.Apply(uint64(i+1), old) //nolint:errcheck // any answer will do
+			if old, err := DecodeEntry(e); err == nil {
+				for _, c := range old {
+					s.Apply(uint64(i+1), c) //nolint:errcheck // any answer will do
+				}
 			}
 		}
 		if _, err := Restore(bytes.NewReader(snapshotOf(t, s))); err != nil {
@@ -199,12 +242,14 @@ func FuzzDecodeCommand(f *testing.F) {
 
 // FuzzRestore: bytes are refused, or give a state that can be written and read.
 func FuzzRestore(f *testing.F) {
-	old, err := os.ReadFile(oldSnapshot)
-	if err != nil {
-		f.Fatal(err)
+	for _, name := range keptLogs {
+		old, err := os.ReadFile(name + ".snapshot")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(old)
 	}
-	f.Add(old)
-	f.Add([]byte(`{"format":"lpmos-fleet","version":1,"records":1}{"kind":"machine","value":{"id":"m1"}}`))
+	f.Add([]byte(oneRecord + `{"kind":"machine","value":{"id":"m1"}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := Restore(bytes.NewReader(b))
 		if err != nil {

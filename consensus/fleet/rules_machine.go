@@ -16,8 +16,14 @@ func (b PutNode) apply(s *State, c Command) (any, error) {
 		return nil, invalid("id", "a node needs an id")
 	}
 	n.SeenAt = c.At
+	old := s.nodes[n.ID]
+	known := old != nil
+	n.StandsBy = known && old.StandsBy
 	s.nodes[n.ID] = &n
-	s.events = append(s.events, Event{Type: EventNode, Name: n.Name, Node: &n})
+	s.events = append(s.events, Event{Type: EventNode, ID: n.ID, Name: n.Name, Node: &n})
+	if !known {
+		s.note(c, AuditRecord{Node: n.ID, What: "node " + s.nodeName(n.ID) + " came to the cluster"})
+	}
 	return &n, nil
 }
 
@@ -61,6 +67,7 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 		return nil, refuse(Conflict, "%d machines are known and there is no room for another; forget those that are gone", maxMachines)
 	}
 	inv := b.Inventory
+	s.shared.inventory(&inv)
 	interrupted := m.BootID != "" && m.BootID != b.BootID
 	m.IDs, m.RegionID = ids, b.RegionID
 	m.Inventory, m.InventoryHash = &inv, inv.Hash()
@@ -276,6 +283,7 @@ func (b DeleteMachine) apply(s *State, c Command) (any, error) {
 	}
 	s.unindexMachine(m)
 	delete(s.machines, m.ID)
+	s.settle(m.TaskID)
 	s.events = append(s.events, Event{Type: EventMachineDeleted, MachineID: m.ID})
 	return nil, nil
 }

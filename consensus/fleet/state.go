@@ -11,9 +11,17 @@ import (
 type State struct {
 	index    uint64 // of the last entry applied
 	machines map[string]*Machine
-	tasks    map[string]*Task
+	tasks    map[string]*Task // the current ones; all others are past
+	past     pastTasks
+	shared   shared
 	images   map[string]*Image
 	nodes    map[string]*Node
+	cluster  *Cluster
+	tokens   map[string]*Token
+	pools    map[string]*Pool // by network
+	leader   Leader
+	audit    []*AuditRecord // the oldest first
+	done     window
 
 	// Indexes, rebuilt from the maps above on restore.
 	byMAC     map[string]string // MAC → machine
@@ -30,6 +38,7 @@ type State struct {
 func NewState() *State {
 	return &State{
 		machines: map[string]*Machine{}, tasks: map[string]*Task{}, images: map[string]*Image{}, nodes: map[string]*Node{},
+		tokens: map[string]*Token{}, pools: map[string]*Pool{}, past: pastTasks{unpacked: unpackedPast}, done: window{byID: map[string]*deed{}},
 		byMAC: map[string]string{}, byUUID: map[string]string{}, byAddress: map[string]string{},
 		byTarget: map[string]string{}, byToken: map[string]string{}, bySession: map[string]string{},
 	}
@@ -41,11 +50,24 @@ func (s *State) Index() uint64 { return s.index }
 // Apply changes the state by one command. The result is the rule's own; events
 // tell what changed. A refused command changes nothing but the index, with one
 // exception: a report whose ids clash is refused and the question it raises is
-// kept, so events come with the error.
+// kept, so events come with the error. A command that was done before is not
+// done again: its answer is given anew.
 func (s *State) Apply(index uint64, c Command) (result any, events []Event, err error) {
 	s.index = index
+	if c.counts() {
+		if d := s.done.byID[c.ID]; d != nil {
+			result, err = s.answer(d)
+			return result, nil, err
+		}
+		if c.Retry && c.Since < s.done.floor {
+			return nil, nil, refuse(Uncertain, "it is not known any more whether this was done before; look before you ask again")
+		}
+	}
 	s.events = nil
 	result, err = c.Body.apply(s, c)
+	if c.counts() {
+		s.done.keep(deedOf(index, c, result, err))
+	}
 	events, s.events = s.events, nil
 	for i := range events {
 		events[i].Index, events[i].At = index, c.At
@@ -74,14 +96,22 @@ func (s *State) MachineBySession(hash string) *Machine {
 }
 
 // Task by id, or nil.
-func (s *State) Task(id string) *Task { return s.tasks[id] }
+func (s *State) Task(id string) *Task {
+	if t := s.tasks[id]; t != nil {
+		return t
+	}
+	if p := s.past.get(id); p != nil {
+		return p.full()
+	}
+	return nil
+}
 
 // TaskByPhoneToken finds the task whose installed system reports with the token.
 func (s *State) TaskByPhoneToken(token string) *Task {
 	if token == "" {
 		return nil
 	}
-	return s.tasks[s.byToken[token]]
+	return s.Task(s.byToken[token])
 }
 
 // TaskForMAC is the open task for the machine with this address, seen or not.
@@ -104,9 +134,6 @@ func (s *State) Node(id string) *Node { return s.nodes[id] }
 // Machines sorted by id, which is the order they were first seen in.
 func (s *State) Machines() []*Machine { return sorted(s.machines) }
 
-// Tasks sorted by id, which is the order they were made in.
-func (s *State) Tasks() []*Task { return sorted(s.tasks) }
-
 // Images sorted by name.
 func (s *State) Images() []*Image { return sorted(s.images) }
 
@@ -122,11 +149,22 @@ func sorted[T any](m map[string]*T) []*T {
 }
 
 func (s *State) putTask(t *Task, event EventType) {
-	if old := s.tasks[t.ID]; old != nil && old.PhoneToken != t.PhoneToken {
-		delete(s.byToken, old.PhoneToken)
+	token := ""
+	if old := s.tasks[t.ID]; old != nil {
+		token = old.PhoneToken
+	} else if p := s.past.get(t.ID); p != nil {
+		token = p.PhoneToken
+		s.past.remove(t.ID)
+	}
+	if token != t.PhoneToken {
+		delete(s.byToken, token)
+	}
+	if !t.Open() {
+		t.ended()
 	}
 	s.tasks[t.ID] = t
 	s.indexTask(t)
+	s.settle(t.ID)
 	s.events = append(s.events, Event{Type: event, TaskID: t.ID, MachineID: t.MachineID, Task: t})
 }
 
@@ -142,11 +180,16 @@ func (s *State) indexTask(t *Task) {
 }
 
 func (s *State) putMachine(m *Machine, event EventType) {
-	if old := s.machines[m.ID]; old != nil {
+	old := s.machines[m.ID]
+	if old != nil {
 		s.unindexMachine(old)
 	}
 	s.machines[m.ID] = m
 	s.indexMachine(m)
+	if old != nil && old.TaskID != m.TaskID {
+		s.settle(old.TaskID)
+	}
+	s.settle(m.TaskID)
 	s.events = append(s.events, Event{Type: event, TaskID: m.TaskID, MachineID: m.ID, Machine: m})
 }
 

@@ -1,6 +1,10 @@
 package api
 
 import (
+	"maps"
+	"slices"
+	"strings"
+
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
@@ -10,17 +14,22 @@ import (
 type Picture struct {
 	Index    uint64
 	Machines []*fleet.Machine // in the order first seen
-	Tasks    []*fleet.Task    // in the order made
+	Tasks    []*fleet.Task    // the current ones and the newest, in the order made
 	Images   []*fleet.Image   // by name
 	Nodes    []*fleet.Node
 
+	counts  map[wire.Status]int // of all tasks
 	machine map[string]*fleet.Machine
 	task    map[string]*fleet.Task
 }
 
+// newestTasks is how many tasks the picture holds that matter to no machine any
+// more. Those that are past are very many.
+const newestTasks = 200
+
 // PictureOf takes the picture.
 func PictureOf(s *fleet.State) *Picture {
-	p := &Picture{Index: s.Index(), Machines: s.Machines(), Tasks: s.Tasks(), Images: s.Images(), Nodes: s.Nodes()}
+	p := &Picture{Index: s.Index(), Machines: s.Machines(), Tasks: s.CurrentTasks(), Images: s.Images(), Nodes: s.Nodes(), counts: s.TaskCounts()}
 	p.machine = make(map[string]*fleet.Machine, len(p.Machines))
 	for _, m := range p.Machines {
 		p.machine[m.ID] = m
@@ -29,6 +38,14 @@ func PictureOf(s *fleet.State) *Picture {
 	for _, t := range p.Tasks {
 		p.task[t.ID] = t
 	}
+	newest, _ := s.TaskPage(fleet.TaskQuery{Limit: newestTasks})
+	for _, t := range newest {
+		if p.task[t.ID] == nil {
+			p.task[t.ID] = t
+			p.Tasks = append(p.Tasks, t)
+		}
+	}
+	slices.SortFunc(p.Tasks, func(a, b *fleet.Task) int { return strings.Compare(a.ID, b.ID) })
 	return p
 }
 
@@ -77,8 +94,6 @@ func (l Lens) Count(p *Picture) Stats {
 			st.NeedsYou++
 		}
 	}
-	for _, t := range p.Tasks {
-		st.Tasks[t.Status]++
-	}
+	maps.Copy(st.Tasks, p.counts)
 	return st
 }

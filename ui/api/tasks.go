@@ -90,20 +90,22 @@ func (s *Server) taskRoutes() {
 
 func (s *Server) listTasks(_ context.Context, in *listTasksIn) (*struct{ Body TaskPage }, error) {
 	page := TaskPage{Tasks: []Task{}}
-	p, lens := s.Picture(), s.Lens()
-	for i := len(p.Tasks) - 1; i >= 0; i-- {
-		t := p.Tasks[i]
-		if in.Cursor != "" && t.ID >= in.Cursor ||
-			in.Status != "" && string(t.Status) != in.Status ||
-			in.RegionID != "" && t.RegionID != in.RegionID ||
-			in.MachineID != "" && t.MachineID != in.MachineID {
-			continue
+	var tasks []*fleet.Task
+	var machines []*fleet.Machine
+	more := false
+	s.cfg.Cluster.View(func(st *fleet.State) {
+		tasks, more = st.TaskPage(fleet.TaskQuery{Status: wire.Status(in.Status), RegionID: in.RegionID, MachineID: in.MachineID,
+			Before: in.Cursor, Limit: in.Limit})
+		for _, t := range tasks {
+			machines = append(machines, st.Machine(t.MachineID))
 		}
-		if len(page.Tasks) == in.Limit {
-			page.NextCursor = page.Tasks[in.Limit-1].ID
-			break
-		}
-		page.Tasks = append(page.Tasks, lens.Task(t, p.Machine(t.MachineID)))
+	})
+	lens := s.Lens()
+	for i, t := range tasks {
+		page.Tasks = append(page.Tasks, lens.Task(t, machines[i]))
+	}
+	if more {
+		page.NextCursor = tasks[len(tasks)-1].ID
 	}
 	return &struct{ Body TaskPage }{page}, nil
 }

@@ -1,0 +1,193 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"golang.org/x/sys/unix"
+)
+
+// guard stands between Raft and a disk that is full, hangs or is gone. Raft
+// takes a failed write for a reason to step down, which is right for the log, and
+// for a reason to panic when it is its term or vote.
+type guard struct {
+	dir      string
+	deadline time.Duration // of one write of the log
+	free     func(dir string) (uint64, error)
+	failed   func(error) // told when the disk is of no use any more
+	stop     <-chan struct{}
+
+	mu      sync.Mutex
+	problem error // of the last write; nil when it went well
+	writing chan struct{}
+	undo    func() error // what a write that was given up may have left behind; nil: nothing
+}
+
+// roomAgain is how much has to be free before a node whose disk was full takes
+// part again, in bytes: bbolt grows its file by 16 MiB at a time.
+const roomAgain = 32 << 20
+
+// errHangs says that the disk has not answered within the deadline.
+var errHangs = errors.New("the disk does not answer")
+
+func freeBytes(dir string) (uint64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, err
+	}
+	return st.Bavail * uint64(st.Bsize), nil
+}
+
+// full reports whether an error says that there is no room.
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// write does one write of the log. A write that hangs is left to itself and its
+// entries count as not written. Should they land after all, undo takes them away
+// before the next write: Raft may put fewer in their place, and a log must not
+// end with what an older leader had to say.
+func (g *guard) write(f, undo func() error) error {
+	if g.deadline <= 0 {
+		return g.note(f())
+	}
+	timer := time.NewTimer(g.deadline)
+	defer timer.Stop()
+	g.mu.Lock()
+	before := g.writing
+	g.mu.Unlock()
+	if before != nil {
+		select {
+		case <-before:
+		case <-timer.C:
+			return g.note(fmt.Errorf("%w for %v, with a write that began earlier", errHangs, g.deadline))
+		}
+	}
+	done := make(chan struct{})
+	var err error
+	g.mu.Lock()
+	g.writing = done
+	left := g.undo
+	g.mu.Unlock()
+	go func() {
+		defer close(done)
+		if left != nil {
+			if err = left(); err != nil {
+				return
+			}
+		}
+		err = f()
+	}()
+	select {
+	case <-done:
+		if err == nil && left != nil {
+			g.mu.Lock()
+			g.undo = nil
+			g.mu.Unlock()
+		}
+		return g.note(err)
+	case <-timer.C:
+		g.mu.Lock()
+		g.undo = func() error {
+			if left != nil {
+				if err := left(); err != nil {
+					return err
+				}
+			}
+			return undo()
+		}
+		g.mu.Unlock()
+		return g.note(fmt.Errorf("%w for %v", errHangs, g.deadline))
+	}
+}
+
+// note remembers how a write went. What is neither full nor slow does not mend.
+func (g *guard) note(err error) error {
+	g.mu.Lock()
+	g.problem = err
+	g.mu.Unlock()
+	if err != nil && !full(err) && !errors.Is(err, errHangs) && g.failed != nil {
+		g.failed(err)
+	}
+	return err
+}
+
+// state is what is wrong with the disk now, nil if nothing is.
+func (g *guard) state() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.problem == nil:
+		return nil
+	case full(g.problem):
+		return ErrNoSpace
+	}
+	return g.problem
+}
+
+// room waits while the disk is full: an election on it would be won and lost
+// again, and go on for ever. It returns when there is room or the node ends.
+func (g *guard) room() bool {
+	for errors.Is(g.state(), ErrNoSpace) {
+		if n, err := g.free(g.dir); err == nil && n >= roomAgain {
+			g.mu.Lock()
+			g.problem = nil
+			g.mu.Unlock()
+			return true
+		}
+		select {
+		case <-g.stop:
+			return false
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	return true
+}
+
+// vault keeps term and vote. Its writes do not fail: they wait, and with them
+// Raft, which would panic. A node that cannot write these must not vote.
+type vault struct {
+	*raftboltdb.BoltStore
+	guard *guard
+}
+
+var errStopping = errors.New("the node is stopping")
+
+// keyTerm is Raft's name for the current term in its StableStore.
+const keyTerm = "CurrentTerm"
+
+func (v vault) persist(f func() error) error {
+	for v.guard.room() {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		if !full(err) {
+			v.guard.note(err) //nolint:errcheck // it is the same error
+			<-v.guard.stop
+			return errStopping
+		}
+		_ = v.guard.note(err)
+	}
+	return errStopping
+}
+
+// Set keeps a value.
+func (v vault) Set(key, val []byte) error {
+	return v.persist(func() error { return v.BoltStore.Set(key, val) })
+}
+
+// SetUint64 keeps a number.
+func (v vault) SetUint64(key []byte, val uint64) error {
+	err := v.persist(func() error { return v.BoltStore.SetUint64(key, val) })
+	if errors.Is(err, errStopping) && string(key) == keyTerm {
+		// Raft panics over this one. A term that is forgotten does no harm while no
+		// vote is given in it, and none is: those are refused below.
+		return nil
+	}
+	return err
+}

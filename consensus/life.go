@@ -1,0 +1,205 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// life is one run of Raft. A node has several: Raft takes some of its timers at
+// its start only, so it is started anew when the round trips call for others. The
+// state machine, the log and the network stay.
+type life struct {
+	raft  *raft.Raft
+	wire  *carrier // nil: this node has no peers
+	logs  *raft.LogCache
+	timer time.Duration // the heartbeat timeout it runs with
+
+	over     chan struct{} // closed when this life is to end
+	dead     chan struct{} // closed when it has ended
+	end      sync.Once
+	watching sync.WaitGroup
+}
+
+func (n *Node) life() *life { return n.lives.Load() }
+
+// born starts Raft.
+func (n *Node) born(heartbeat time.Duration) (*life, error) {
+	rc := n.cfg.raftConfig(n.dir.id, heartbeat)
+	l := &life{timer: heartbeat, over: make(chan struct{}), dead: make(chan struct{})}
+	var err error
+	if l.logs, err = raft.NewLogCache(512, n.disk.logs); err != nil {
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	var trans raft.Transport
+	if n.cfg.Network != nil {
+		l.wire = newCarrier(n, rc)
+		trans = l.wire
+	} else {
+		_, trans = raft.NewInmemTransport(raft.ServerAddress(n.dir.id))
+	}
+	// In a later life the state machine has its state already.
+	n.mu.RLock()
+	rc.NoSnapshotRestoreOnStart = n.machine().Index() > 0
+	n.mu.RUnlock()
+	l.raft, err = raft.NewRaft(rc, fsm{n}, l.logs, vault{n.disk.bolt, n.guard}, n.disk.snaps, trans)
+	n.mu.RLock()
+	restoreErr := n.restoreErr
+	n.mu.RUnlock()
+	if restoreErr != nil {
+		// The library goes back to an older snapshot when one cannot be read. Its
+		// checksum was right, so it is one we do not understand.
+		if err == nil {
+			err = l.raft.Shutdown().Error()
+		}
+		return nil, errors.Join(n.dir.notUnderstood(restoreErr), err)
+	}
+	if err != nil {
+		if l.wire != nil {
+			l.wire.Close()
+		}
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	n.lives.Store(l)
+	seen := make(chan raft.Observation, 16)
+	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
+		_, is := o.Data.(raft.LeaderObservation)
+		return is
+	})
+	l.raft.RegisterObserver(observer)
+	l.watching.Go(func() { n.watchLeader(l, seen) })
+	l.watching.Go(func() { n.lead(l) })
+	return l, nil
+}
+
+// die ends Raft and waits for it. A leader hands over first, so that nobody has
+// to notice that it is gone.
+func (n *Node) die(l *life) error {
+	if l.raft.State() == raft.Leader && n.hasOtherVoters(l) {
+		if err := n.handOver(l, ""); err != nil {
+			n.log.Info("leadership was not handed over", "reason", err)
+		}
+	}
+	return n.cut(l)
+}
+
+// cut ends Raft without ceremony.
+func (n *Node) cut(l *life) error {
+	first := false
+	l.end.Do(func() { first = true; close(l.over) })
+	if !first { // a node that has broken down has done so
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- l.raft.Shutdown().Error()
+		close(l.dead)
+	}()
+	var err error
+	if n.failure() == nil {
+		err = <-done
+	} else {
+		// A part of Raft may be held back for good (see corrupted); the process ends.
+		select {
+		case err = <-done:
+		case <-time.After(lastWords):
+		}
+	}
+	l.watching.Wait()
+	n.leader.set("", "", time.Now())
+	return err
+}
+
+// handOver makes another node the leader: the named one, or any that has caught
+// up. The library gives it one election's time, which may pass on a busy machine.
+func (n *Node) handOver(l *life, id string) (err error) {
+	for range 3 {
+		var f raft.Future
+		if id == "" {
+			f = l.raft.LeadershipTransfer()
+		} else {
+			s, ok := n.server(id)
+			if !ok {
+				return fmt.Errorf("%s is no member of the cluster", id)
+			}
+			f = l.raft.LeadershipTransferToServer(s.ID, s.Address)
+		}
+		if err = n.await(l, f); err == nil || l.raft.State() != raft.Leader {
+			return nil
+		}
+	}
+	return err
+}
+
+// watchLeader keeps what this node knows of the leader.
+func (n *Node) watchLeader(l *life, seen <-chan raft.Observation) {
+	// An observation may be lost when many come at once; a look now and then finds
+	// out.
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.over:
+			return
+		case <-seen:
+		case <-tick.C:
+		}
+		address, id := l.raft.LeaderWithID()
+		n.leader.set(id, address, time.Now())
+	}
+}
+
+// lead follows leadership: a new leader is ready once everything its
+// predecessors committed is applied.
+func (n *Node) lead(l *life) {
+	for {
+		select {
+		case <-l.over:
+			return
+		case leader := <-l.raft.LeaderCh():
+			n.leading.Store(false)
+			if !leader {
+				n.setReady(false)
+				continue
+			}
+			if err := n.await(l, l.raft.Barrier(0)); err != nil || n.failure() != nil {
+				continue
+			}
+			if err := n.beginAnew(l); err != nil {
+				n.log.Error("this node cannot lead", "error", err)
+				continue
+			}
+			n.leading.Store(true)
+			n.caughtUp()
+			n.setReady(true)
+			n.log.Info("this node leads the cluster", slog.Uint64("term", l.raft.CurrentTerm()))
+			n.watching.Go(func() { n.tookOffice(l) })
+		}
+	}
+}
+
+// Leads reports whether this node leads and has applied all that was agreed on
+// before it did.
+func (n *Node) Leads() bool {
+	return n.leading.Load() && n.life().raft.State() == raft.Leader
+}
+
+// await waits for Raft to answer. Raft may never do so: what comes to it while it
+// ends is left lying, and a part of it is held back for good in a node that has
+// broken down (see corrupted).
+func (n *Node) await(l *life, f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-l.dead:
+		return raft.ErrRaftShutdown
+	case <-n.brokenDown:
+		return n.failure()
+	}
+}

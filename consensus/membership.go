@@ -1,0 +1,340 @@
+package consensus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/lpmos/lpmos/consensus/fleet"
+)
+
+// memberTime bounds one change of the members.
+const memberTime = 10 * time.Second
+
+// change is a wish to change the members, as it goes to the leader.
+type change struct {
+	Op      string `json:"op"` // one of the op constants
+	ID      string `json:"id"`
+	Address string `json:"address,omitempty"`
+}
+
+const (
+	opAdmit    = "admit"  // a new node, or one with a new address: it stands by
+	opRefill   = "refill" // a node that has lost its log: it may not vote until it has one again
+	opRemove   = "remove"
+	opPromote  = "promote"
+	opDemote   = "demote"
+	opTransfer = "transfer" // of leadership, to ID or to anybody
+)
+
+// Admit makes a node a member that stands by. A member whose address has changed
+// is found at the new one from then on.
+func (n *Node) Admit(ctx context.Context, id, address string) error {
+	return n.change(ctx, change{Op: opAdmit, ID: id, Address: address})
+}
+
+// Remove takes a node off the cluster, for good.
+func (n *Node) Remove(ctx context.Context, id string) error {
+	return n.change(ctx, change{Op: opRemove, ID: id})
+}
+
+// Promote makes a node that stands by a voter.
+func (n *Node) Promote(ctx context.Context, id string) error {
+	return n.change(ctx, change{Op: opPromote, ID: id})
+}
+
+// Demote makes a voter stand by: it has all state and serves everybody, and has
+// no say in what is agreed on.
+func (n *Node) Demote(ctx context.Context, id string) error {
+	return n.change(ctx, change{Op: opDemote, ID: id})
+}
+
+// TransferLeadership lets another voter lead: the named one, or the one that has
+// come furthest. It returns when that is known here.
+func (n *Node) TransferLeadership(ctx context.Context, id string) error {
+	return n.change(ctx, change{Op: opTransfer, ID: id})
+}
+
+// change asks the leader, whoever that is, for as long as the context allows.
+func (n *Node) change(ctx context.Context, c change) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*memberTime)
+	defer cancel()
+	for {
+		id, addr, changed := n.leader.now()
+		err := ErrNotReady
+		switch {
+		case id == "":
+		case string(id) == n.dir.id:
+			err = n.changeHere(ctx, c)
+		default:
+			err = n.ask(ctx, http.MethodPost, string(addr), "/member", c, nil)
+			var said *callError
+			switch {
+			case errors.As(err, &said) && said.status == http.StatusUnprocessableEntity:
+				return &fleet.Error{Code: fleet.Conflict, Message: said.text}
+			case errors.As(err, &said) && said.status == http.StatusNotFound:
+				return &fleet.Error{Code: fleet.NotFound, Message: said.text}
+			}
+		}
+		if err == nil || fleet.ErrorCode(err) != "" {
+			return err
+		}
+		if off := n.cutOff(); off != nil {
+			return off
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %w", ErrNotReady, errors.Join(err, ctx.Err()))
+		}
+		n.leader.wait(ctx, changed, 4*retryPause)
+	}
+}
+
+// answerMember takes a change from another node. One that is no member may ask
+// for itself alone.
+func (n *Node) answerMember(w http.ResponseWriter, r *http.Request) {
+	raw, err := readAll(r)
+	var c change
+	if err == nil {
+		err = json.Unmarshal(raw, &c)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	peer, _ := r.Context().Value(peerKey{}).(string)
+	if own := c.ID == peer && (c.Op == opRefill || c.Op == opAdmit && n.mayTalk(peer)); !own && !n.mayTalk(peer) {
+		http.Error(w, "this node is no member of the cluster", http.StatusForbidden)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), memberTime)
+	defer cancel()
+	err = n.changeHere(ctx, c)
+	switch {
+	case err == nil:
+		reply(w, struct{}{})
+	case fleet.ErrorCode(err) == fleet.NotFound:
+		http.Error(w, err.Error(), http.StatusNotFound)
+	case fleet.ErrorCode(err) != "":
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+	default:
+		http.Error(w, err.Error(), http.StatusConflict)
+	}
+}
+
+func refused(format string, args ...any) error {
+	return &fleet.Error{Code: fleet.Conflict, Message: fmt.Sprintf(format, args...)}
+}
+
+// changeHere changes the members, on the leader.
+func (n *Node) changeHere(ctx context.Context, c change) error {
+	if !n.Leads() {
+		return ErrNotReady
+	}
+	l := n.life()
+	s, known := n.server(c.ID)
+	name := n.nameOf(c.ID)
+	if !known && c.Op != opAdmit && c.ID != "" {
+		return &fleet.Error{Code: fleet.NotFound, Message: fmt.Sprintf("there is no node %s in this cluster; lpmos node list shows them", c.ID)}
+	}
+	voter := known && s.Suffrage == raft.Voter
+	if voter && n.voters() == 1 && (c.Op == opRemove || c.Op == opDemote || c.Op == opRefill) {
+		return refused("%s is the only voting node: promote another first (lpmos node promote NODE), or nobody could decide anything", name)
+	}
+	if c.ID == n.dir.id && (c.Op == opRemove || c.Op == opDemote) {
+		// Whoever is left does it, and answers for it.
+		if err := n.handOver(l, ""); err != nil {
+			return fmt.Errorf("hand over leadership before leaving: %w", err)
+		}
+		return ErrNotReady
+	}
+	var f raft.Future
+	switch c.Op {
+	case opAdmit:
+		switch {
+		case known && string(s.Address) == c.Address:
+			return nil
+		case voter:
+			f = l.raft.AddVoter(s.ID, raft.ServerAddress(c.Address), 0, memberTime)
+		default:
+			f = l.raft.AddNonvoter(raft.ServerID(c.ID), raft.ServerAddress(c.Address), 0, memberTime)
+		}
+	case opRefill:
+		if voter {
+			f = l.raft.DemoteVoter(s.ID, 0, memberTime)
+		}
+	case opRemove:
+		f = l.raft.RemoveServer(s.ID, 0, memberTime)
+	case opPromote:
+		if voter {
+			return n.seat(ctx, c.ID, false)
+		}
+		if up, _, _ := n.peers.reach(c.ID); !up {
+			return refused("%s does not answer; a voter that is silent makes the cluster weaker", name)
+		}
+		f = l.raft.AddVoter(s.ID, s.Address, 0, memberTime)
+	case opDemote:
+		if voter {
+			f = l.raft.DemoteVoter(s.ID, 0, memberTime)
+		}
+	case opTransfer:
+		switch {
+		case c.ID == n.dir.id:
+			return nil
+		case c.ID != "" && !voter:
+			return refused("%s stands by and cannot lead; promote it first", name)
+		case !n.hasOtherVoters(l):
+			return refused("there is no other voting node to lead; promote one first (lpmos node promote NODE)")
+		}
+		if err := n.handOver(l, c.ID); err != nil {
+			return refused("leadership stays here: %v", err)
+		}
+		return nil
+	default:
+		return &fleet.Error{Code: fleet.Invalid, Message: fmt.Sprintf("there is no change %.20q of members", c.Op)}
+	}
+	if f != nil {
+		if err := n.await(l, f); err != nil {
+			return fmt.Errorf("%s %s: %w", c.Op, name, err)
+		}
+		n.log.Info("the members have changed", slog.String("change", c.Op), slog.String("node", name))
+	}
+	switch c.Op {
+	case opRemove:
+		_, err := n.commit(ctx, fleet.RemoveNode{ID: c.ID, By: n.cfg.Name})
+		if fleet.ErrorCode(err) == fleet.NotFound {
+			return nil // it never said who it is
+		}
+		return err
+	case opPromote, opDemote:
+		return n.seat(ctx, c.ID, c.Op == opDemote)
+	}
+	return nil
+}
+
+// seat keeps what a person wants of a node.
+func (n *Node) seat(ctx context.Context, id string, standsBy bool) error {
+	_, err := n.commit(ctx, fleet.SeatNode{ID: id, StandsBy: standsBy, By: n.cfg.Name})
+	if fleet.ErrorCode(err) == fleet.NotFound {
+		return nil
+	}
+	return err
+}
+
+func (n *Node) voters() int {
+	count := 0
+	for _, s := range n.servers() {
+		if s.Suffrage == raft.Voter {
+			count++
+		}
+	}
+	return count
+}
+
+// tookOffice is what a new leader does first: it says so in the record, and makes
+// known where it is reached now.
+func (n *Node) tookOffice(l *life) {
+	ctx, cancel := context.WithTimeout(context.Background(), proposeTimeout)
+	defer cancel()
+	go func() {
+		select {
+		case <-n.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	if n.cfg.Network != nil {
+		own := raft.ServerAddress(n.cfg.Network.Address())
+		if s, ok := n.server(n.dir.id); ok && s.Address != own {
+			if err := n.await(l, l.raft.AddVoter(s.ID, own, 0, memberTime)); err != nil {
+				n.log.Warn("the new address of this node is not recorded", "address", string(own), "error", err)
+			}
+		}
+	}
+	if _, err := n.commit(ctx, fleet.NoteLeader{NodeID: n.dir.id, Name: n.cfg.Name, Term: l.raft.CurrentTerm()}); err != nil && ctx.Err() == nil {
+		n.log.Warn("the change of leader is not in the record", "error", err)
+	}
+	if l.wire == nil {
+		return
+	}
+	n.keepOrder(l)
+}
+
+// keepOrder carries out what the rules say for as long as this node leads.
+func (n *Node) keepOrder(l *life) {
+	tick := time.NewTicker(min(time.Second, n.cfg.SettleAfter/2+time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.stop:
+			return
+		case <-l.over:
+			return
+		case <-tick.C:
+		}
+		if !n.Leads() {
+			return
+		}
+		s, ok := nextStep(time.Now(), n.seats(), n.cfg.SettleAfter, n.cfg.DeadAfter)
+		if !ok {
+			continue
+		}
+		var f raft.Future
+		switch s.kind {
+		case promote:
+			if at, ok := n.server(s.id); ok {
+				f = l.raft.AddVoter(at.ID, at.Address, 0, memberTime)
+			}
+		case demote:
+			f = l.raft.DemoteVoter(raft.ServerID(s.id), 0, memberTime)
+		case remove:
+			f = l.raft.RemoveServer(raft.ServerID(s.id), 0, memberTime)
+		}
+		if f == nil {
+			continue
+		}
+		name := n.nameOf(s.id)
+		if err := n.await(l, f); err != nil {
+			n.log.Warn("the members could not be put in order", slog.String("step", string(s.kind)), slog.String("node", name), slog.Any("error", err))
+			continue
+		}
+		n.log.Info("the members were put in order", slog.String("step", string(s.kind)), slog.String("node", name), slog.String("because", s.why))
+		if s.kind == remove {
+			ctx, cancel := context.WithTimeout(context.Background(), proposeTimeout)
+			if _, err := n.commit(ctx, fleet.RemoveNode{ID: s.id, By: "the cluster: " + s.why}); err != nil && fleet.ErrorCode(err) == "" {
+				n.log.Warn("a removed node is still on record", "node", name, "error", err)
+			}
+			cancel()
+		}
+	}
+}
+
+// seats are the members as the rules see them.
+func (n *Node) seats() []seat {
+	goal := n.life().raft.LastIndex()
+	var out []seat
+	for _, s := range n.servers() {
+		x := seat{id: string(s.ID), voter: s.Suffrage == raft.Voter}
+		n.mu.RLock()
+		if f := n.state.Node(x.id); f != nil {
+			x.region, x.standsBy = f.RegionID, f.StandsBy
+		}
+		n.mu.RUnlock()
+		if x.id == n.dir.id {
+			x.leader, x.up = true, true
+		} else {
+			var last uint64
+			x.up, x.since, last = n.peers.reach(x.id)
+			if goal > last {
+				x.behind = goal - last
+			}
+		}
+		out = append(out, x)
+	}
+	return out
+}
