@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"context"
 	"io"
 	"time"
 
@@ -24,3 +25,18 @@ func CheckBolt(f io.ReaderAt, size int64) error { return checkPages(f, size) }
 
 // CloseLog takes the log away, so that nothing can be written any more.
 func (n *Node) CloseLog() error { return n.disk.bolt.Close() }
+
+// Save takes a snapshot now.
+func (n *Node) Save() { n.save() }
+
+// Barrier puts an entry into the log that is no command.
+func (n *Node) Barrier() error { return n.life().raft.Barrier(time.Minute).Error() }
+
+// Verified is the index that a node which leads names to who verifies.
+func (n *Node) Verified(ctx context.Context) (uint64, error) {
+	at, err := n.verifyHere(ctx)
+	return at.Index, err
+}
+
+// Retime starts Raft anew.
+func (n *Node) Retime(to time.Duration) { n.retime(to) }
