@@ -54,7 +54,7 @@ type Node struct {
 	sender   *sender
 
 	leader  *leaderView
-	leading atomic.Bool // this node leads and has applied what came before
+	leading atomic.Uint64 // the term in which this node leads and has applied what came before
 
 	readyMu sync.Mutex
 	ready   chan struct{} // closed while this node has a state that holds all
