@@ -18,6 +18,7 @@ type cable struct {
 	mu      sync.Mutex
 	cut     map[[2]string]bool
 	delay   time.Duration // of one way, at most
+	steady  bool          // it always takes that long
 	changed chan struct{} // closed when a link changes
 	ports   map[string]*port
 }
@@ -38,6 +39,9 @@ func (w *cable) oneWay(from, to string) { w.change(func() { w.cut[[2]string{from
 func (w *cable) heal()                  { w.change(func() { clear(w.cut) }) }
 func (w *cable) slow(d time.Duration)   { w.change(func() { w.delay = d }) }
 
+// far makes every way take exactly that long.
+func (w *cable) far(d time.Duration) { w.change(func() { w.delay, w.steady = d, true }) }
+
 // split lets nothing through between some nodes and all others.
 func (w *cable) split(some map[string]bool, all []string) {
 	w.change(func() {
@@ -54,7 +58,11 @@ func (w *cable) split(some map[string]bool, all []string) {
 func (w *cable) state(from, to string) (open bool, delay time.Duration, changed <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !w.cut[[2]string{from, to}], w.delay, w.changed
+	delay = w.delay
+	if !w.steady {
+		delay = delay/2 + rand.N(delay/2+1)
+	}
+	return !w.cut[[2]string{from, to}], delay, w.changed
 }
 
 // port is a node's place on the cable. It is a consensus.Network.
@@ -165,7 +173,6 @@ func (w *cable) carry(dst, src net.Conn, from, to string) {
 			n, err := src.Read(b)
 			if n > 0 {
 				_, delay, _ := w.state(from, to)
-				delay = delay/2 + rand.N(delay/2+1)
 				select {
 				case way <- parcel{b[:n], time.Now().Add(delay)}:
 				case <-over:
@@ -199,6 +206,16 @@ func (w *cable) carry(dst, src net.Conn, from, to string) {
 			return
 		}
 	}
+}
+
+// reset ends all that the node has open; new connections may be made.
+func (p *port) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.open {
+		c.Close()
+	}
+	p.open = nil
 }
 
 // Close takes the node off the cable at once: what it had open ends.

@@ -40,7 +40,7 @@ func play(t *testing.T, seed uint64, nodes, seconds int, a access, trouble bool)
 	faults := map[string]int{}
 	synctest.Test(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		w := newWorld(t, root, nodes, random, log)
+		w := newWorld(t, root, nodes, random, log, nil)
 		defer w.close()
 		s = begin(t, w.slots[0].node.Load(), a)
 		for left := seconds; left > 0; left -= 10 {

@@ -30,6 +30,7 @@ type world struct {
 	log    io.Writer
 	faults map[string]int // how many of each kind
 	behind func()         // waits for what was let die
+	tune   func(s *slot, c *consensus.Config)
 }
 
 // slot is the place of one node.
@@ -53,8 +54,8 @@ func shm(t *testing.T) string {
 	return dir
 }
 
-func newWorld(t *testing.T, root string, nodes int, random *rand.Rand, log io.Writer) *world {
-	w := &world{t: t, cable: newCable(), random: random, root: root, log: log, faults: map[string]int{}}
+func newWorld(t *testing.T, root string, nodes int, random *rand.Rand, log io.Writer, tune func(*slot, *consensus.Config)) *world {
+	w := &world{t: t, cable: newCable(), random: random, root: root, log: log, faults: map[string]int{}, tune: tune}
 	for i := range nodes {
 		w.slots = append(w.slots, &slot{id: fmt.Sprintf("n%d", i+1), fresh: i > 0})
 	}
@@ -128,19 +129,28 @@ func (w *world) order() {
 }
 
 func (w *world) start(s *slot) {
+	w.t.Helper()
+	n, err := consensus.Open(w.config(s))
+	if err != nil {
+		w.t.Fatalf("open %s: %v", s.id, err)
+	}
+	s.node.Store(n)
+}
+
+func (w *world) config(s *slot) consensus.Config {
 	s.port = w.cable.join(s.id)
 	logger := slog.New(slog.DiscardHandler)
 	if w.log != nil {
 		logger = slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("at", s.id)
 	}
-	n, err := consensus.Open(consensus.Config{
+	c := consensus.Config{
 		Dir: s.dir, NodeID: s.id, Name: s.id, Region: "dc1", Version: "test", Logger: logger, Network: s.port, Join: s.fresh,
 		Heartbeat: 250 * time.Millisecond, SettleAfter: time.Second, SnapshotBytes: 24 << 10, TrailingEntries: 16,
-	})
-	if err != nil {
-		w.t.Fatalf("open %s: %v", s.id, err)
 	}
-	s.node.Store(n)
+	if w.tune != nil {
+		w.tune(s, &c)
+	}
+	return c
 }
 
 // stop closes a node in peace.
