@@ -244,8 +244,7 @@ func (n *Node) voters() int {
 
 // tookOffice is what a new leader does first: it says so in the record, and makes
 // known where it is reached now.
-func (n *Node) tookOffice(l *life) {
-	term := l.raft.CurrentTerm()
+func (n *Node) tookOffice(l *life, term uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), proposeTimeout)
 	defer cancel()
 	go func() {
