@@ -54,8 +54,8 @@ type Node struct {
 	sender   *sender
 
 	leader  *leaderView
-	joining atomic.Bool // what the others have has not all come yet
-	leading atomic.Bool // this node leads and has applied what came before
+	joining atomic.Bool   // what the others have has not all come yet
+	leading atomic.Uint64 // the term in which this node leads and has applied what came before
 
 	readyMu sync.Mutex
 	ready   chan struct{} // closed while this node has a state that holds all

@@ -165,7 +165,7 @@ func (n *Node) becomeReady() {
 // unstick makes the leader's connections to a follower anew that stands still:
 // after some faults Raft keeps sending heartbeats and nothing else.
 func (n *Node) unstick(servers []raft.Server) {
-	if !n.leading.Load() {
+	if !n.Leads() {
 		return
 	}
 	goal := n.life().raft.CommitIndex()
