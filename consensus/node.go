@@ -51,7 +51,8 @@ type Node struct {
 	closing  bool
 	inFlight sync.WaitGroup
 	waiters  waiters
-	sender   *sender
+	sender   *sender // of what is proposed here
+	inbox    *sender // of a leader
 
 	leader  *leaderView
 	joining atomic.Bool   // what the others have has not all come yet
@@ -100,7 +101,8 @@ func Open(cfg Config) (*Node, error) {
 		failed: make(chan error, 1), brokenDown: make(chan struct{}), tooLong: make(chan struct{}, 1),
 		ready: make(chan struct{}), stop: make(chan struct{}), ending: make(chan struct{}),
 		leader: newLeaderView(time.Now()), raftConns: make(chan net.Conn), peers: newPeers()}
-	n.sender = newSender(n)
+	n.sender = newSender(onTheWay, n.enterLog)
+	n.inbox = newSender(onTheDisk, n.append)
 	n.guard = &guard{dir: dir.path, deadline: cfg.WriteDeadline, free: freeBytes, failed: n.cannotStore, stop: n.ending}
 	if cfg.Network != nil {
 		n.caller = newCaller(cfg.Network)
@@ -140,10 +142,11 @@ func (n *Node) start() (err error) {
 		return err
 	}
 	n.noteSnapshot()
-	n.wg.Add(4)
+	n.wg.Add(5)
 	go n.live()
 	go n.flushProgress(n.cfg.ProgressInterval)
 	go func() { defer n.wg.Done(); n.sender.run(n.stop) }()
+	go func() { defer n.wg.Done(); n.inbox.run(n.stop) }()
 	go n.carryDeferred()
 	if n.cfg.Network != nil {
 		n.wg.Add(2)

@@ -244,7 +244,7 @@ func (p *peers) stuck(id string, goal uint64, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	one := p.by[id]
-	if one == nil || !one.up || one.lastLog >= goal {
+	if one == nil || !one.up || one.lastLog >= goal || now.Sub(one.at) > 3*lookEvery { // old news tells nothing
 		if one != nil {
 			one.moved = now
 		}

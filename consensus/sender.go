@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,33 +17,43 @@ import (
 const (
 	maxTogether = 256     // commands
 	maxEntry    = 4 << 20 // bytes, of one command and, nearly, of several
-	// under way at once: the leader's disk works on one while the followers' disks
-	// work on the one before.
-	maxUnderWay = 3
+	// Entries under way at once, of those that a node sends to the leader, and of
+	// those that the leader sends to the disks: its own works on one while the
+	// followers' work on the one before.
+	onTheWay  = 2
+	onTheDisk = 1
 )
 
 // sender gathers the commands that wait into one entry. While one is on its way
-// to the disks the next fills up: few writers wait for nobody, many share.
+// to the disks the next fills up: few writers wait for nobody, many share. A node
+// has two: what is proposed on it goes through the first, to the leader; the
+// leader's second gathers what the first ones of all nodes bring.
 type sender struct {
-	n     *Node
 	queue chan *try
 	slots chan struct{}
+	take  func(entry []byte) (entered, error) // puts an entry where it belongs
 }
 
-// try is one attempt to get a command into the log.
+// try is one attempt to get an entry into the log.
 type try struct {
 	raw  []byte
-	done chan error // holds one: nil when a majority has it
+	done chan attempt // holds one
 }
 
-func newSender(n *Node) *sender {
-	return &sender{n: n, queue: make(chan *try, 4*maxTogether), slots: make(chan struct{}, maxUnderWay)}
+// attempt is what came of a try; without an error a majority has it.
+type attempt struct {
+	at  entered
+	err error
+}
+
+func newSender(underWay int, take func([]byte) (entered, error)) *sender {
+	return &sender{queue: make(chan *try, 4*maxTogether), slots: make(chan struct{}, underWay), take: take}
 }
 
 // send tries once. The error is always set: the outcome of the command, an
 // ErrUncertain when nobody knows what became of it, or why it was not taken.
 func (s *sender) send(ctx context.Context, raw []byte, told chan outcome) error {
-	t := &try{raw: raw, done: make(chan error, 1)}
+	t := &try{raw: raw, done: make(chan attempt, 1)}
 	select {
 	case s.queue <- t:
 	case <-ctx.Done():
@@ -54,14 +63,30 @@ func (s *sender) send(ctx context.Context, raw []byte, told chan outcome) error 
 		select {
 		case o := <-told:
 			return o
-		case err := <-t.done:
-			if err != nil {
-				return err
+		case a := <-t.done:
+			if a.err != nil {
+				return a.err
 			}
 			t.done = nil // agreed on; it is applied here in a moment
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
 		}
+	}
+}
+
+// put is send for an entry that nobody here waits to see applied.
+func (s *sender) put(ctx context.Context, raw []byte) (entered, error) {
+	t := &try{raw: raw, done: make(chan attempt, 1)}
+	select {
+	case s.queue <- t:
+	case <-ctx.Done():
+		return entered{}, ErrNotReady
+	}
+	select {
+	case a := <-t.done:
+		return a.at, a.err
+	case <-ctx.Done():
+		return entered{}, fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
 	}
 }
 
@@ -79,7 +104,7 @@ func (s *sender) run(stop <-chan struct{}) {
 		}
 		select {
 		case <-stop:
-			batch[0].done <- ErrNotReady
+			batch[0].done <- attempt{err: ErrNotReady}
 			return
 		case s.slots <- struct{}{}:
 		}
@@ -95,40 +120,36 @@ func (s *sender) run(stop <-chan struct{}) {
 			}
 		}
 		wg.Go(func() {
-			err := s.n.enterLog(together(batch))
+			raws := make([][]byte, len(batch))
+			for i, t := range batch {
+				raws[i] = t.raw
+			}
+			var a attempt
+			entry, err := fleet.JoinEntries(raws...)
+			if a.err = err; err == nil {
+				a.at, a.err = s.take(entry)
+			}
 			<-s.slots
 			for _, t := range batch {
-				t.done <- err
+				t.done <- a
 			}
 		})
 	}
 }
 
-// together is the entry of several commands: a JSON array, or the one itself.
-func together(batch []*try) []byte {
-	if len(batch) == 1 {
-		return batch[0].raw
-	}
-	raws := make([][]byte, len(batch))
-	for i, t := range batch {
-		raws[i] = t.raw
-	}
-	return append(append([]byte{'['}, bytes.Join(raws, []byte{','})...), ']')
-}
-
-// enterLog puts an entry into the log of the cluster: nil when a majority has it,
-// ErrUncertain when that is not known, anything else when it was not taken.
-func (n *Node) enterLog(entry []byte) error {
+// enterLog puts an entry into the log of the cluster. The error is ErrUncertain
+// when it is not known whether a majority has it, anything else when it was not
+// taken.
+func (n *Node) enterLog(entry []byte) (entered, error) {
 	id, addr, changed := n.leader.now()
-	switch {
-	case id == "":
-		return ErrNotReady
-	case string(id) == n.dir.id:
-		_, err := n.append(entry)
-		return err
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), proposeTimeout)
 	defer cancel()
+	switch {
+	case id == "":
+		return entered{}, ErrNotReady
+	case string(id) == n.dir.id:
+		return n.inbox.put(ctx, entry)
+	}
 	go func() { // a leader that is none any more is not waited for
 		select {
 		case <-changed:
@@ -142,13 +163,13 @@ func (n *Node) enterLog(entry []byte) error {
 	switch {
 	case err == nil:
 		n.life().wire.committed(id, addr, at.Index, at.Term)
-		return nil
+		return at, nil
 	case errors.As(err, &said) && said.status == http.StatusConflict:
-		return fmt.Errorf("%w: %w", ErrNotReady, err)
+		return at, fmt.Errorf("%w: %w", ErrNotReady, err)
 	case errors.As(err, &said) && said.status == http.StatusInsufficientStorage:
-		return ErrNoSpace
+		return at, ErrNoSpace
 	}
-	return fmt.Errorf("%w: %w", ErrUncertain, err)
+	return at, fmt.Errorf("%w: %w", ErrUncertain, err)
 }
 
 // entered is where an entry stands in the log.
@@ -192,7 +213,7 @@ func (n *Node) answerPropose(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer n.inFlight.Done()
-	at, err := n.append(entry)
+	at, err := n.inbox.put(r.Context(), entry)
 	switch {
 	case err == nil:
 		reply(w, at)
