@@ -37,6 +37,7 @@ const readyTimeout = time.Minute
 // or what broke.
 func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) (err error) {
 	started := time.Now()
+	collectEarly()
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}

@@ -3,6 +3,7 @@ package fleet
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -166,7 +167,7 @@ func decodeRecord(line []byte) (any, error) {
 	case "task":
 		return decodeValue[Task](rest)
 	case "past":
-		return decodeValue[pastTask](rest)
+		return decodePast(rest)
 	case "audit":
 		return decodeValue[AuditRecord](rest)
 	case "done":
@@ -178,6 +179,24 @@ func decodeRecord(line []byte) (any, error) {
 func decodeValue[T any](raw []byte) (any, error) {
 	v := new(T)
 	return v, json.Unmarshal(raw, v)
+}
+
+// decodePast reads a past task. What is packed is most of its line and holds
+// nothing that JSON would have to be asked about.
+func decodePast(raw []byte) (any, error) {
+	head, packed, ok := bytes.Cut(raw, []byte(`,"packed":"`))
+	packed, ok2 := bytes.CutSuffix(packed, []byte(`"}`))
+	if !ok || !ok2 {
+		return nil, fmt.Errorf("%.40q is no past task", raw)
+	}
+	v := new(pastTask)
+	if err := json.Unmarshal(slices.Concat(head, []byte("}")), v); err != nil {
+		return nil, err
+	}
+	v.Packed = make([]byte, base64.StdEncoding.DecodedLen(len(packed)))
+	n, err := base64.StdEncoding.Decode(v.Packed, packed)
+	v.Packed = v.Packed[:n:n]
+	return v, err
 }
 
 // put takes a record into a state that is being restored.
