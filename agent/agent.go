@@ -36,7 +36,7 @@ type Installer interface {
 
 // Config is what an agent lives by. Nodes, MAC, Collect and Installer are needed.
 type Config struct {
-	Nodes     []string                                                             // base URLs, tried in order
+	Nodes     []string                                                             // base URLs, wire.MaxNodes at most, tried in order
 	MAC       string                                                               // of the interface the agent came up on; lower case, colons
 	BootMAC   string                                                               // of the interface the firmware booted from; "" if it did not say
 	IP        string                                                               // its address there
@@ -49,6 +49,7 @@ type Config struct {
 	Now       func() time.Time                                                     // nil: time.Now
 	Sleep     func(context.Context, time.Duration) error                           // nil: really sleeps; ends early with ctx's error
 	Dial      func(ctx context.Context, network, address string) (net.Conn, error) // nil: TCP
+	Silence   time.Duration                                                        // after which a node is left for another; 0: 5 s
 }
 
 // Outcome says why Run came back.
@@ -72,7 +73,7 @@ type Agent struct {
 // New checks the configuration.
 func New(cfg Config) (*Agent, error) {
 	switch {
-	case len(cfg.Nodes) == 0:
+	case len(wire.Nodes(cfg.Nodes)) == 0:
 		return nil, errors.New("no node to talk to: the kernel command line has no lpmos.node=http://ADDRESS")
 	case cfg.MAC == "":
 		return nil, errors.New("no MAC address: the agent does not know which interface it came up on")
@@ -143,6 +144,12 @@ func (a *Agent) Run(ctx context.Context) (Outcome, error) {
 			}
 		default:
 			a.waiting(answer.Reason)
+			if answer.Elsewhere {
+				a.node.nodes.turn(a.node.base())
+				if err := a.cfg.Sleep(ctx, refusedPause); err != nil {
+					return "", err
+				}
+			}
 			if err := a.lookAgain(ctx); err != nil {
 				return "", err
 			}

@@ -189,11 +189,15 @@ func (r Restore) keys(c *fleet.Cluster) (func() (string, error), error) {
 		if err != nil {
 			return "", err
 		}
-		request, err := joining.Request()
+		der, err := joining.Request()
 		if err != nil {
 			return "", err
 		}
-		_, cert, err := ca.Certify(request, time.Now())
+		request, err := trust.ParseRequest(der)
+		if err != nil {
+			return "", err
+		}
+		cert, err := ca.Certify(request, time.Now())
 		if err != nil {
 			return "", err
 		}

@@ -86,13 +86,14 @@ func (f fleetSeam) Taken(addr netip.Addr) bool {
 // schedulerSeam is the image store's scheduler as agents ask it.
 type schedulerSeam struct{ *images.Scheduler }
 
-func (s schedulerSeam) Next(_ context.Context, base string, req wire.NextRequest) (wire.NextResponse, error) {
-	res, err := s.Scheduler.Next(base, req)
+func (s schedulerSeam) Next(ctx context.Context, base string, req wire.NextRequest) (wire.NextResponse, error) {
+	res, err := s.Scheduler.Next(ctx, base, req)
 	return res, chunkError(err)
 }
 
-// chunkError makes what ends an install a refusal. Anything else, a disk of this
-// node that cannot be read just now, stays what it is: the agent asks again.
+// chunkError makes what ends an install a refusal. Anything else, an image that is
+// not on this node yet or a disk that cannot be read just now, stays what it is:
+// the agent asks again.
 func chunkError(err error) error {
 	var code fleet.Code
 	switch {

@@ -236,7 +236,8 @@ func (c checked) StoreLogs(logs []*raft.Log) error {
 	}
 	began := time.Now()
 	defer func() { c.took.observe(time.Since(began)) }()
-	return c.guard.write(func() error { return c.BoltStore.StoreLogs(out) })
+	return c.guard.write(func() error { return c.BoltStore.StoreLogs(out) },
+		func() error { return c.BoltStore.DeleteRange(logs[0].Index, logs[len(logs)-1].Index) })
 }
 
 // GetLog reads an entry. In a running node one that is damaged ends it: Raft

@@ -14,7 +14,7 @@ import (
 // ApplyRaw puts bytes in the log as they are.
 func (n *Node) ApplyRaw(b []byte) error { return n.life().raft.Apply(b, time.Minute).Error() }
 
-// SwapState puts another state in place; a nil one makes the next rule panic.
+// SwapState puts another state in place; an empty one makes the next rule panic.
 func (n *Node) SwapState(s *fleet.State) *fleet.State {
 	n.mu.Lock()
 	defer n.mu.Unlock()

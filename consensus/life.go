@@ -114,19 +114,25 @@ func (n *Node) cut(l *life) error {
 	return err
 }
 
-// handOver makes another node the leader: the named one, or any that has caught up.
-func (n *Node) handOver(l *life, id string) error {
-	var f raft.Future
-	if id == "" {
-		f = l.raft.LeadershipTransfer()
-	} else {
-		s, ok := n.server(id)
-		if !ok {
-			return fmt.Errorf("%s is no member of the cluster", id)
+// handOver makes another node the leader: the named one, or any that has caught
+// up. The library gives it one election's time, which may pass on a busy machine.
+func (n *Node) handOver(l *life, id string) (err error) {
+	for range 3 {
+		var f raft.Future
+		if id == "" {
+			f = l.raft.LeadershipTransfer()
+		} else {
+			s, ok := n.server(id)
+			if !ok {
+				return fmt.Errorf("%s is no member of the cluster", id)
+			}
+			f = l.raft.LeadershipTransferToServer(s.ID, s.Address)
 		}
-		f = l.raft.LeadershipTransferToServer(s.ID, s.Address)
+		if err = n.await(l, f); err == nil || l.raft.State() != raft.Leader {
+			return nil
+		}
 	}
-	return n.await(l, f)
+	return err
 }
 
 // watchLeader keeps what this node knows of the leader.

@@ -190,7 +190,7 @@ func TestAnEntryNobodyKnowsStopsTheNode(t *testing.T) {
 
 func TestARuleThatPanicsStopsTheNode(t *testing.T) {
 	n := consensustest.Node(t)
-	good := n.SwapState(nil)
+	good := n.SwapState(&fleet.State{})
 	n.Propose(context.Background(), putNode("a")) //nolint:errcheck // stopped checks it
 	n.SwapState(good)
 	stopped(t, n, consensus.ErrApply)

@@ -97,25 +97,32 @@ func (c *CA) Seal(s Secret) ([]byte, error) {
 	return s.Seal(caPurpose+c.cluster, der), nil
 }
 
-// Certify gives the certificate of the node that asks with this request. Of the
-// request only the key counts, and the id is made from the key: a node can ask
-// for itself alone.
-func (c *CA) Certify(request []byte, now time.Time) (node string, certDER []byte, err error) {
-	csr, err := x509.ParseCertificateRequest(request)
+// Request is what a node asks its certificate with, checked.
+type Request struct {
+	Node string // id
+	key  *ecdsa.PublicKey
+}
+
+// ParseRequest reads and checks a request for a certificate, as DER. Of what it
+// says only the key counts, and the id is made from the key: a node can ask for
+// itself alone.
+func ParseRequest(der []byte) (Request, error) {
+	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return "", nil, fmt.Errorf("the certificate request cannot be read: %w", err)
+		return Request{}, fmt.Errorf("the certificate request cannot be read: %w", err)
 	}
 	key, ok := csr.PublicKey.(*ecdsa.PublicKey)
 	if !ok || key.Curve != elliptic.P256() {
-		return "", nil, errors.New("the certificate request is not for an ECDSA key on P-256")
+		return Request{}, errors.New("the certificate request is not for an ECDSA key on P-256")
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return "", nil, fmt.Errorf("the certificate request is not signed with its own key: %w", err)
+		return Request{}, fmt.Errorf("the certificate request is not signed with its own key: %w", err)
 	}
-	node = idOf(csr.RawSubjectPublicKeyInfo)
-	certDER, err = c.sign(node, key, now)
-	return node, certDER, err
+	return Request{Node: idOf(csr.RawSubjectPublicKeyInfo), key: key}, nil
 }
+
+// Certify gives the certificate that was asked for, as DER.
+func (c *CA) Certify(r Request, now time.Time) ([]byte, error) { return c.sign(r.Node, r.key, now) }
 
 func (c *CA) sign(node string, key *ecdsa.PublicKey, now time.Time) ([]byte, error) {
 	if err := errors.Join(checkID("node", node), checkID("cluster", c.cluster)); err != nil {

@@ -92,15 +92,7 @@ func TestR19_ACrashWhileTheMakingEnds(t *testing.T) {
 func TestR19_ACrashWhileANodeJoins(t *testing.T) {
 	ca, secret := newCA(t), NewSecret()
 	finish := func(j *Joining) (*Identity, error) {
-		request, err := j.Request()
-		if err != nil {
-			return nil, err
-		}
-		_, cert, err := ca.Certify(request, now)
-		if err != nil {
-			return nil, err
-		}
-		return j.Finish(ca.Certificate(), cert, secret)
+		return j.Finish(ca.Certificate(), answer(t, ca, j), secret)
 	}
 	asked := "" // the id under which the cluster was asked before the crash
 	eachCrash(t,
@@ -157,19 +149,12 @@ func TestAnAnswerThatIsNotForThisNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, err := j.Request()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, ownCert, err := ours.Certify(request, now)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ownCert := answer(t, ours, j)
 	renamed, err := ours.sign("n1", &j.key.PublicKey, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, answer := range map[string][2][]byte{
+	for name, given := range map[string][2][]byte{
 		"another node's":   {ours.Certificate(), certify(t, ours).Raw},
 		"another cluster":  {theirs.Certificate(), ownCert},
 		"another id":       {ours.Certificate(), renamed},
@@ -177,7 +162,7 @@ func TestAnAnswerThatIsNotForThisNode(t *testing.T) {
 		"no authority":     {nil, ownCert},
 		"a node as a boss": {ownCert, ownCert},
 	} {
-		if _, err := j.Finish(answer[0], answer[1], NewSecret()); err == nil {
+		if _, err := j.Finish(given[0], given[1], NewSecret()); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}

@@ -112,9 +112,9 @@ func showCluster(w io.Writer, v api.ClusterView, images []api.Image) {
 	row(w, "index", fmt.Sprintf("%d here, %d agreed on", v.Applied, v.Committed))
 	if v.Problem != "" {
 		row(w, "PROBLEM", v.Problem)
-	}
-	if !v.Quorum {
-		row(w, "as of", when(v.HeardAt))
+		if !v.Quorum {
+			row(w, "as of", when(v.HeardAt))
+		}
 	}
 	for _, m := range v.Members {
 		fmt.Fprintln(w)

@@ -20,8 +20,8 @@ import (
 // a network of its own, so that all of them may use the same ports. Beside
 // testscript's own commands they have:
 //
-//	serve FLAGS…         start a node; go on when it is ready
-//	serve stop           tell it to end, which it has to do well
+//	up FLAGS…         start a node; go on when it is ready
+//	up stop              tell it to end, which it has to do well
 //	exits CODE PROG …    run a program that has to end with this code
 //	disk FILE [SEED]     make a disk image with a partition table
 //	backup FILE SECRET   make a backup of a cluster that is gone (backup_test.go)
@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 		Dir:   "testdata",
 		Setup: setUp,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": serve,
+			"up":    up,
 			"exits": exits,
 			"disk":  disk,
 			"keep":  keep,

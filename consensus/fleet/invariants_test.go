@@ -30,7 +30,11 @@ func anyBody(t *rapid.T, r *rig) Body {
 	}
 	switch rapid.IntRange(0, 15).Draw(t, "kind") {
 	case 0:
-		return PutNode{Node{ID: rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node")}}
+		node := rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node")
+		if rapid.IntRange(0, 3).Draw(t, "seat") == 0 {
+			return SeatNode{ID: node, StandsBy: rapid.Bool().Draw(t, "stands by"), By: "ann"}
+		}
+		return PutNode{Node{ID: node}}
 	case 1:
 		b := debian()
 		b.Image.SizeBytes = rapid.Uint64Range(0, 200*gb).Draw(t, "size")

@@ -87,6 +87,7 @@ func writeLog(t *testing.T, name string) {
 	do(LeaveAgent{SessionHash: r.machine("m2").SessionHash})
 	do(DeleteMachine{MachineID: "m2"})
 	do(DeleteImage{Name: "tiny"})
+	do(SeatNode{ID: "n2", StandsBy: true, By: "ann"})
 	do(RemoveNode{ID: "n2", By: "ann"})
 	do(TakePool{NodeID: "n1", Network: "10.0.0.0/24", Blocks: []int{8}}) // refused: too early
 	r.at = r.at.Add(poolRest)

@@ -120,11 +120,10 @@ export class Page {
 
   /** Asks before it acts, and says what it means. @param {string} action @param {any} m */
   ask(action, m) {
-    const voters = this.view.members.filter((/** @type {any} */ x) => x.voter).length;
     const here = m.id === this.view.node;
     const q = {
-      promote: { title: `Give ${m.name} a vote?`, button: `Give ${m.name} a vote`, says: [`It takes part in what is decided. ${words.voters(voters + 1)}`, (voters + 1) % 2 === 0 && 'An even number of votes survives no more losses than one less.'], run: () => api.promote(m.id) },
-      demote: { title: `Take the vote of ${m.name}?`, button: `Take its vote`, says: ['It goes on serving machines and people, and knows everything; it has no say in what is decided.', words.voters(voters - 1)], run: () => api.demote(m.id) },
+      promote: { title: `Give ${m.name} a vote?`, button: `Give ${m.name} a vote`, says: ['It takes part in what is decided.', words.odd], run: () => api.promote(m.id) },
+      demote: { title: `Take the vote of ${m.name}?`, button: `Take its vote`, says: ['It goes on serving machines and people, and knows everything; it has no say in what is decided.', words.odd], run: () => api.demote(m.id) },
       transfer: m.leader
         ? { title: `Hand over the lead of ${m.name}?`, button: 'Hand over', says: ['Another voter leads. Nothing is lost, and nothing fails; what is asked for meanwhile waits for a moment.'], run: () => api.transfer('') }
         : { title: `Let ${m.name} lead?`, button: `Let ${m.name} lead`, says: ['It puts what is decided into the log from then on. Nothing is lost, and nothing fails; what is asked for meanwhile waits for a moment.'], run: () => api.transfer(m.id) },
@@ -132,7 +131,7 @@ export class Page {
         here && 'It is the node whose dashboard this is: the page goes on at another one.',
         `It hears of nothing any more. Machines on networks that ${m.name} alone serves are not booted, and installs that run there go on at another node only if that one can be reached from them.`,
         'To come back it has to join anew, with an empty data directory.',
-        m.voter && words.voters(voters - 1)] },
+        m.voter && words.odd] },
     }[action];
     if (!q || document.querySelector('dialog[open]')) return;
     const wrong = h('div');

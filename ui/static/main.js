@@ -25,8 +25,10 @@ const fleet = new Fleet($('fleet'), store, { act, go, dirty, why, show: (ids) =>
 /** Why nothing can be changed now, or "" when it can. */
 function why() {
   if (!socket.live) return text.noServer;
-  return store.cluster && !store.cluster.quorum ? text.noMajority : '';
+  return cutOff() ? text.noMajority : '';
 }
+/** Nothing can be decided, and not only for the moment an election takes. */
+function cutOff() { return Boolean(store.cluster && !store.cluster.quorum && store.cluster.problem); }
 
 // Painting: once a frame at most, and once a second for ages and counts.
 let planned = false, ticked = true, paused = false;
@@ -126,12 +128,12 @@ function banner() {
   let says = '';
   /** @type {any[]} */ let others = [];
   if (socket.live) {
-    says = c?.problem ? [c.problem, c.quorum ? '' : text.heardAt(clock(c.heard_at))].filter(Boolean).join(' ') : '';
+    says = c?.problem ? [c.problem, cutOff() && text.heardAt(clock(c.heard_at))].filter(Boolean).join(' ') : '';
   } else if (c && store.clock() - store.heard > 3000) {
     others = elsewhere(c);
     says = others.length ? text.elsewhere(socket.node) : '';
   }
-  document.body.classList.toggle('old', socket.live && c?.quorum === false);
+  document.body.classList.toggle('old', socket.live && cutOff());
   const key = JSON.stringify([says, others]);
   if (key === $('banner').dataset.key) return;
   $('banner').dataset.key = key;
@@ -164,7 +166,7 @@ socket.addEventListener('link', () => {
 });
 let undecided = '';
 store.addEventListener('frame', () => {
-  const now = store.cluster?.quorum === false ? store.cluster.problem || text.noMajority : '';
+  const now = cutOff() ? store.cluster.problem : '';
   if (Boolean(now) !== Boolean(undecided)) announceLink(now || text.live.decides);
   undecided = now;
 });

@@ -51,8 +51,7 @@ export const text = {
     none: 'nothing',
     noCluster: 'This node is of no cluster.',
     noImages: 'There is no image yet.',
-    /** @param {number} n */
-    voters: (n) => n === 1 ? 'Then one node alone has a vote: if it is lost, nothing can be decided.' : `Then ${n} nodes have a vote, and ${Math.ceil(n / 2) - 1 || 'none'} of them may be lost.`,
+    odd: 'The cluster keeps its votes odd by itself (1, 3 or 5), so that another node may get one or lose one. With fewer than three to vote, one decides alone: while that one is lost, nothing can be decided.',
   },
   paused: 'paused: what you see stands still',
   all: 'All',

@@ -83,7 +83,7 @@ func (c *Client) DeleteTask(ctx context.Context, id string) error {
 // Machines lists every machine.
 func (c *Client) Machines(ctx context.Context) ([]api.Machine, error) {
 	q := url.Values{"limit": {"1000"}}
-	var all []api.Machine
+	all := []api.Machine{}
 	for {
 		var page api.MachineList
 		if err := c.request(ctx, http.MethodGet, "machines", q, nil, &page); err != nil {
