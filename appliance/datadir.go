@@ -17,7 +17,8 @@ func raftDir(dataDir string) string { return filepath.Join(dataDir, "raft") }
 
 // takeDataDir makes the data directory and takes it for this process. Two that
 // start at once on a new one would make it two nodes. The lock is on the directory
-// itself, so taking it leaves no mark.
+// itself, so taking it leaves no mark: a directory of a newer version is refused as
+// it was.
 func takeDataDir(path string) (io.Closer, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -28,6 +29,9 @@ func takeDataDir(path string) (io.Closer, error) {
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if err == nil {
+		if _, err := consensus.KeptID(raftDir(path)); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
 		return f, nil
 	}
 	f.Close()

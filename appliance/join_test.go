@@ -77,14 +77,14 @@ func mustEnter(t *testing.T, cfg config.Config, inv Invitation) *testMember {
 
 func (m *testMember) invite(t *testing.T) Invitation {
 	t.Helper()
-	token, expires, err := NewToken(t.Context(), m.Node, "test", time.Hour)
+	token, err := membersOf(m.member).NewToken(t.Context(), "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if left := time.Until(expires); left < 50*time.Minute || left > time.Hour {
+	if left := time.Until(token.ExpiresAt); left < 50*time.Minute || left > time.Hour {
 		t.Errorf("the token is good for %s", left)
 	}
-	return Invitation{Token: token, Address: m.network.Address()}
+	return Invitation{Token: token.Token, Address: token.Address}
 }
 
 // sees waits until a node knows all these by name.

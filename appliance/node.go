@@ -49,11 +49,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		return err
 	}
 	defer dir.Close()
-
-	// The images before the log: as soon as that is open, other nodes ask for chunks,
-	// and must not be told that there are none.
-	store, err := images.OpenStore(filepath.Join(cfg.DataDir, "images"), images.StoreOptions{Log: log})
-	if err != nil {
+	if err := consensus.CheckDir(raftDir(cfg.DataDir)); err != nil {
 		return err
 	}
 
@@ -61,9 +57,9 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 
 	// Then this node's place in its cluster: nothing may be answered before there is
 	// a state to answer from.
+	var given peerImages
 	self, err := openMember(ctx, cfg, inv, consensus.Config{Name: cfg.Name, Region: cfg.Region, Version: version, Logger: log,
-		Calls: forPeers(store), Describe: func() consensus.Described { return describe(store) },
-		Contacts: heard.since, Heard: heard.elsewhere})
+		Calls: &given, Describe: given.describe, Contacts: heard.since, Heard: heard.elsewhere})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -73,6 +69,11 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	cluster := self.Node
 	defer func() { err = errors.Join(err, cluster.Close()) }()
 
+	store, err := images.OpenStore(filepath.Join(cfg.DataDir, "images"), images.StoreOptions{Log: log})
+	if err != nil {
+		return err
+	}
+	given.open(store)
 	replica := newReplicator(cfg, cluster, store, log)
 
 	people, err := listenPeople(cfg.Listen)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/lpmos/lpmos/consensus"
@@ -89,17 +90,32 @@ func feedReplicator(ctx context.Context, cluster *consensus.Node, r *images.Repl
 	}
 }
 
-// forPeers is what other nodes may ask this one for, below /x/.
-func forPeers(store *images.Store) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/x/chunk/", store.PeerHandler())
-	mux.Handle("/x/manifest/", store.PeerHandler())
-	return mux
+// peerImages is where other nodes get parts of images from this one, and learn
+// what it has. It is there before the image store: that is opened only once the
+// log has shown that the directory is this version's, and this cluster's.
+type peerImages struct{ store atomic.Pointer[images.Store] }
+
+// open begins to give.
+func (p *peerImages) open(store *images.Store) { p.store.Store(store) }
+
+// ServeHTTP answers below /x/. Until the store is open it says that it cannot
+// tell, which is not the same as having nothing.
+func (p *peerImages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	store := p.store.Load()
+	if store == nil {
+		http.Error(w, "this node is starting", http.StatusServiceUnavailable)
+		return
+	}
+	store.PeerHandler().ServeHTTP(w, r)
 }
 
 // describe is what other nodes are told of this one beside Raft.
-func describe(store *images.Store) consensus.Described {
-	d := consensus.Described{Images: map[string]consensus.Hold{}}
+func (p *peerImages) describe() (d consensus.Described) {
+	store := p.store.Load()
+	if store == nil {
+		return d
+	}
+	d.Images = map[string]consensus.Hold{}
 	for digest, h := range store.Holdings() {
 		d.Images[digest] = consensus.Hold(h)
 	}

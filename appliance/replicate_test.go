@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -34,15 +35,32 @@ func bootable(chunks int) []byte {
 func TestNodesShareTheImagesOfTheFleet(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	var stores [3]*images.Store
+	var given [3]peerImages
 	c := consensustest.NewCluster(t, 3, func(i int, cfg *consensus.Config) {
 		store, err := images.OpenStore(t.TempDir(), images.StoreOptions{Reserve: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
 		stores[i] = store
-		cfg.Calls, cfg.Describe = forPeers(store), func() consensus.Described { return describe(store) }
+		cfg.Calls, cfg.Describe = &given[i], given[i].describe
 	})
+	if d := given[0].describe(); d.Images != nil {
+		t.Errorf("a node that starts says that it has %+v", d)
+	}
+	client, base, err := c.Nodes[1].Call(c.Nodes[0].ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := client.Get(base + "/x/chunk/" + strings.Repeat("0", 64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a node that starts answers %s", res.Status)
+	}
 	for i, n := range c.Nodes {
+		given[i].open(stores[i])
 		r := newReplicator(config.Config{CopyLimit: 100}, n, stores[i], log)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{}, 2)

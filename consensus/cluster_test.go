@@ -125,7 +125,7 @@ func TestHandingOverFailsNoWrite(t *testing.T) {
 	defer close(stop)
 	for range 10 {
 		was := c.Leader()
-		if err := c.Nodes[(was+1)%3].TransferLeadership(t.Context(), ""); err != nil {
+		if err := c.Nodes[(was+1)%3].TransferLeadership(t.Context(), "", "ann"); err != nil {
 			t.Errorf("hand over: %v", err)
 		}
 	}
@@ -159,11 +159,11 @@ func TestMembers(t *testing.T) {
 	ctx := t.Context()
 	leader := c.Leader()
 	other := c.Others(leader)[0]
-	if err := c.Nodes[other].Remove(ctx, "nobody"); fleet.ErrorCode(err) != fleet.NotFound {
+	if err := c.Nodes[other].Remove(ctx, "nobody", "ann"); fleet.ErrorCode(err) != fleet.NotFound {
 		t.Errorf("removing a stranger: %v", err)
 	}
 	// A person takes a vote away; two would be left, so one more goes by itself.
-	if err := c.Nodes[other].Demote(ctx, consensustest.Name(other)); err != nil {
+	if err := c.Nodes[other].Demote(ctx, consensustest.Name(other), "ann"); err != nil {
 		t.Fatal(err)
 	}
 	votes := func() (n int) {
@@ -181,19 +181,19 @@ func TestMembers(t *testing.T) {
 			last = m.ID
 		}
 	}
-	for what, f := range map[string]func(context.Context, string) error{"remove": c.Nodes[other].Remove, "demote": c.Nodes[other].Demote} {
-		if err := f(ctx, last); fleet.ErrorCode(err) != fleet.Conflict {
+	for what, f := range map[string]func(ctx context.Context, id, by string) error{"remove": c.Nodes[other].Remove, "demote": c.Nodes[other].Demote} {
+		if err := f(ctx, last, "ann"); fleet.ErrorCode(err) != fleet.Conflict {
 			t.Errorf("%s the last voter: %v", what, err)
 		}
 	}
-	if err := c.Nodes[other].Promote(ctx, consensustest.Name(other)); err != nil {
+	if err := c.Nodes[other].Promote(ctx, consensustest.Name(other), "ann"); err != nil {
 		t.Fatal(err)
 	}
 	c.Until("three vote again", func() bool { return votes() == 3 })
 	// The leader itself can be removed.
 	leader = c.Leader()
 	rest := c.Others(leader)
-	if err := c.Nodes[rest[0]].Remove(ctx, consensustest.Name(leader)); err != nil {
+	if err := c.Nodes[rest[0]].Remove(ctx, consensustest.Name(leader), "ann"); err != nil {
 		t.Fatal(err)
 	}
 	c.Until("the removed node says so", func() bool { return c.Nodes[leader].Status().Problem != "" })

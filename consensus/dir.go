@@ -156,6 +156,13 @@ func syncDir(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
+// CheckDir refuses a data directory that a newer version has written, without
+// touching it.
+func CheckDir(path string) error {
+	_, err := readFormat(path)
+	return err
+}
+
 // readFormat gives the version of the directory, 0 for one that is new.
 func readFormat(path string) (int, error) {
 	name := filepath.Join(path, formatFile)

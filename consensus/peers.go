@@ -338,7 +338,9 @@ func (n *Node) Status() Status {
 		st.Role, st.Quorum = "stopped", false
 	case id == "" && n.disk.joining:
 		st.Role = "starting"
-	case l.raft.State() != raft.Leader:
+	case l.raft.State() == raft.Leader:
+		st.Leader, st.Quorum = n.dir.id, true // it may not have been noticed yet
+	default:
 		st.HeardAt = l.raft.LastContact()
 	}
 	known := map[string]*fleet.Node{}

@@ -162,6 +162,9 @@ func (t *TLS) Dial(ctx context.Context, address string, kind Kind) (net.Conn, er
 	defer cancel()
 	raw, err := (&net.Dialer{Control: noticeDeathOf, KeepAliveConfig: keepAlive}).DialContext(ctx, "tcp", address)
 	if err != nil {
+		if op := new(net.OpError); errors.As(err, &op) {
+			err = op.Err // which says the address again
+		}
 		return nil, fmt.Errorf("connect to %s: %w", address, err)
 	}
 	conn := tls.Client(raw, t.clientConfig(kind))

@@ -41,19 +41,22 @@ func (r *Replicator) offers(ctx context.Context, digest string, names []string) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, offerWait)
 	defer cancel()
-	var mu sync.Mutex
+	var mu sync.Mutex // of out, once probes run
 	var probes errgroup.Group
 	probes.SetLimit(16)
+	var ask []string
 	for _, name := range names {
 		switch a := r.absent(name); {
 		case a != nil:
 			out[name] = offer{final: a.final}
-			continue
 		case whole:
 			out[name] = offer{yes: true}
-			continue
+		default:
+			out[name] = offer{final: len(reachable) == len(peers)}
+			ask = append(ask, name)
 		}
-		out[name] = offer{final: len(reachable) == len(peers)}
+	}
+	for _, name := range ask {
 		for _, p := range reachable {
 			probes.Go(func() error {
 				resp, err := r.send(ctx, http.MethodHead, p, "/x/chunk/"+name)

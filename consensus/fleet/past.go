@@ -170,11 +170,19 @@ func (s *State) settle(id string) {
 // the last one of each machine.
 func (s *State) CurrentTasks() []*Task { return sorted(s.tasks) }
 
+// RecentTasks are the current ones and the newest of those that are past, sorted
+// by id: what screens show.
+func (s *State) RecentTasks() []*Task {
+	return s.withPast(s.past.list[max(0, len(s.past.list)-s.past.unpacked):])
+}
+
 // Tasks are all tasks, sorted by id, which is the order they were made in. They
-// may be very many: CurrentTasks, TaskCounts and TaskPage serve most who ask.
-func (s *State) Tasks() []*Task {
+// may be very many: RecentTasks, TaskCounts and TaskPage serve most who ask.
+func (s *State) Tasks() []*Task { return s.withPast(s.past.list) }
+
+func (s *State) withPast(past []*pastTask) []*Task {
 	out := s.CurrentTasks()
-	for _, p := range s.past.list {
+	for _, p := range past {
 		out = append(out, p.full())
 	}
 	slices.SortFunc(out, func(a, b *Task) int { return strings.Compare(a.ID, b.ID) })
@@ -202,37 +210,50 @@ type TaskQuery struct {
 	Limit     int
 }
 
-// TaskPage gives the newest tasks the query asks for, the newest first, and
-// whether there are more.
-func (s *State) TaskPage(q TaskQuery) (page []*Task, more bool) {
-	wanted := func(id string, status wire.Status, region, machine string) bool {
-		return (q.Before == "" || id < q.Before) && (q.Status == "" || status == q.Status) &&
-			(q.RegionID == "" || region == q.RegionID) && (q.MachineID == "" || machine == q.MachineID)
+// TaskPage is a part of the list of tasks, the newest first.
+type TaskPage struct {
+	More  bool // there are older ones
+	tasks []*pastTask
+}
+
+// Tasks are those on the page. Unpacking takes a while, so it is not for who
+// holds the state's lock.
+func (p TaskPage) Tasks() []*Task {
+	out := make([]*Task, len(p.tasks))
+	for i, t := range p.tasks {
+		out[i] = t.full()
 	}
+	return out
+}
+
+// MachineIDs are the machines of those on the page, where they are known.
+func (p TaskPage) MachineIDs() []string {
+	out := make([]string, len(p.tasks))
+	for i, t := range p.tasks {
+		out[i] = t.MachineID
+	}
+	return out
+}
+
+// TaskPage gives the newest tasks the query asks for.
+func (s *State) TaskPage(q TaskQuery) (page TaskPage) {
 	current, past := s.CurrentTasks(), s.past.list
 	for len(current)+len(past) > 0 {
-		var t *Task
+		var t *pastTask
 		if n, m := len(current)-1, len(past)-1; m < 0 || n >= 0 && current[n].ID > past[m].ID {
-			if c := current[n]; wanted(c.ID, c.Status, c.RegionID, c.MachineID) {
-				t = c
-			}
-			current = current[:n]
+			t, current = newPast(current[n]), current[:n]
 		} else {
-			if p := past[m]; wanted(p.ID, p.Status, p.RegionID, p.MachineID) {
-				if len(page) == q.Limit {
-					return page, true
-				}
-				t = p.full()
-			}
-			past = past[:m]
+			t, past = past[m], past[:m]
 		}
-		if t == nil {
+		if q.Before != "" && t.ID >= q.Before || q.Status != "" && t.Status != q.Status ||
+			q.RegionID != "" && t.RegionID != q.RegionID || q.MachineID != "" && t.MachineID != q.MachineID {
 			continue
 		}
-		if len(page) == q.Limit {
-			return page, true
+		if len(page.tasks) == q.Limit {
+			page.More = true
+			return page
 		}
-		page = append(page, t)
+		page.tasks = append(page.tasks, t)
 	}
-	return page, false
+	return page
 }

@@ -45,7 +45,7 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 		s.putTask(t, EventStatus)
 		voided++
 	}
-	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s began epoch %d, so that %d approvals are void: %s", who(b.By), cl.Epoch, voided, b.Reason)})
+	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s began epoch %d (%s); approvals that are void by it: %d", who(b.By), cl.Epoch, b.Reason, voided)})
 	if b.NewIdentity {
 		s.forgetCluster()
 	}
@@ -152,15 +152,18 @@ func (b SeatNode) apply(s *State, c Command) (any, error) {
 	if old == nil {
 		return nil, refuse(NotFound, "there is no node %s", b.ID)
 	}
+	if old.StandsBy == b.StandsBy {
+		return old, nil
+	}
 	n := *old
 	n.StandsBy = b.StandsBy
 	s.nodes[n.ID] = &n
 	s.events = append(s.events, Event{Type: EventNode, ID: n.ID, Name: n.Name, Node: &n})
-	what := "gave node " + s.nodeName(n.ID) + " a vote"
+	did := " gave node " + s.nodeName(n.ID) + " a vote"
 	if b.StandsBy {
-		what = "took the vote of node " + s.nodeName(n.ID)
+		did = " took the vote of node " + s.nodeName(n.ID)
 	}
-	s.note(c, AuditRecord{By: b.By, Node: n.ID, What: what})
+	s.note(c, AuditRecord{By: b.By, Node: n.ID, What: who(b.By) + did})
 	return &n, nil
 }
 

@@ -13,24 +13,36 @@ import (
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
-// rackServer is the inventory of a common two-socket server, number i of its kind.
-func rackServer(i int) wire.Inventory {
+// rack makes the inventories of common two-socket servers.
+type rack struct {
+	flags []string
+	pci   []wire.PCIDevice
+}
+
+func newRack() *rack {
+	r := &rack{}
+	for f := range 130 {
+		r.flags = append(r.flags, fmt.Sprintf("flag%03d", f))
+	}
+	for p := range 30 {
+		r.pci = append(r.pci, wire.PCIDevice{Address: fmt.Sprintf("0000:%02x:00.0", p), Vendor: "8086", Device: fmt.Sprintf("09%02x", p), Class: "088000", Driver: "pcieport"})
+	}
+	return r
+}
+
+// server is number i of them.
+func (r *rack) server(i int) wire.Inventory {
 	inv := wire.Inventory{
 		System: wire.System{Vendor: "Dell Inc.", Product: "PowerEdge R650", Serial: fmt.Sprintf("SVC%05d", i),
 			UUID: fmt.Sprintf("4c4c4544-0043-3310-8050-%012x", i), BoardVendor: "Dell Inc.", BoardProduct: "0PYXKY", BoardSerial: fmt.Sprintf(".SVC%05d.CNIVC00", i)},
 		Firmware: wire.Firmware{Mode: "uefi", Vendor: "Dell Inc.", Version: "1.8.2", Date: "09/14/2025"},
-		CPU:      wire.CPU{Model: "Intel(R) Xeon(R) Gold 6330 CPU @ 2.00GHz", Arch: "amd64", Sockets: 2, Cores: 56, Threads: 112, MHz: 2000, NUMANodes: 2},
+		CPU:      wire.CPU{Model: "Intel(R) Xeon(R) Gold 6330 CPU @ 2.00GHz", Arch: "amd64", Sockets: 2, Cores: 56, Threads: 112, MHz: 2000, NUMANodes: 2, Flags: r.flags},
 		Memory:   wire.Memory{TotalBytes: 256 << 30},
-	}
-	for f := range 130 {
-		inv.CPU.Flags = append(inv.CPU.Flags, fmt.Sprintf("flag%03d", f))
+		PCI:      r.pci,
 	}
 	for d := range 8 {
 		inv.Memory.DIMMs = append(inv.Memory.DIMMs, wire.DIMM{Slot: fmt.Sprintf("A%d", d+1), SizeBytes: 32 << 30, Type: "DDR4", SpeedMTs: 3200,
 			Manufacturer: "Hynix Semiconductor", Serial: fmt.Sprintf("%04X%04d", d, i), Part: "HMA84GR7DJR4N-XN"})
-	}
-	for p := range 30 {
-		inv.PCI = append(inv.PCI, wire.PCIDevice{Address: fmt.Sprintf("0000:%02x:00.0", p), Vendor: "8086", Device: fmt.Sprintf("09%02x", p), Class: "088000", Driver: "pcieport"})
 	}
 	for n := range 2 {
 		inv.NICs = append(inv.NICs, wire.NIC{Name: fmt.Sprintf("eth%d", n), MAC: fmt.Sprintf("52:54:%02x:%02x:%02x:%02x", n, i>>16, i>>8&255, i&255),
@@ -45,31 +57,43 @@ func rackServer(i int) wire.Inventory {
 }
 
 // largeFleet has as many machines, and tasks that were all carried out, in the
-// way rules and log make them.
-func largeFleet(t testing.TB, machines, tasks int) *rig {
+// way rules make them.
+func largeFleet(t testing.TB, machines, tasks int) *State {
 	t.Helper()
-	r := newRig(t)
-	r.must(PutCluster{Cluster{ID: "c1"}}, PutNode{Node{ID: "n1", Name: "first"}}, debian())
+	s, index, at := NewState(), uint64(0), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	do := func(b Body) {
+		index++
+		at = at.Add(1234567891 * time.Nanosecond)
+		c := Command{Version: commandVersion, ID: fmt.Sprintf("01jc%022d", index), At: at, Body: b}
+		if _, _, err := s.Apply(index, c); err != nil {
+			t.Fatalf("%s: %v", b.commandType(), err)
+		}
+	}
+	do(PutCluster{Cluster{ID: "c1"}})
+	do(PutNode{Node{ID: "n1", Name: "first"}})
+	do(debian())
+	rack := newRack()
 	for n := range tasks {
 		i := n % machines
-		m, id, token := fmt.Sprintf("01jm%022d", i), fmt.Sprintf("01jt%022d", n), random(n)
-		inv := rackServer(i)
-		r.must(CreateTask{ID: id, RegionID: "dc1", TargetMAC: inv.NICs[0].MAC, PhoneToken: token[:43],
+		inv := rack.server(i)
+		id, secret, mac := fmt.Sprintf("01jt%022d", n), random(n), inv.NICs[0].MAC
+		do(CreateTask{ID: id, RegionID: "dc1", TargetMAC: mac, PhoneToken: secret[:43],
 			Spec: Spec{OSType: "debian", OSVersion: "12", Tags: map[string]string{"rack": fmt.Sprint("r", i/40)},
 				NetworkConfig: NetworkConfig{Hostname: fmt.Sprintf("web-%d", i), SSHKeys: []string{"ssh-ed25519 " + strings.Repeat("A", 68) + " ann@example.org"}}}})
-		r.must(ServeBoot{MAC: inv.NICs[0].MAC})
-		r.must(ReportMachine{NewID: m, RegionID: "dc1", BootID: token[:36], SessionHash: token, MAC: inv.NICs[0].MAC,
+		do(ServeBoot{MAC: mac})
+		do(ReportMachine{NewID: fmt.Sprintf("01jm%022d", i), RegionID: "dc1", BootID: secret[:36], SessionHash: secret, MAC: mac,
 			IP: fmt.Sprintf("10.0.%d.%d", i>>8, i&255), Inventory: inv})
-		r.must(r.approve(id))
-		r.must(r.start(id))
+		hash := s.Task(id).PlanHash
+		do(DecideTask{TaskID: id, Approved: true, PlanHash: hash, By: "ann"})
+		do(StartInstall{TaskID: id, Generation: 1, PlanHash: hash, SessionHash: secret})
 		for _, stage := range wire.Stages {
 			_, to, _ := stage.Span()
-			r.must(r.advance(id, stage, to-1))
+			do(Advance{[]AdvanceItem{{TaskID: id, Generation: 1, Progress: wire.Progress{Stage: stage, Percentage: to - 1}}}})
 		}
-		r.must(r.finish(id, nil))
-		r.must(ReportUp{PhoneToken: token[:43], Hostname: fmt.Sprintf("web-%d", i), IP: "10.0.0.1"})
+		do(FinishInstall{TaskID: id, Generation: 1, SessionHash: secret})
+		do(ReportUp{PhoneToken: secret[:43], Hostname: fmt.Sprintf("web-%d", i), IP: "10.0.0.1"})
 	}
-	return r
+	return s
 }
 
 // random is as hard to pack as what tokens and hashes are made of.
@@ -87,36 +111,43 @@ func heap() uint64 {
 
 // BenchmarkSnapshot100k: 10,000 machines and 100,000 past tasks.
 func BenchmarkSnapshot100k(b *testing.B) {
-	before := heap()
-	r := largeFleet(b, 10_000, 100_000)
-	live := heap() - before
-	whole := snapshotOf(b, r.s)
+	s := largeFleet(b, 10_000, 100_000)
+	whole := snapshotOf(b, s)
 	b.Run("take", func(b *testing.B) {
 		for b.Loop() {
-			r.s.Snapshot()
+			s.Snapshot()
 		}
 	})
 	b.Run("write", func(b *testing.B) {
 		for b.Loop() {
-			if err := r.s.Snapshot().Write(io.Discard); err != nil {
+			if err := s.Snapshot().Write(io.Discard); err != nil {
 				b.Fatal(err)
 			}
 		}
 		b.ReportMetric(float64(len(whole))/1e6, "MB")
-		b.ReportMetric(float64(live)/1e6, "MB-live")
 	})
-	r.s = nil
+	packed := 0
+	for _, p := range s.past.list {
+		packed += len(p.Packed)
+	}
+	bytesEach := float64(packed) / float64(len(s.past.list))
+	b.Run("page", func(b *testing.B) {
+		for b.Loop() {
+			s.TaskPage(TaskQuery{Before: "01jt0000000000000000050000", Limit: 50}).Tasks()
+		}
+	})
+	s = nil
 	b.Run("restore", func(b *testing.B) {
-		var s *State
 		before := heap()
 		for b.Loop() {
-			var err error
 			s = nil
+			var err error
 			if s, err = Restore(bytes.NewReader(whole)); err != nil {
 				b.Fatal(err)
 			}
 		}
 		b.ReportMetric(float64(heap()-before)/1e6, "MB-heap")
+		b.ReportMetric(bytesEach, "B/packed-task")
 		runtime.KeepAlive(s)
 	})
 }

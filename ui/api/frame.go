@@ -88,6 +88,10 @@ type Subscribe struct {
 	Rows []string `json:"rows,omitempty"`
 }
 
+// newestTasks is how many tasks a viewer is told of that matter to no machine any
+// more. Those that are past are very many.
+const newestTasks = 200
+
 // Snapshot is what a viewer is told first. keep says which tasks and machines it
 // wants; nil means all.
 func (s *Server) Snapshot(p *Picture, keep func(taskID, machineID string) bool) Snapshot {

@@ -2,8 +2,6 @@ package api
 
 import (
 	"maps"
-	"slices"
-	"strings"
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -14,22 +12,18 @@ import (
 type Picture struct {
 	Index    uint64
 	Machines []*fleet.Machine // in the order first seen
-	Tasks    []*fleet.Task    // the current ones and the newest, in the order made
+	Tasks    []*fleet.Task    // those that matter and the newest of the others, in the order made
 	Images   []*fleet.Image   // by name
 	Nodes    []*fleet.Node
 
-	counts  map[wire.Status]int // of all tasks
 	machine map[string]*fleet.Machine
 	task    map[string]*fleet.Task
+	counts  map[wire.Status]int // of all tasks
 }
-
-// newestTasks is how many tasks the picture holds that matter to no machine any
-// more. Those that are past are very many.
-const newestTasks = 200
 
 // PictureOf takes the picture.
 func PictureOf(s *fleet.State) *Picture {
-	p := &Picture{Index: s.Index(), Machines: s.Machines(), Tasks: s.CurrentTasks(), Images: s.Images(), Nodes: s.Nodes(), counts: s.TaskCounts()}
+	p := &Picture{Index: s.Index(), Machines: s.Machines(), Tasks: s.RecentTasks(), Images: s.Images(), Nodes: s.Nodes(), counts: s.TaskCounts()}
 	p.machine = make(map[string]*fleet.Machine, len(p.Machines))
 	for _, m := range p.Machines {
 		p.machine[m.ID] = m
@@ -38,21 +32,13 @@ func PictureOf(s *fleet.State) *Picture {
 	for _, t := range p.Tasks {
 		p.task[t.ID] = t
 	}
-	newest, _ := s.TaskPage(fleet.TaskQuery{Limit: newestTasks})
-	for _, t := range newest {
-		if p.task[t.ID] == nil {
-			p.task[t.ID] = t
-			p.Tasks = append(p.Tasks, t)
-		}
-	}
-	slices.SortFunc(p.Tasks, func(a, b *fleet.Task) int { return strings.Compare(a.ID, b.ID) })
 	return p
 }
 
 // Machine by id, or nil.
 func (p *Picture) Machine(id string) *fleet.Machine { return p.machine[id] }
 
-// Task by id, or nil.
+// Task by id, or nil; of those that are long past there is none.
 func (p *Picture) Task(id string) *fleet.Task { return p.task[id] }
 
 // ImageUse counts, by name, the open tasks that want an image and the machines
@@ -74,7 +60,7 @@ func (p *Picture) ImageUse() map[string]int {
 
 // Count is the fleet in numbers. Every phase is named, also with nobody in it.
 func (l Lens) Count(p *Picture) Stats {
-	st := Stats{Machines: make(map[Phase]int, len(phases)), Tasks: map[wire.Status]int{}, Index: p.Index, Images: len(p.Images)}
+	st := Stats{Machines: make(map[Phase]int, len(phases)), Tasks: maps.Clone(p.counts), Index: p.Index, Images: len(p.Images)}
 	for _, phase := range phases {
 		st.Machines[phase] = 0
 	}
@@ -94,6 +80,5 @@ func (l Lens) Count(p *Picture) Stats {
 			st.NeedsYou++
 		}
 	}
-	maps.Copy(st.Tasks, p.counts)
 	return st
 }

@@ -89,23 +89,20 @@ func (s *Server) taskRoutes() {
 }
 
 func (s *Server) listTasks(_ context.Context, in *listTasksIn) (*struct{ Body TaskPage }, error) {
-	page := TaskPage{Tasks: []Task{}}
-	var tasks []*fleet.Task
-	var machines []*fleet.Machine
-	more := false
+	var found fleet.TaskPage
+	machines := map[string]*fleet.Machine{}
 	s.cfg.Cluster.View(func(st *fleet.State) {
-		tasks, more = st.TaskPage(fleet.TaskQuery{Status: wire.Status(in.Status), RegionID: in.RegionID, MachineID: in.MachineID,
-			Before: in.Cursor, Limit: in.Limit})
-		for _, t := range tasks {
-			machines = append(machines, st.Machine(t.MachineID))
+		found = st.TaskPage(fleet.TaskQuery{Status: wire.Status(in.Status), RegionID: in.RegionID, MachineID: in.MachineID, Before: in.Cursor, Limit: in.Limit})
+		for _, id := range found.MachineIDs() {
+			machines[id] = st.Machine(id)
 		}
 	})
-	lens := s.Lens()
-	for i, t := range tasks {
-		page.Tasks = append(page.Tasks, lens.Task(t, machines[i]))
+	page, lens := TaskPage{Tasks: []Task{}}, s.Lens()
+	for _, t := range found.Tasks() {
+		page.Tasks = append(page.Tasks, lens.Task(t, machines[t.MachineID]))
 	}
-	if more {
-		page.NextCursor = tasks[len(tasks)-1].ID
+	if found.More {
+		page.NextCursor = page.Tasks[len(page.Tasks)-1].ID
 	}
 	return &struct{ Body TaskPage }{page}, nil
 }

@@ -1,4 +1,4 @@
-module github.com/lpmos/lpmos/consensus/bench
+module github.com/lpmos/lpmos/appliance/bench
 
 go 1.26.0
 
