@@ -142,12 +142,21 @@ func (k *disk) verify() (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrCorrupt, k.path, err)
 	}
+	base, err := k.newestSnapshot()
+	if err != nil {
+		return err
+	}
 	var l raft.Log
 	for i := first; i <= last && i > 0; i++ {
-		l = raft.Log{}
-		if err := k.logs.GetLog(i, &l); err != nil {
+		var one raft.Log
+		err := k.logs.GetLog(i, &one)
+		if errors.Is(err, raft.ErrLogNotFound) && i <= base {
+			continue // the leader sent a snapshot in the place of what came between
+		}
+		if err != nil {
 			return fmt.Errorf("%w: %s: entry %d: %w", ErrCorrupt, k.path, i, err)
 		}
+		l = one
 	}
 	// The term is written before any entry of it. Reading panics if it is cut.
 	term, err := k.bolt.GetUint64([]byte(keyTerm))
@@ -159,10 +168,6 @@ func (k *disk) verify() (err error) {
 	}
 	if _, err := k.bolt.GetUint64([]byte("LastVoteTerm")); err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
 		return fmt.Errorf("%w: %s: last vote: %w", ErrCorrupt, k.path, err)
-	}
-	base, err := k.newestSnapshot()
-	if err != nil {
-		return err
 	}
 	if last > base && (first == 0 || first > base+1) {
 		return fmt.Errorf("%w: the log begins at entry %d but the newest readable snapshot ends at %d", ErrCorrupt, first, base)

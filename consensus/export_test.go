@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"github.com/hashicorp/raft"
@@ -106,3 +107,18 @@ func LockDir(path string) (release func() error, err error) {
 	}
 	return f.Close, nil
 }
+
+// Save takes a snapshot now.
+func (n *Node) Save() { n.save() }
+
+// Barrier puts an entry into the log that is no command.
+func (n *Node) Barrier() error { return n.life().raft.Barrier(time.Minute).Error() }
+
+// Verified is the index that a node which leads names to who verifies.
+func (n *Node) Verified(ctx context.Context) (uint64, error) {
+	at, err := n.verifyHere(ctx)
+	return at.Index, err
+}
+
+// Retime starts Raft anew.
+func (n *Node) Retime(to time.Duration) { n.retime(to) }

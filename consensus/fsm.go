@@ -63,14 +63,19 @@ func (n *Node) apply(index uint64, cmds []fleet.Command) {
 	}()
 	s := n.machine()
 	var all []fleet.Event
+	answered := false
 	for _, c := range cmds {
 		result, events, err := s.Apply(index, c)
 		all = append(all, events...)
-		n.waiters.tell(c.ID, outcome{result, err})
+		answered = n.waiters.tell(c.ID, outcome{result, err}) || answered
 	}
-	if n.next == nil { // else readers see an older state, to which these do not belong
+	switch {
+	case n.next == nil:
 		n.feed.publish(all, n.progress.applied(all))
+	case answered:
+		n.show() // who was answered here sees here what they wrote
 	}
+	// Else readers see an older state, to which these events do not belong.
 }
 
 // machine is the state of the state machine. n.mu is held.

@@ -42,10 +42,16 @@ func (n *Node) born(heartbeat time.Duration) (*life, error) {
 	} else {
 		_, trans = raft.NewInmemTransport(raft.ServerAddress(n.dir.id))
 	}
-	// In a later life the state machine has its state already.
+	// In a later life the state machine has its state already, unless the one before
+	// ended when a snapshot of the leader's was on disk and not yet taken over.
+	snaps, err := n.disk.snaps.List()
+	if err != nil {
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
 	n.mu.RLock()
-	rc.NoSnapshotRestoreOnStart = n.machine().Index() > 0
+	has := n.machine().Index()
 	n.mu.RUnlock()
+	rc.NoSnapshotRestoreOnStart = has > 0 && (len(snaps) == 0 || snaps[0].Index <= has)
 	l.raft, err = raft.NewRaft(rc, fsm{n}, l.logs, vault{n.disk.bolt, n.guard}, n.disk.snaps, trans)
 	n.mu.RLock()
 	restoreErr := n.restoreErr
@@ -161,11 +167,13 @@ func (n *Node) lead(l *life) {
 		case <-l.over:
 			return
 		case leader := <-l.raft.LeaderCh():
-			n.leading.Store(false)
 			if !leader {
 				n.setReady(false)
 				continue
 			}
+			// Read first: should the barrier be passed in a later term, that one's own
+			// turn comes.
+			term := l.raft.CurrentTerm()
 			if err := n.await(l, l.raft.Barrier(0)); err != nil || n.failure() != nil {
 				continue
 			}
@@ -173,11 +181,10 @@ func (n *Node) lead(l *life) {
 				n.log.Error("this node cannot lead", "error", err)
 				continue
 			}
-			n.leading.Store(true)
+			n.leading.Store(term)
 			n.caughtUp()
-			n.setReady(true)
-			n.log.Info("this node leads the cluster", slog.Uint64("term", l.raft.CurrentTerm()))
-			n.watching.Go(func() { n.tookOffice(l) })
+			n.log.Info("this node leads the cluster", slog.Uint64("term", term))
+			n.watching.Go(func() { n.tookOffice(l, term) })
 		}
 	}
 }
@@ -185,7 +192,10 @@ func (n *Node) lead(l *life) {
 // Leads reports whether this node leads and has applied all that was agreed on
 // before it did.
 func (n *Node) Leads() bool {
-	return n.leading.Load() && n.life().raft.State() == raft.Leader
+	// The term tells: Raft leads a moment before lead hears of it, maybe after
+	// others have led.
+	r := n.life().raft
+	return r.State() == raft.Leader && r.CurrentTerm() == n.leading.Load()
 }
 
 // await waits for Raft to answer. Raft may never do so: what comes to it while it

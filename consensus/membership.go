@@ -244,7 +244,7 @@ func (n *Node) voters() int {
 
 // tookOffice is what a new leader does first: it says so in the record, and makes
 // known where it is reached now.
-func (n *Node) tookOffice(l *life) {
+func (n *Node) tookOffice(l *life, term uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), proposeTimeout)
 	defer cancel()
 	go func() {
@@ -262,17 +262,20 @@ func (n *Node) tookOffice(l *life) {
 			}
 		}
 	}
-	if _, err := n.commit(ctx, fleet.NoteLeader{NodeID: n.dir.id, Name: n.cfg.Name, Term: l.raft.CurrentTerm()}); err != nil && ctx.Err() == nil {
+	if _, err := n.commit(ctx, fleet.NoteLeader{NodeID: n.dir.id, Name: n.cfg.Name, Term: term}); err != nil && ctx.Err() == nil {
 		n.log.Warn("the change of leader is not in the record", "error", err)
 	}
-	if l.wire == nil {
-		return
+	if n.Leads() {
+		n.setReady(true)
 	}
-	n.keepOrder(l)
+	if l.wire != nil {
+		n.keepOrder(l, term)
+	}
 }
 
-// keepOrder carries out what the rules say for as long as this node leads.
-func (n *Node) keepOrder(l *life) {
+// keepOrder carries out what the rules say for as long as this node leads in
+// that term.
+func (n *Node) keepOrder(l *life, term uint64) {
 	tick := time.NewTicker(min(time.Second, n.cfg.SettleAfter/2+time.Millisecond))
 	defer tick.Stop()
 	for {
@@ -283,7 +286,7 @@ func (n *Node) keepOrder(l *life) {
 			return
 		case <-tick.C:
 		}
-		if !n.Leads() {
+		if !n.Leads() || l.raft.CurrentTerm() != term {
 			return
 		}
 		s, ok := nextStep(time.Now(), n.seats(), n.cfg.SettleAfter, n.cfg.DeadAfter)

@@ -54,7 +54,8 @@ type Node struct {
 	sender   *sender
 
 	leader  *leaderView
-	leading atomic.Bool // this node leads and has applied what came before
+	joining atomic.Bool   // what the others have has not all come yet
+	leading atomic.Uint64 // the term in which this node leads and has applied what came before
 
 	readyMu sync.Mutex
 	ready   chan struct{} // closed while this node has a state that holds all
@@ -118,6 +119,7 @@ func (n *Node) start() (err error) {
 		return err
 	}
 	n.disk.logs = checked{n.disk.bolt, n.guard, &n.figures.fsync, n.corrupted}
+	n.joining.Store(n.disk.joining)
 	if n.deferred, err = openDeferred(n.dir); err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (n *Node) commit(ctx context.Context, body fleet.Body) (any, error) {
 		return nil, fmt.Errorf("make command id: %w", err)
 	}
 	n.mu.RLock()
-	since := n.state.Index()
+	since := n.machine().Index() // what readers see may be ahead of what is agreed on
 	n.mu.RUnlock()
 	c := fleet.Command{ID: strings.ToLower(id.String()), At: now, Since: since, Body: body}
 	raw, err := c.Encode()

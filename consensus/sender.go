@@ -223,7 +223,10 @@ func (n *Node) Verify(ctx context.Context) error {
 			err = n.ask(ctx, http.MethodPost, string(addr), "/verify", nil, &at)
 		}
 		if err == nil {
-			return n.applied(ctx, at.Index)
+			if err = n.applied(ctx, at.Index); err == nil {
+				n.caughtUp()
+			}
+			return err
 		}
 		if failed := n.failure(); failed != nil {
 			return failed
@@ -253,14 +256,17 @@ func (n *Node) verifyHere(ctx context.Context) (entered, error) {
 	// The state counts commands only; what Raft writes for itself lies between.
 	for ; newest > 0; newest-- {
 		var e raft.Log
-		if err := l.logs.GetLog(newest, &e); err != nil || e.Type == raft.LogCommand {
-			break // behind a snapshot everything is applied
+		if err := l.logs.GetLog(newest, &e); err != nil {
+			break
+		}
+		if e.Type == raft.LogCommand {
+			return entered{Index: newest}, nil
 		}
 	}
-	if first, err := n.disk.bolt.FirstIndex(); err == nil && newest < first {
-		newest = 0
-	}
-	return entered{Index: newest}, nil
+	// The newest command lies behind a snapshot, so it is applied here.
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return entered{Index: n.machine().Index()}, nil
 }
 
 func (n *Node) answerVerify(w http.ResponseWriter, r *http.Request) {

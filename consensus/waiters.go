@@ -38,7 +38,8 @@ func (w *waiters) drop(id string) {
 	delete(w.by, id)
 }
 
-func (w *waiters) tell(id string, o outcome) {
+// tell answers who waits for a command; it reports whether anybody did.
+func (w *waiters) tell(id string, o outcome) bool {
 	w.mu.Lock()
 	ch := w.by[id]
 	delete(w.by, id)
@@ -46,6 +47,7 @@ func (w *waiters) tell(id string, o outcome) {
 	if ch != nil {
 		ch <- o // it holds one, and nobody else has it any more
 	}
+	return ch != nil
 }
 
 // restored answers those whose commands came in a snapshot: they were applied

@@ -25,7 +25,7 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 		Use:   "lpmos",
 		Short: "Install operating systems on bare machines over the network",
 		Long: "lpmos is a node that machines on its network boot from, and the tool to work with it.\n\n" +
-			"  lpmos lab up          try it: a node and virtual machines on a network of their own\n" +
+			"  lpmos lab up          try it: nodes and virtual machines on a network of their own\n" +
 			"  lpmos up              run a node on a real network\n" +
 			"  lpmos status          see how a running node is\n" +
 			"  lpmos task list       work with a running node",

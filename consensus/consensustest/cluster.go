@@ -55,13 +55,19 @@ func NewCluster(t testing.TB, n int, tune func(i int, c *consensus.Config)) *Clu
 		Propose[*fleet.Node](t, c.Nodes[i], fleet.PutNode{Node: fleet.Node{ID: Name(i), Name: Name(i), RegionID: "dc1", ClusterAddress: c.addrs[i]}})
 	}
 	c.Until("all nodes vote that should", func() bool {
-		votes := 0
-		for _, m := range c.Nodes[0].Status().Members {
-			if m.Voter {
-				votes++
+		// On every node: what the leader alone knows of is not agreed on yet.
+		for _, node := range c.Nodes {
+			votes, members := 0, node.Status().Members
+			for _, m := range members {
+				if m.Voter {
+					votes++
+				}
+			}
+			if len(members) != n || votes != map[int]int{1: 1, 2: 1, 3: 3, 4: 3, 5: 5}[n] {
+				return false
 			}
 		}
-		return len(c.Nodes[0].Status().Members) == n && votes == map[int]int{1: 1, 2: 1, 3: 3, 4: 3, 5: 5}[n]
+		return true
 	})
 	return c
 }

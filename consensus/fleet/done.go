@@ -145,6 +145,9 @@ func (s *State) answer(d *deed) (any, error) {
 	case "pool":
 		return present(s.pools, d)
 	case "cluster":
+		if s.cluster == nil {
+			return nil, gone(d)
+		}
 		return s.cluster, nil
 	}
 	return nil, nil

@@ -110,7 +110,7 @@ func anyClusterBody(t *rapid.T, r *rig) Body {
 	case 0:
 		return PutCluster{Cluster{ID: id}}
 	case 1:
-		return RaiseEpoch{Reason: "fire", By: "ann"}
+		return RaiseEpoch{Reason: "fire", By: "ann", NewIdentity: rapid.Bool().Draw(t, "new identity")}
 	case 2:
 		return CreateToken{ID: id, SecretHash: "h", ExpiresAt: r.at.Add(time.Duration(rapid.IntRange(0, 9).Draw(t, "lasts")) * time.Second)}
 	case 3:

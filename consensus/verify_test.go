@@ -1,0 +1,148 @@
+package consensus_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/consensus/consensustest"
+	"github.com/lpmos/lpmos/consensus/fleet"
+)
+
+// A node that was filled by a snapshot has a log with a hole behind it: what it
+// had before, and what came after. That is no damage.
+func TestANodeFilledByASnapshotStartsAgain(t *testing.T) {
+	at := -1
+	c := consensustest.NewCluster(t, 3, func(i int, cfg *consensus.Config) {
+		if i != at { // its own snapshots would hide the hole
+			cfg.SnapshotBytes, cfg.TrailingEntries = 8<<10, 8
+		}
+	})
+	at = c.Others(c.Leader())[0]
+	consensustest.Propose[*fleet.Node](t, c.Nodes[at], putNode("before"))
+	if err := c.Stop(at); err != nil {
+		t.Fatal(err)
+	}
+	other := c.Others(at)[0]
+	for i := range 300 {
+		consensustest.Propose[*fleet.Node](t, c.Nodes[other], putNode(fmt.Sprint(i)))
+	}
+	c.Until("the others have shortened their logs", func() bool {
+		for _, i := range c.Others(at) {
+			if c.Nodes[i].Stats()["snapshot_index"] == nil {
+				return false
+			}
+		}
+		return true
+	})
+	c.Start(at)
+	c.Ready(at)
+	consensustest.Propose[*fleet.Node](t, c.Nodes[at], putNode("after"))
+	if err := c.Stop(at); err != nil {
+		t.Fatal(err)
+	}
+	c.Isolate(at) // nobody can fill it again
+	c.Start(at)
+	c.Nodes[at].View(func(s *fleet.State) {
+		for _, id := range []string{"before", "0", "299", "after"} {
+			if s.Node(id) == nil {
+				t.Errorf("the node lacks %s", id)
+			}
+		}
+	})
+}
+
+// What a dead leader wrote and nobody agreed on is not to be seen by who has
+// verified the state.
+func TestWhoVerifiesSeesNothingThatWasNotAgreedOn(t *testing.T) {
+	c := consensustest.NewCluster(t, 3, func(_ int, cfg *consensus.Config) { cfg.Heartbeat = 300 * time.Millisecond })
+	was := c.Leader()
+	c.Isolate(was)
+	// More entries than the next leader begins with.
+	var writers sync.WaitGroup
+	had := c.Nodes[was].Stats()["log_index"].(uint64)
+	for i := range 8 {
+		raw, err := fleet.Command{ID: fmt.Sprint("c", i), At: time.Now(), Body: putNode(fmt.Sprint("phantom-", i))}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		writers.Go(func() {
+			if c.Nodes[was].ApplyRaw(raw) == nil {
+				t.Error("a node that is alone has agreed with itself")
+			}
+		})
+	}
+	c.Until("they are in the log of the one node", func() bool { return c.Nodes[was].Stats()["log_index"].(uint64) >= had+8 })
+	writers.Wait()
+	if err := c.Stop(was); err != nil {
+		t.Fatal(err)
+	}
+	c.Leader()
+	c.Net.Heal()
+	c.Start(was)
+	if err := c.Nodes[was].Verify(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.Nodes[was].View(func(s *fleet.State) {
+		for _, n := range s.Nodes() {
+			if strings.HasPrefix(n.ID, "phantom") {
+				t.Errorf("the verified state holds %s, which was never agreed on", n.ID)
+			}
+		}
+	})
+}
+
+// The index that is named to who verifies covers what lies behind a snapshot:
+// they may not have come that far.
+func TestTheVerifiedIndexCoversWhatIsBehindASnapshot(t *testing.T) {
+	cfg := consensustest.Config(t.TempDir())
+	cfg.TrailingEntries = 1
+	n := consensustest.Open(t, cfg)
+	consensustest.Propose[*fleet.Node](t, n, putNode("a"))
+	var want uint64
+	n.View(func(s *fleet.State) { want = s.Index() })
+	for range 3 {
+		if err := n.Barrier(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.Save()
+	got, err := n.Verified(t.Context())
+	if err != nil || got < want {
+		t.Errorf("it names %d (%v), the newest command is %d", got, err, want)
+	}
+}
+
+// A life of Raft may end between a snapshot that came from the leader being on
+// disk and being taken over. The next one has to take it over.
+func TestASnapshotThatCameAtTheEndOfALifeIsTakenOver(t *testing.T) {
+	c := consensustest.NewCluster(t, 3, nil)
+	lead := c.Leader()
+	at := c.Others(lead)[0]
+	if err := c.Nodes[at].Verify(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.Isolate(at)
+	for i := range 30 {
+		consensustest.Propose[*fleet.Node](t, c.Nodes[lead], putNode(fmt.Sprint(i)))
+	}
+	c.Nodes[lead].Save()
+	if err := os.CopyFS(filepath.Join(c.Dir(at), "snapshots"), os.DirFS(filepath.Join(c.Dir(lead), "snapshots"))); err != nil {
+		t.Fatal(err)
+	}
+	c.Nodes[at].Retime(60 * time.Millisecond)
+	c.Net.Heal()
+	c.Until("the node verifies its state", func() bool { return c.Nodes[at].Verify(t.Context()) == nil })
+	c.Nodes[at].View(func(s *fleet.State) {
+		for i := range 30 {
+			if s.Node(fmt.Sprint(i)) == nil {
+				t.Fatalf("the node has verified its state and lacks %d", i)
+			}
+		}
+	})
+}
