@@ -2,6 +2,12 @@
 // is, wait for a person's decision, install when told to, tell how it went, and
 // hand the machine over to its own disk.
 //
+// It knows up to three nodes and talks to one of them. A node that is at work on
+// an answer says so every two seconds; one that has been silent for five, refuses
+// connections or cannot reach the other nodes is left for the next, with session
+// and task as they are: what one node has acknowledged all others know. Chunks
+// that were verified are on the disk and are never fetched again.
+//
 // The network, the inventory and the installer are given to it, so that the same
 // life runs as the first process of a bare machine, in a test, and a thousand
 // times over in a simulated fleet.

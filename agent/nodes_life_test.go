@@ -167,15 +167,18 @@ func TestASilentNodeIsLeft(t *testing.T) {
 	frozen := r.sibling(func(w http.ResponseWriter, q *http.Request) bool { <-release; return true })
 	r.t.Cleanup(func() { close(release) })
 	slow := r.sibling(func(w http.ResponseWriter, q *http.Request) bool {
-		for range 10 {
-			time.Sleep(20 * time.Millisecond)
+		if !strings.HasSuffix(q.URL.Path, "/report") {
+			return false
+		}
+		for range 13 {
+			time.Sleep(100 * time.Millisecond)
 			w.WriteHeader(http.StatusProcessing)
 		}
 		return false
 	})
 	cfg := r.config()
 	cfg.Nodes = []string{frozen.URL, slow.URL}
-	cfg.Silence = 100 * time.Millisecond
+	cfg.Silence = time.Second
 	r.run(cfg)
 	r.told("report")
 	if len(r.slept) != 1 {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -135,30 +134,9 @@ func served(cfg config.Config, boot []net.Listener) (urls, networks []string) {
 		if i.Mode == "off" {
 			continue
 		}
-		if p, err := interfaceNetwork(i.Name); err == nil {
-			networks = append(networks, p.String())
+		if own, err := netboot.InterfaceNetwork(i.Name); err == nil {
+			networks = append(networks, own.Masked().String())
 		}
 	}
 	return urls, networks
-}
-
-func interfaceNetwork(name string) (netip.Prefix, error) {
-	own, err := netboot.InterfaceAddress(name)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	i, err := net.InterfaceByName(name)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	addrs, err := i.Addrs()
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == own {
-			return p.Masked(), nil
-		}
-	}
-	return netip.Prefix{}, fmt.Errorf("interface %s has lost its address %s", name, own)
 }

@@ -84,11 +84,20 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	dashboard := dashboardURL(people.Addr(), cfg)
 
 	// Agents and firmware.
+	interfaces, err := netbootInterfaces(cfg.Interfaces)
+	if err != nil {
+		return err
+	}
+	networks, err := servedNetworks(interfaces)
+	if err != nil {
+		return err
+	}
+	beside := newNeighbours(cluster, networks)
 	agents := agentserver.New(agentserver.Config{
-		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region,
+		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region, Nodes: beside.NodesOf,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
 	heard.agents.Store(agents)
-	boot, seen, err := openNetboot(cfg, cluster, log)
+	boot, seen, err := openNetboot(cfg, interfaces, cluster, beside, log)
 	if err != nil {
 		return err
 	}
@@ -96,8 +105,8 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	machines.Handle(netboot.BootPath, boot.Handler())
 	machines.Handle("/api/v1/agent/", agents.Handler())
 	machines.Handle("/up/", agents.Handler())
-	machines.Handle("/chunk/", replica.Handler())
-	machines.Handle("/manifest/", replica.Handler())
+	machines.Handle("/chunk/", agentserver.Alive(replica.Handler()))
+	machines.Handle("/manifest/", agentserver.Alive(replica.Handler()))
 	bootListeners, err := listenMachines(cfg)
 	if err != nil {
 		return errors.Join(err, boot.Close())
@@ -122,12 +131,17 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 
 	record := fleet.Node{ID: cluster.ID(), Name: cfg.Name, RegionID: cfg.Region, Address: dashboard, Version: version, ClusterAddress: self.network.Address()}
 	record.BootURLs, record.Networks = served(cfg, bootListeners)
+	pools := newPoolKeeper(cluster, boot, beside, log)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return announce(ctx, cluster, record, log) })
 	group.Go(func() error { return self.keepCertificate(ctx) })
 	group.Go(func() error { return self.letOthersIn(ctx) })
-	group.Go(func() error { return boot.Run(ctx) })
+	group.Go(func() error { return pools.run(ctx) })
+	group.Go(func() error {
+		<-pools.begun // a node lends to strangers only what it has claimed
+		return boot.Run(ctx)
+	})
 	group.Go(func() error { return feedAgents(ctx, cluster, agents) })
 	group.Go(func() error { return feedReplicator(ctx, cluster, replica) })
 	group.Go(func() error { replica.Run(ctx); return nil })
@@ -156,11 +170,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 
 // openNetboot prepares what firmware is told. Without a boot image a node that
 // serves no interface is still of use; one that does would leave machines stuck.
-func openNetboot(cfg config.Config, cluster *consensus.Node, log *slog.Logger) (*netboot.Server, *sightingSeam, error) {
-	interfaces, err := netbootInterfaces(cfg.Interfaces)
-	if err != nil {
-		return nil, nil, err
-	}
+func openNetboot(cfg config.Config, interfaces []netboot.Interface, cluster *consensus.Node, beside *neighbours, log *slog.Logger) (*netboot.Server, *sightingSeam, error) {
 	if err := bootimage.Check(); err != nil {
 		if len(interfaces) > 0 {
 			return nil, nil, err
@@ -173,7 +183,7 @@ func openNetboot(cfg config.Config, cluster *consensus.Node, log *slog.Logger) (
 	}
 	seen := &sightingSeam{interfaces: interfaces}
 	boot, err := netboot.New(netboot.Config{
-		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{cluster},
+		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{cluster}, Neighbours: beside,
 		Log: log, KernelArgs: cfg.KernelArgs, NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish})
 	if err != nil {
 		return nil, nil, err

@@ -47,7 +47,7 @@ func TestAnInstallGoesOnWithoutTheOtherNodes(t *testing.T) {
 	if code, body := r.post(session, "/api/v1/agent/next", wire.NextRequest{TaskID: "t-1", Image: g.Plan.Image.Digest, Need: []int{3}}); code != 200 {
 		t.Errorf("next: %d %s", code, body)
 	}
-	done := wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusCompleted}
+	done := wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusCompleted, Progress: &wire.Progress{Stage: wire.StageConfiguring, Percentage: 100}}
 	if code, body := r.post(session, "/api/v1/agent/status", done); code != 503 || !strings.Contains(body, "cannot reach the other nodes") || len(r.c.deferred) > 0 {
 		t.Errorf("completed, before another node was asked: %d %s, %d kept", code, body, len(r.c.deferred))
 	}
@@ -78,7 +78,8 @@ func TestASystemThatComesUpBeforeItsInstallIsToldIsKept(t *testing.T) {
 	r := newRig(t)
 	session, _ := r.installing()
 	r.cut(true)
-	r.post(session, "/api/v1/agent/status", wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusCompleted, Keep: true})
+	r.post(session, "/api/v1/agent/status", wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusCompleted, Keep: true,
+		Progress: &wire.Progress{Stage: wire.StageConfiguring, Percentage: 100}})
 	r.cut(false)
 	if code, body := r.raw("POST", "", "/up/token-1", nil); code != 204 {
 		t.Fatalf("up: %d %s", code, body)
@@ -86,6 +87,23 @@ func TestASystemThatComesUpBeforeItsInstallIsToldIsKept(t *testing.T) {
 	r.rejoin()
 	if got := r.task("t-1"); got.CameUp == nil {
 		t.Errorf("task is %s and its system never came up", got.Status)
+	}
+}
+
+// The node that was told of the last stage is gone, and had nobody to tell.
+func TestAnEndTellsOfTheStageThatWasReached(t *testing.T) {
+	r := newRig(t)
+	session, _ := r.installing()
+	done := wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusCompleted, Progress: &wire.Progress{Stage: wire.StageInstalling, Percentage: 90}}
+	if code, body := r.post(session, "/api/v1/agent/status", done); code != 409 {
+		t.Errorf("an install that was never made to boot is complete: %d %s", code, body)
+	}
+	done.Progress = &wire.Progress{Stage: wire.StageConfiguring, Percentage: 100, Message: "installed\x1b"}
+	if code, body := r.post(session, "/api/v1/agent/status", done); code != 204 {
+		t.Errorf("completed: %d %s", code, body)
+	}
+	if got := r.task("t-1"); got.Status != wire.StatusCompleted {
+		t.Errorf("task is %s", got.Status)
 	}
 }
 

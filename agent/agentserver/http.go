@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
+	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
@@ -88,6 +89,10 @@ func (s *Server) refused(w http.ResponseWriter, r *http.Request, what, who strin
 	}
 	if r.Context().Err() == nil {
 		s.log.Warn("agent refused", "what", what, "who", who, "from", r.RemoteAddr, "reason", err)
+	}
+	if errors.Is(err, consensus.ErrNoSpace) {
+		problem(w, http.StatusInsufficientStorage, "%v", consensus.ErrNoSpace)
+		return
 	}
 	if notReady(err) && !s.cfg.Cluster.Status().Quorum {
 		problem(w, status, "%s", cutOff)

@@ -17,10 +17,11 @@ const (
 	checkTime   = 5 * time.Second // for the answer
 )
 
-// notReady reports whether an error is no refusal but the want of a majority. It
+// notReady reports whether an error is no refusal but the want of a majority, or of
+// a leader with room on its disk. It
 // may be that the command was carried out all the same.
 func notReady(err error) bool {
-	return errors.Is(err, consensus.ErrNotReady) || errors.Is(err, consensus.ErrUncertain)
+	return errors.Is(err, consensus.ErrNotReady) || errors.Is(err, consensus.ErrUncertain) || errors.Is(err, consensus.ErrNoSpace)
 }
 
 // verify makes sure that this node knows all that was decided before.

@@ -26,14 +26,14 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		// has won.
 		_, err = s.cfg.Cluster.Propose(r.Context(), fleet.StartInstall{TaskID: t.ID, Generation: req.Generation, PlanHash: req.PlanHash, SessionHash: sessionOf(r)})
 	case wire.StatusCompleted:
-		err = s.finish(r.Context(), fleet.FinishInstall{TaskID: t.ID, Generation: req.Generation, SessionHash: sessionOf(r)}, req.Keep)
+		err = s.finish(r.Context(), t, fleet.FinishInstall{TaskID: t.ID, Generation: req.Generation, SessionHash: sessionOf(r)}, req)
 	case wire.StatusFailed:
 		if req.Error == nil {
 			problem(w, http.StatusBadRequest, "error: a failure needs its reason")
 			return
 		}
 		cleanError(req.Error)
-		err = s.finish(r.Context(), fleet.FinishInstall{TaskID: t.ID, Generation: req.Generation, SessionHash: sessionOf(r), Error: req.Error}, req.Keep)
+		err = s.finish(r.Context(), t, fleet.FinishInstall{TaskID: t.ID, Generation: req.Generation, SessionHash: sessionOf(r), Error: req.Error}, req)
 	default:
 		problem(w, http.StatusBadRequest, "status: an agent says installing, completed or failed, not %.20q", req.Status)
 		return
@@ -51,23 +51,33 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 
 // finish ends an install: in the log if it can be or, once the agent has asked
 // everybody else, kept here until it can.
-func (s *Server) finish(ctx context.Context, end fleet.FinishInstall, keep bool) error {
-	_, err := s.cfg.Cluster.Propose(ctx, end)
-	if !keep || !notReady(err) {
-		return err
-	}
-	if end.Error == nil {
+func (s *Server) finish(ctx context.Context, t *fleet.Task, end fleet.FinishInstall, req wire.StatusRequest) error {
+	words := []fleet.Body{end}
+	if p := req.Progress; p != nil && end.Error == nil && (t.Progress == nil || t.Progress.Stage != p.Stage) {
 		// The rule takes no end of an install that is not known to have come to its
-		// last stage, and it may have done so while nothing could be written down.
-		last := wire.Progress{Stage: wire.StageConfiguring, Percentage: 100, Message: "installed"}
-		if err := s.cfg.Cluster.Defer(fleet.Advance{Items: []fleet.AdvanceItem{{TaskID: end.TaskID, Generation: end.Generation, Progress: last}}}); err != nil {
-			return err
-		}
+		// last stage. Another node may have been told, which is gone by now or could
+		// not write it down.
+		p.Message = cleanString(p.Message)
+		words = []fleet.Body{fleet.Advance{Items: []fleet.AdvanceItem{{TaskID: end.TaskID, Generation: end.Generation, Progress: *p}}}, end}
 	}
-	if err := s.cfg.Cluster.Defer(end); err != nil {
+	err := each(words, func(b fleet.Body) error {
+		_, err := s.cfg.Cluster.Propose(ctx, b)
+		return err
+	})
+	if !req.Keep || !notReady(err) {
 		return err
 	}
 	s.log.Warn("an install has ended while the other nodes cannot be reached; they are told later", "task", end.TaskID)
+	return each(words, s.cfg.Cluster.Defer)
+}
+
+// each does something with one after the other until it fails.
+func each(bodies []fleet.Body, do func(fleet.Body) error) error {
+	for _, b := range bodies {
+		if err := do(b); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -142,6 +142,9 @@ type StatusRequest struct {
 	Status     Status     `json:"status"`
 	PlanHash   string     `json:"plan_hash,omitempty"` // with "installing"
 	Error      *TaskError `json:"error,omitempty"`     // with "failed"
+	// Progress is, with "completed", the last there was: the node that takes the
+	// end need not be the one that was told.
+	Progress *Progress `json:"progress,omitempty"`
 	// Keep says, with an end, that no node the machine knows could write it down:
 	// a node that is cut off from the others then keeps it and tells it later.
 	Keep bool `json:"keep,omitempty"`
