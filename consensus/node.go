@@ -34,6 +34,7 @@ type Node struct {
 	// progress and feed are taken inside it, in this order.
 	mu         sync.RWMutex
 	state      *fleet.State  // what readers see
+	restored   uint64        // index of the snapshot that replay took next from
 	next       *fleet.State  // of the state machine while readers see an older one (replay.go); nil: the same
 	moved      chan struct{} // closed and made anew whenever the state machine moves
 	broken     error
