@@ -43,13 +43,13 @@ test-ui: deps build ui/e2e/node_modules/.installed
 
 test-journey: deps build images ui/e2e/node_modules/.installed
 	$(GO) test -count=1 -timeout 40m -tags journey -run 'TestImagesBoot' ./images/osimage -v
-	$(GO) test -count=1 -timeout 40m -tags journey ./appliance/journey -v
+	$(GO) test -count=1 -timeout 90m -tags journey ./appliance/journey -v
 
 test-firmware: deps build ## boot SeaBIOS and OVMF in every way against the netboot code alone
 	LPMOS_TEST_QEMU=1 LPMOS_TEST_KERNEL=$(CURDIR)/$(ASSETS)/vmlinuz $(GO) test -count=1 -timeout 30m -v -run TestRealFirmware ./netboot
 
-kill-test: deps build images ## kill -9 the node $(KILLS) times at random moments of an install
-	LPMOS_KILLS=$(KILLS) $(GO) test -count=1 -timeout 120m -tags journey -run TestNodeKilled ./appliance/journey -v
+kill-test: deps build images ## kill -9 the node that serves an install, $(KILLS) times: one alone, and one of three
+	LPMOS_KILLS=$(KILLS) $(GO) test -count=1 -timeout 240m -tags journey -run 'TestNodeKilled|TestServingNodeKilled' ./appliance/journey -v
 
 build: bin/lpmos ## the node's binary, bin/lpmos, with the boot image in it
 
