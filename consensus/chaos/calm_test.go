@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/lpmos/lpmos/consensus"
@@ -76,7 +75,7 @@ func TestNobodyIsElectedWithoutNeed(t *testing.T) {
 	for _, trip := range []time.Duration{0, 80 * time.Millisecond, 150 * time.Millisecond, 200 * time.Millisecond} {
 		t.Run(trip.String(), func(t *testing.T) {
 			root := shm(t)
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				w := newWorld(t, root, 3, rand.New(rand.NewPCG(1, 1)), nil, func(_ *slot, c *consensus.Config) { c.Heartbeat = 0 })
 				defer w.close()
 				stop := load(w.nodes, 100*time.Millisecond, func(err error) { t.Errorf("a write failed: %v", err) })
@@ -119,7 +118,7 @@ func TestNobodyIsElectedBecauseTheMachineIsBusy(t *testing.T) {
 
 func TestAFollowerNeverStaysBehind(t *testing.T) {
 	root := shm(t)
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(7, 7))
 		w := newWorld(t, root, 3, random, nil, nil)
 		defer w.close()
@@ -165,7 +164,7 @@ func TestAFollowerNeverStaysBehind(t *testing.T) {
 
 func TestClocksThatJumpElectNobody(t *testing.T) {
 	root := shm(t)
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(3, 3))
 		var mu sync.Mutex
 		off := map[string]time.Duration{}
