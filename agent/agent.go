@@ -2,6 +2,12 @@
 // is, wait for a person's decision, install when told to, tell how it went, and
 // hand the machine over to its own disk.
 //
+// It knows up to three nodes and talks to one of them. A node that is at work on
+// an answer says so every two seconds; one that has been silent for five, refuses
+// connections or cannot reach the other nodes is left for the next, with session
+// and task as they are: what one node has acknowledged all others know. Chunks
+// that were verified are on the disk and are never fetched again.
+//
 // The network, the inventory and the installer are given to it, so that the same
 // life runs as the first process of a bare machine, in a test, and a thousand
 // times over in a simulated fleet.
@@ -36,7 +42,7 @@ type Installer interface {
 
 // Config is what an agent lives by. Nodes, MAC, Collect and Installer are needed.
 type Config struct {
-	Nodes     []string                                                             // base URLs, tried in order
+	Nodes     []string                                                             // base URLs, wire.MaxNodes at most, tried in order
 	MAC       string                                                               // of the interface the agent came up on; lower case, colons
 	BootMAC   string                                                               // of the interface the firmware booted from; "" if it did not say
 	IP        string                                                               // its address there
@@ -49,6 +55,7 @@ type Config struct {
 	Now       func() time.Time                                                     // nil: time.Now
 	Sleep     func(context.Context, time.Duration) error                           // nil: really sleeps; ends early with ctx's error
 	Dial      func(ctx context.Context, network, address string) (net.Conn, error) // nil: TCP
+	Silence   time.Duration                                                        // after which a node is left for another; 0: 5 s
 }
 
 // Outcome says why Run came back.
@@ -72,7 +79,7 @@ type Agent struct {
 // New checks the configuration.
 func New(cfg Config) (*Agent, error) {
 	switch {
-	case len(cfg.Nodes) == 0:
+	case len(wire.Nodes(cfg.Nodes)) == 0:
 		return nil, errors.New("no node to talk to: the kernel command line has no lpmos.node=http://ADDRESS")
 	case cfg.MAC == "":
 		return nil, errors.New("no MAC address: the agent does not know which interface it came up on")
@@ -143,6 +150,12 @@ func (a *Agent) Run(ctx context.Context) (Outcome, error) {
 			}
 		default:
 			a.waiting(answer.Reason)
+			if answer.Elsewhere {
+				a.node.nodes.turn(a.node.base())
+				if err := a.cfg.Sleep(ctx, refusedPause); err != nil {
+					return "", err
+				}
+			}
 			if err := a.lookAgain(ctx); err != nil {
 				return "", err
 			}

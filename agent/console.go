@@ -90,6 +90,13 @@ func (c *Console) takeLines() wire.LogRequest {
 	return req
 }
 
+// putBack takes lines back that were not sent.
+func (c *Console) putBack(req wire.LogRequest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lines = append(req.Lines, c.lines...)
+}
+
 // logger takes lines to the node.
 type logger interface {
 	log(ctx context.Context, req wire.LogRequest) error
@@ -100,7 +107,9 @@ type logger interface {
 func (c *Console) ship(ctx context.Context, to logger, sleep func(context.Context, time.Duration) error) {
 	for sleep(ctx, logEvery) == nil {
 		if req := c.takeLines(); len(req.Lines) > 0 {
-			_ = to.log(ctx, req)
+			if to.log(ctx, req) != nil && ctx.Err() != nil {
+				c.putBack(req) // the end came while they were on their way
+			}
 		}
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLogTime)

@@ -27,6 +27,7 @@ type rig struct {
 	reports  []wire.ReportRequest
 	progress []wire.Progress
 	logs     []string
+	kept     bool                    // the end of the task was told with Keep
 	verdicts []wire.ApprovalResponse // given one after the other; the last is "reboot"
 	refuse   func(path string) int   // status to answer with; 0 serves
 	inv      wire.Inventory
@@ -106,6 +107,7 @@ func (r *rig) serve(w http.ResponseWriter, q *http.Request) {
 			code = " " + req.Error.Code
 		}
 		r.tell("%s %s/%d%s", req.Status, req.TaskID, req.Generation, code)
+		r.kept = r.kept || req.Keep
 		w.WriteHeader(204)
 	case "progress":
 		var req wire.ProgressRequest

@@ -36,7 +36,8 @@ func (a *Agent) work(ctx context.Context, grant *wire.Grant) (done bool, err err
 	}
 	// However an install ends short of its end, the node is shown the disks anew: a
 	// plan made from what lay on them before could be approved but never be done.
-	switch err := a.install(ctx, grant); {
+	last, err := a.install(ctx, grant)
+	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case errors.Is(err, errRevoked):
@@ -48,7 +49,8 @@ func (a *Agent) work(ctx context.Context, grant *wire.Grant) (done bool, err err
 		}
 		return false, a.report(ctx)
 	}
-	if err := a.status(ctx, grant, wire.StatusCompleted, nil); err != nil {
+	if err := a.node.status(ctx, wire.StatusRequest{TaskID: grant.TaskID, Generation: grant.Generation, Status: wire.StatusCompleted,
+		PlanHash: grant.PlanHash, Progress: &last}); err != nil {
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
@@ -76,8 +78,9 @@ func (a *Agent) check(grant *wire.Grant) *wire.TaskError {
 	return nil
 }
 
-// install runs the installer with progress going to the node beside it.
-func (a *Agent) install(ctx context.Context, grant *wire.Grant) error {
+// install runs the installer with progress going to the node beside it, and gives
+// the last of that.
+func (a *Agent) install(ctx context.Context, grant *wire.Grant) (last wire.Progress, err error) {
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p := newProgress(grant.TaskID, grant.Generation, a.cfg.Now)
@@ -86,7 +89,7 @@ func (a *Agent) install(ctx context.Context, grant *wire.Grant) error {
 		defer close(sent)
 		p.send(work, a.node.progress, a.cfg.Sleep, cancel)
 	}()
-	err := a.cfg.Installer.Install(work, *grant, a.node, func(pr wire.Progress) {
+	err = a.cfg.Installer.Install(work, *grant, a.node, func(pr wire.Progress) {
 		if now, show := p.put(pr); show {
 			a.con.Printf("%3.0f %% %s %s", now.Percentage, now.Stage, now.Message)
 		}
@@ -94,9 +97,9 @@ func (a *Agent) install(ctx context.Context, grant *wire.Grant) error {
 	p.close() // what is pending is still delivered, before the end of the task is told
 	<-sent
 	if cause := context.Cause(work); errors.Is(cause, errRevoked) && err != nil {
-		return cause
+		return p.last, cause
 	}
-	return err
+	return p.last, err
 }
 
 // fail tells the node why an install did not happen, and the console too.

@@ -102,6 +102,14 @@ func TestTheRulesAreFreeOfTheWorld(t *testing.T) {
 	}
 }
 
+func TestTrustIsKeysAndNothingElse(t *testing.T) {
+	for _, imported := range packages(t)["appliance/trust"].Imports {
+		if strings.HasPrefix(imported, module) || imported == "net" || imported == "net/http" {
+			t.Errorf("appliance/trust imports %s", imported)
+		}
+	}
+}
+
 func TestTheAgentLinksTheStandardLibraryAlone(t *testing.T) {
 	all := packages(t)
 	seen := map[string]bool{}

@@ -7,13 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/lpmos/lpmos/agent/agentserver"
@@ -29,38 +26,54 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// readyTimeout is how long the log may take to be replayed at start.
-const readyTimeout = time.Minute
-
 // Run runs a node until ctx ends. It returns nil after an orderly stop, also when
 // ctx ends while the node still starts; an error says what could not be opened,
-// or what broke.
-func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) (err error) {
-	started := time.Now()
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
+// or what broke. A new data directory becomes a cluster of this node alone.
+func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) error {
+	return run(ctx, cfg, Invitation{}, version, log)
+}
 
-	// The log first: nothing may be answered before the state is whole.
-	cluster, err := consensus.Open(consensus.Config{
-		Dir: filepath.Join(cfg.DataDir, "raft"), Name: cfg.Name, Region: cfg.Region, Version: version, Logger: log})
+// Join runs a node like Run; a new data directory becomes that of one more node
+// of the cluster it is invited to. A node that is of that cluster already just
+// runs.
+func Join(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger) error {
+	return run(ctx, cfg, inv, version, log)
+}
+
+func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger) (err error) {
+	started := time.Now()
+	// The directory first: nobody else may write what we are about to read.
+	dir, err := takeDataDir(cfg.DataDir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, cluster.Close()) }()
-	readyCtx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	if err := cluster.Ready(readyCtx); err != nil {
-		if errors.Is(err, ctx.Err()) {
+	defer dir.Close()
+	if err := consensus.CheckDir(raftDir(cfg.DataDir)); err != nil {
+		return err
+	}
+
+	heard := &contactSeam{}
+
+	// Then this node's place in its cluster: nothing may be answered before there is
+	// a state to answer from.
+	var given peerImages
+	self, err := openMember(ctx, cfg, inv, consensus.Config{Name: cfg.Name, Region: cfg.Region, Version: version, Logger: log,
+		Calls: &given, Describe: given.describe, Contacts: heard.since, Heard: heard.elsewhere})
+	if err != nil {
+		if ctx.Err() != nil {
 			return nil
 		}
-		return fmt.Errorf("wait for the log: %w", err)
+		return err
 	}
+	cluster := self.Node
+	defer func() { err = errors.Join(err, cluster.Close()) }()
 
 	store, err := images.OpenStore(filepath.Join(cfg.DataDir, "images"), images.StoreOptions{Log: log})
 	if err != nil {
 		return err
 	}
+	given.open(store)
+	replica := newReplicator(cfg, cluster, store, log)
 
 	people, err := listenPeople(cfg.Listen)
 	if err != nil {
@@ -70,10 +83,20 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	dashboard := dashboardURL(people.Addr(), cfg)
 
 	// Agents and firmware.
+	interfaces, err := netbootInterfaces(cfg.Interfaces)
+	if err != nil {
+		return err
+	}
+	networks, err := servedNetworks(interfaces)
+	if err != nil {
+		return err
+	}
+	beside := newNeighbours(cluster, networks)
 	agents := agentserver.New(agentserver.Config{
-		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(store)}, Region: cfg.Region,
+		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region, Nodes: beside.NodesOf,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
-	boot, seen, err := openNetboot(cfg, cluster, log)
+	heard.agents.Store(agents)
+	boot, seen, err := openNetboot(cfg, interfaces, cluster, beside, log)
 	if err != nil {
 		return err
 	}
@@ -81,8 +104,8 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	machines.Handle(netboot.BootPath, boot.Handler())
 	machines.Handle("/api/v1/agent/", agents.Handler())
 	machines.Handle("/up/", agents.Handler())
-	machines.Handle("/chunk/", store.Handler())
-	machines.Handle("/manifest/", store.Handler())
+	machines.Handle("/chunk/", agentserver.Alive(replica.Handler()))
+	machines.Handle("/manifest/", agentserver.Alive(replica.Handler()))
 	bootListeners, err := listenMachines(cfg)
 	if err != nil {
 		return errors.Join(err, boot.Close())
@@ -96,26 +119,31 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	}
 	page, err := ui.New(ui.Config{
 		API: api.Config{
-			Cluster: clusterSeam{cluster}, Images: imageSeam{store}, Sightings: seen, Contact: agents,
+			Cluster: clusterSeam{cluster}, Images: imageSeam{store}, Sightings: seen, Contact: agents, Membership: membersOf(self),
 			Name: cfg.Name, Region: cfg.Region, Version: version,
 			Now: time.Now, NewID: newTaskID, NewToken: newToken, Logger: log},
-		Static: static, Reload: reload, Hosts: cfg.Hosts})
+		Static: static, Reload: reload, Hosts: cfg.Hosts, Figures: cluster.Figures})
 	if err != nil {
 		return errors.Join(err, boot.Close())
 	}
 	defer page.Close()
 
-	if _, err := cluster.Propose(ctx, fleet.PutNode{Node: fleet.Node{
-		ID: cluster.ID(), Name: cfg.Name, RegionID: cfg.Region, Address: dashboard, Version: version}}); err != nil {
-		if errors.Is(err, ctx.Err()) {
-			return boot.Close()
-		}
-		return errors.Join(fmt.Errorf("record this node: %w", err), boot.Close())
-	}
+	record := fleet.Node{ID: cluster.ID(), Name: cfg.Name, RegionID: cfg.Region, Address: dashboard, Version: version, ClusterAddress: self.network.Address()}
+	record.BootURLs, record.Networks = served(cfg, bootListeners)
+	pools := newPoolKeeper(cluster, boot, beside, log)
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return boot.Run(ctx) })
+	group.Go(func() error { return announce(ctx, cluster, record, log) })
+	group.Go(func() error { return self.keepCertificate(ctx) })
+	group.Go(func() error { return self.letOthersIn(ctx) })
+	group.Go(func() error { return pools.run(ctx) })
+	group.Go(func() error {
+		<-pools.begun // a node lends to strangers only what it has claimed
+		return boot.Run(ctx)
+	})
 	group.Go(func() error { return feedAgents(ctx, cluster, agents) })
+	group.Go(func() error { return feedReplicator(ctx, cluster, replica) })
+	group.Go(func() error { replica.Run(ctx); return nil })
 	group.Go(func() error {
 		select {
 		case err := <-cluster.Failed():
@@ -141,11 +169,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 
 // openNetboot prepares what firmware is told. Without a boot image a node that
 // serves no interface is still of use; one that does would leave machines stuck.
-func openNetboot(cfg config.Config, cluster *consensus.Node, log *slog.Logger) (*netboot.Server, *sightingSeam, error) {
-	interfaces, err := netbootInterfaces(cfg.Interfaces)
-	if err != nil {
-		return nil, nil, err
-	}
+func openNetboot(cfg config.Config, interfaces []netboot.Interface, cluster *consensus.Node, beside *neighbours, log *slog.Logger) (*netboot.Server, *sightingSeam, error) {
 	if err := bootimage.Check(); err != nil {
 		if len(interfaces) > 0 {
 			return nil, nil, err
@@ -158,7 +182,7 @@ func openNetboot(cfg config.Config, cluster *consensus.Node, log *slog.Logger) (
 	}
 	seen := &sightingSeam{interfaces: interfaces}
 	boot, err := netboot.New(netboot.Config{
-		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{cluster},
+		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{cluster}, Neighbours: beside,
 		Log: log, KernelArgs: cfg.KernelArgs, NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish})
 	if err != nil {
 		return nil, nil, err
@@ -184,113 +208,6 @@ func feedAgents(ctx context.Context, cluster *consensus.Node, agents *agentserve
 		}
 		w.Close()
 	}
-}
-
-// listenPeople opens the dashboard's address, or takes over an inherited socket.
-func listenPeople(addr string) (net.Listener, error) {
-	if fd, ok := strings.CutPrefix(addr, "fd:"); ok {
-		n, err := strconv.ParseUint(fd, 10, 16)
-		if err != nil || n < 3 {
-			return nil, fmt.Errorf("listen: %q is no inherited socket; write fd:3", addr)
-		}
-		f := os.NewFile(uintptr(n), addr)
-		defer f.Close()
-		l, err := net.FileListener(f)
-		if err != nil {
-			return nil, fmt.Errorf("listen: take over %s: %w", addr, err)
-		}
-		return l, nil
-	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, portError("listen", addr, err)
-	}
-	return l, nil
-}
-
-// listenMachines opens the boot port at the address of each named interface, and
-// nowhere else.
-func listenMachines(cfg config.Config) ([]net.Listener, error) {
-	var out []net.Listener
-	for _, i := range cfg.Interfaces {
-		if i.Mode == "off" {
-			continue
-		}
-		ip, err := netboot.InterfaceAddress(i.Name)
-		if err != nil {
-			closeAll(out)
-			return nil, err
-		}
-		addr := net.JoinHostPort(ip.String(), fmt.Sprint(cfg.BootPort))
-		l, err := net.Listen("tcp4", addr)
-		if err != nil {
-			closeAll(out)
-			return nil, portError("boot_port", addr, err)
-		}
-		out = append(out, l)
-	}
-	return out, nil
-}
-
-func portError(key, addr string, err error) error {
-	_, port, _ := net.SplitHostPort(addr)
-	holder := netboot.PortHolder("tcp", port)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%s: %s is taken%s: end it, or give this node another port (%w)", key, addr, holder, syscall.EADDRINUSE)
-	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%s: %s may not be opened: ports below 1024 need root or CAP_NET_BIND_SERVICE (%w)", key, addr, syscall.EACCES)
-	}
-	return fmt.Errorf("%s: %w", key, err)
-}
-
-// dashboardURL is where people find the dashboard. One that listens on every
-// address is named by that of the first network it serves, or else by the host.
-func dashboardURL(addr net.Addr, cfg config.Config) string {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok || !tcp.IP.IsUnspecified() {
-		return "http://" + addr.String()
-	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "localhost"
-	}
-	for _, i := range cfg.Interfaces {
-		if ip, err := netboot.InterfaceAddress(i.Name); err == nil {
-			host = ip.String()
-			break
-		}
-	}
-	return "http://" + net.JoinHostPort(host, strconv.Itoa(tcp.Port))
-}
-
-func closeAll(ls []net.Listener) {
-	for _, l := range ls {
-		l.Close()
-	}
-}
-
-// serve answers HTTP until ctx ends, then lets running requests finish for a
-// moment; long polls and sockets are cut.
-func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		BaseContext: func(net.Listener) context.Context { return ctx }}
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		<-ctx.Done()
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		if err := srv.Shutdown(grace); err != nil {
-			srv.Close()
-		}
-	}()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", l.Addr(), err)
-	}
-	<-stopped
-	return nil
 }
 
 func newTaskID() string { return "t-" + strings.ToLower(ulid.Make().String()) }

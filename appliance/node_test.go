@@ -43,7 +43,7 @@ func (r readyLog) Handle(ctx context.Context, rec slog.Record) error {
 // start runs a node on a directory and gives its address and what stops it.
 func start(t *testing.T, dir, listen string) (dashboard string, stop func()) {
 	t.Helper()
-	cfg, _, err := config.Load("", func(string) string { return "" }, map[string]string{"data_dir": dir, "listen": listen})
+	cfg, _, err := config.Load("", func(string) string { return "" }, map[string]string{"data_dir": dir, "listen": listen, "cluster_listen": "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestADirectoryIsOneNodesAlone(t *testing.T) {
 	dir := t.TempDir()
 	dashboard, stop := start(t, dir, "127.0.0.1:0")
 	defer stop()
-	err := Run(t.Context(), config.Config{DataDir: dir, Listen: "127.0.0.1:0", Name: "n2", Region: "dc1", BootPort: 80}, "test", slog.New(slog.DiscardHandler))
+	err := Run(t.Context(), config.Config{DataDir: dir, Listen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", Name: "n2", Region: "dc1", BootPort: 80}, "test", slog.New(slog.DiscardHandler))
 	if !errors.Is(err, consensus.ErrInUse) {
 		t.Errorf("the second node on a directory: %v", err)
 	}
@@ -142,7 +142,7 @@ func TestADirectoryIsOneNodesAlone(t *testing.T) {
 func TestANodeThatIsStoppedWhileItStartsEndsWell(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	cfg := config.Config{DataDir: filepath.Join(t.TempDir(), "new"), Listen: "127.0.0.1:0", Name: "n1", Region: "dc1", BootPort: 80}
+	cfg := config.Config{DataDir: filepath.Join(t.TempDir(), "new"), Listen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", Name: "n1", Region: "dc1", BootPort: 80}
 	if err := Run(ctx, cfg, "test", slog.New(slog.DiscardHandler)); err != nil {
 		t.Error(err)
 	}

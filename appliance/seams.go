@@ -43,9 +43,40 @@ type fleetSeam struct{ cluster *consensus.Node }
 
 func (f fleetSeam) Decide(_ context.Context, m netboot.Machine) netboot.Decision {
 	var d fleet.BootDecision
-	f.cluster.View(func(s *fleet.State) { d = s.Boot(m.MAC) })
+	f.cluster.View(func(s *fleet.State) {
+		d = s.Boot(m.MAC)
+		t := s.TaskForMAC(m.MAC)
+		if t == nil || t.Status != wire.StatusInstalling {
+			return
+		}
+		// An install that has ended while the others could not be told: they still
+		// take it to be under way, and this node knows better.
+		if end, kept := f.cluster.DeferredFor(t.ID); kept && end.Error == nil && end.Generation == t.Generation {
+			d.Action, d.Reason = fleet.BootLocal, "task "+t.ID+" has installed it, which the other nodes are told when they can be reached"
+			d.LocalDrive = driveOf(s.Machine(t.MachineID), t.Plan.Erase.DiskID)
+		}
+	})
 	return netboot.Decision{Action: netboot.Action(d.Action), MachineID: d.MachineID, Name: d.Name,
 		Reason: d.Reason, LocalDrive: d.LocalDrive}
+}
+
+// driveOf is the BIOS number of a disk, counted as State.Boot does for one that is
+// known to be installed.
+func driveOf(m *fleet.Machine, disk wire.DiskID) int {
+	if m == nil || m.Inventory == nil {
+		return 0
+	}
+	n := 0
+	for _, d := range m.Inventory.Disks {
+		switch {
+		case d.Removable:
+		case d.ID() == disk:
+			return n
+		default:
+			n++
+		}
+	}
+	return 0
 }
 
 // BootServed moves a task that waits for the machine to boot; without one there
@@ -86,13 +117,14 @@ func (f fleetSeam) Taken(addr netip.Addr) bool {
 // schedulerSeam is the image store's scheduler as agents ask it.
 type schedulerSeam struct{ *images.Scheduler }
 
-func (s schedulerSeam) Next(_ context.Context, base string, req wire.NextRequest) (wire.NextResponse, error) {
-	res, err := s.Scheduler.Next(base, req)
+func (s schedulerSeam) Next(ctx context.Context, base string, req wire.NextRequest) (wire.NextResponse, error) {
+	res, err := s.Scheduler.Next(ctx, base, req)
 	return res, chunkError(err)
 }
 
-// chunkError makes what ends an install a refusal. Anything else, a disk of this
-// node that cannot be read just now, stays what it is: the agent asks again.
+// chunkError makes what ends an install a refusal. Anything else, an image that is
+// not on this node yet or a disk that cannot be read just now, stays what it is:
+// the agent asks again.
 func chunkError(err error) error {
 	var code fleet.Code
 	switch {

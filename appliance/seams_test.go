@@ -21,6 +21,7 @@ func TestWhichTroubleWithChunksEndsAnInstall(t *testing.T) {
 		{fmt.Errorf("manifest: %w", images.ErrNotFound), fleet.NotFound},
 		{fmt.Errorf("chunk 3: %w", images.ErrSourceExhausted), fleet.Precondition},
 		{fmt.Errorf("chunk 3: %w", images.ErrCorrupt), fleet.Precondition},
+		{fmt.Errorf("manifest: %w", images.ErrNotYet), ""},
 		{errors.New("too many open files"), ""},
 	} {
 		err := chunkError(c.err)

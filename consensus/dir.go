@@ -38,6 +38,9 @@ type dataDir struct {
 
 // openDir makes or opens the directory. One of a newer version is not touched.
 func openDir(path, wantID string, random io.Reader) (*dataDir, error) {
+	if err := unfinishedRestore(path); err != nil {
+		return nil, err
+	}
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
@@ -151,6 +154,13 @@ func syncDir(path string) error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// CheckDir refuses a data directory that a newer version has written, without
+// touching it.
+func CheckDir(path string) error {
+	_, err := readFormat(path)
+	return err
 }
 
 // readFormat gives the version of the directory, 0 for one that is new.

@@ -37,7 +37,7 @@ const keepSnapshots = 2
 // them.
 func openDisk(d *dataDir, c Config) (*disk, error) {
 	rc := c.raftConfig(d.id, c.Heartbeat)
-	snaps, err := openSnapshots(d, rc)
+	snaps, err := openSnapshots(d, rc.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
@@ -246,7 +246,8 @@ func (c checked) StoreLogs(logs []*raft.Log) error {
 	}
 	began := time.Now()
 	defer func() { c.took.observe(time.Since(began)) }()
-	return c.guard.write(func() error { return c.BoltStore.StoreLogs(out) })
+	return c.guard.write(func() error { return c.BoltStore.StoreLogs(out) },
+		func() error { return c.BoltStore.DeleteRange(logs[0].Index, logs[len(logs)-1].Index) })
 }
 
 // GetLog reads an entry. In a running node one that is damaged ends it: Raft

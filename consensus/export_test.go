@@ -2,10 +2,14 @@ package consensus
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
@@ -13,7 +17,7 @@ import (
 // ApplyRaw puts bytes in the log as they are.
 func (n *Node) ApplyRaw(b []byte) error { return n.life().raft.Apply(b, time.Minute).Error() }
 
-// SwapState puts another state in place; a nil one makes the next rule panic.
+// SwapState puts another state in place; an empty one makes the next rule panic.
 func (n *Node) SwapState(s *fleet.State) *fleet.State {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -27,6 +31,84 @@ func CheckBolt(f io.ReaderAt, size int64) error { return checkPages(f, size) }
 
 // CloseLog takes the log away, so that nothing can be written any more.
 func (n *Node) CloseLog() error { return n.disk.bolt.Close() }
+
+// WriteBackup writes a backup of a state that no node has.
+func WriteBackup(w io.Writer, info BackupInfo, s *fleet.State) (BackupInfo, error) {
+	info.describe(s)
+	return writeBackup(w, info, s.Snapshot())
+}
+
+// SealBackup gives the bytes a last line that fits them.
+func SealBackup(b []byte) []byte {
+	sum := sha256.Sum256(b)
+	return append(b, backupEnd(int64(len(b)), sum[:])...)
+}
+
+// BackupEndBytes is how long the last line is.
+var BackupEndBytes = int(backupEndBytes)
+
+// CrashAt lets a restore stop before the step, leaving everything as it is.
+func (r *Restoring) CrashAt(step int) {
+	r.step = func(string) error {
+		if step--; step < 0 {
+			return errCrash
+		}
+		return nil
+	}
+}
+
+// FailAt lets a step fail as it would on a bad disk.
+func (r *Restoring) FailAt(step int, err error) {
+	r.step = func(string) error {
+		if step--; step < 0 {
+			return err
+		}
+		return nil
+	}
+}
+
+// StoredState is the state of a stopped node.
+func StoredState(dir string, log *slog.Logger) (*fleet.State, error) {
+	s, err := OpenSurvivor(dir, log)
+	if err != nil {
+		return nil, err
+	}
+	return s.state, s.Close()
+}
+
+// AddEntry puts an entry at the end of the log of a stopped node.
+func AddEntry(dir string, kind raft.LogType, data []byte) error {
+	d, k, err := openStopped(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	last, err := k.logs.LastIndex()
+	if err != nil {
+		return err
+	}
+	term, err := k.bolt.GetUint64([]byte("CurrentTerm"))
+	if err != nil {
+		return err
+	}
+	if err := k.bolt.Close(); err != nil {
+		return err
+	}
+	w, err := openBolt(k.path)
+	if err != nil {
+		return err
+	}
+	err = checked{BoltStore: w}.StoreLog(&raft.Log{Index: last + 1, Term: term, Type: kind, Data: data})
+	return errors.Join(err, w.Close(), d.close())
+}
+
+// LockDir holds a directory as a process does that works in it.
+func LockDir(path string) (release func() error, err error) {
+	f, err := lockDir(path)
+	if err != nil {
+		return nil, err
+	}
+	return f.Close, nil
+}
 
 // Save takes a snapshot now.
 func (n *Node) Save() { n.save() }

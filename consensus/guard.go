@@ -28,6 +28,7 @@ type guard struct {
 	mu      sync.Mutex
 	problem error // of the last write; nil when it went well
 	writing chan struct{}
+	undo    func() error // what a write that was given up may have left behind; nil: nothing
 }
 
 // roomAgain is how much has to be free before a node whose disk was full takes
@@ -51,8 +52,10 @@ func full(err error) bool {
 }
 
 // write does one write of the log. A write that hangs is left to itself and its
-// entries count as not written: Raft will write others in their place, after it.
-func (g *guard) write(f func() error) error {
+// entries count as not written. Should they land after all, undo takes them away
+// before the next write: Raft may put fewer in their place, and a log must not
+// end with what an older leader had to say.
+func (g *guard) write(f, undo func() error) error {
 	if g.deadline <= 0 {
 		return g.note(f())
 	}
@@ -72,15 +75,36 @@ func (g *guard) write(f func() error) error {
 	var err error
 	g.mu.Lock()
 	g.writing = done
+	left := g.undo
 	g.mu.Unlock()
 	go func() {
 		defer close(done)
+		if left != nil {
+			if err = left(); err != nil {
+				return
+			}
+		}
 		err = f()
 	}()
 	select {
 	case <-done:
+		if err == nil && left != nil {
+			g.mu.Lock()
+			g.undo = nil
+			g.mu.Unlock()
+		}
 		return g.note(err)
 	case <-timer.C:
+		g.mu.Lock()
+		g.undo = func() error {
+			if left != nil {
+				if err := left(); err != nil {
+					return err
+				}
+			}
+			return undo()
+		}
+		g.mu.Unlock()
 		return g.note(fmt.Errorf("%w for %v", errHangs, g.deadline))
 	}
 }

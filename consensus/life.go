@@ -120,19 +120,25 @@ func (n *Node) cut(l *life) error {
 	return err
 }
 
-// handOver makes another node the leader: the named one, or any that has caught up.
-func (n *Node) handOver(l *life, id string) error {
-	var f raft.Future
-	if id == "" {
-		f = l.raft.LeadershipTransfer()
-	} else {
-		s, ok := n.server(id)
-		if !ok {
-			return fmt.Errorf("%s is no member of the cluster", id)
+// handOver makes another node the leader: the named one, or any that has caught
+// up. The library gives it one election's time, which may pass on a busy machine.
+func (n *Node) handOver(l *life, id string) (err error) {
+	for range 3 {
+		var f raft.Future
+		if id == "" {
+			f = l.raft.LeadershipTransfer()
+		} else {
+			s, ok := n.server(id)
+			if !ok {
+				return fmt.Errorf("%s is no member of the cluster", id)
+			}
+			f = l.raft.LeadershipTransferToServer(s.ID, s.Address)
 		}
-		f = l.raft.LeadershipTransferToServer(s.ID, s.Address)
+		if err = n.await(l, f); err == nil || l.raft.State() != raft.Leader {
+			return nil
+		}
 	}
-	return n.await(l, f)
+	return err
 }
 
 // watchLeader keeps what this node knows of the leader.
@@ -171,11 +177,14 @@ func (n *Node) lead(l *life) {
 			if err := n.await(l, l.raft.Barrier(0)); err != nil || n.failure() != nil {
 				continue
 			}
+			if err := n.beginAnew(l); err != nil {
+				n.log.Error("this node cannot lead", "error", err)
+				continue
+			}
 			n.leading.Store(term)
 			n.caughtUp()
-			n.setReady(true)
-			n.log.Info("this node leads the cluster", slog.Uint64("term", l.raft.CurrentTerm()))
-			n.watching.Go(func() { n.tookOffice(l) })
+			n.log.Info("this node leads the cluster", slog.Uint64("term", term))
+			n.watching.Go(func() { n.tookOffice(l, term) })
 		}
 	}
 }

@@ -13,12 +13,14 @@ import (
 // tellEvery is how often news that is ahead of the log goes to the other nodes.
 const tellEvery = 200 * time.Millisecond
 
+// contactsEvery is how often others are told which machines' agents were heard.
+const contactsEvery = 2 * time.Second
+
 // news is what this node's machines have told since the others were told last:
 // the newest of each. It is lost without harm: progress follows in the log.
 type news struct {
 	mu       sync.Mutex
 	progress map[string]fleet.AdvanceItem // by task
-	contacts map[string]time.Time         // by machine
 }
 
 // liveMessage is news on its way. Contacts are ages, for clocks differ.
@@ -36,35 +38,15 @@ func (w *news) advance(it fleet.AdvanceItem) {
 	w.progress[it.TaskID] = it
 }
 
-// take gives all news as a message, nil if there is none.
-func (w *news) take(now time.Time) *liveMessage {
+// take gives all news.
+func (w *news) take() (m liveMessage) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.progress)+len(w.contacts) == 0 {
-		return nil
-	}
-	m := &liveMessage{Contacts: map[string]time.Duration{}}
 	for _, it := range w.progress {
 		m.Progress = append(m.Progress, it)
 	}
-	for id, at := range w.contacts {
-		m.Contacts[id] = max(0, now.Sub(at))
-	}
-	w.progress, w.contacts = nil, nil
+	w.progress = nil
 	return m
-}
-
-// Touch tells the other nodes that a machine's agent was heard here.
-func (n *Node) Touch(machineID string, at time.Time) {
-	if n.caller == nil {
-		return
-	}
-	n.news.mu.Lock()
-	defer n.news.mu.Unlock()
-	if n.news.contacts == nil {
-		n.news.contacts = map[string]time.Time{}
-	}
-	n.news.contacts[machineID] = at
 }
 
 // tellPeers sends news to all nodes in reach until the node closes.
@@ -72,6 +54,7 @@ func (n *Node) tellPeers() {
 	defer n.wg.Done()
 	tick := time.NewTicker(tellEvery)
 	defer tick.Stop()
+	told := n.now() // of contacts
 	for {
 		select {
 		case <-n.stop:
@@ -80,8 +63,15 @@ func (n *Node) tellPeers() {
 			return
 		case <-tick.C:
 		}
-		m := n.news.take(n.now())
-		if m == nil {
+		m := n.news.take()
+		if now := n.now(); n.cfg.Contacts != nil && now.Sub(told) >= contactsEvery {
+			m.Contacts = map[string]time.Duration{}
+			for id, at := range n.cfg.Contacts(told) {
+				m.Contacts[id] = max(0, now.Sub(at))
+			}
+			told = now
+		}
+		if len(m.Progress)+len(m.Contacts) == 0 {
 			continue
 		}
 		raw, err := json.Marshal(m)

@@ -22,6 +22,7 @@ type change struct {
 	Op      string `json:"op"` // one of the op constants
 	ID      string `json:"id"`
 	Address string `json:"address,omitempty"`
+	By      string `json:"by,omitempty"` // the person who wants it
 }
 
 const (
@@ -39,26 +40,27 @@ func (n *Node) Admit(ctx context.Context, id, address string) error {
 	return n.change(ctx, change{Op: opAdmit, ID: id, Address: address})
 }
 
-// Remove takes a node off the cluster, for good.
-func (n *Node) Remove(ctx context.Context, id string) error {
-	return n.change(ctx, change{Op: opRemove, ID: id})
+// Remove takes a node off the cluster, for good. by is the person who wants it;
+// so it is below.
+func (n *Node) Remove(ctx context.Context, id, by string) error {
+	return n.change(ctx, change{Op: opRemove, ID: id, By: by})
 }
 
 // Promote makes a node that stands by a voter.
-func (n *Node) Promote(ctx context.Context, id string) error {
-	return n.change(ctx, change{Op: opPromote, ID: id})
+func (n *Node) Promote(ctx context.Context, id, by string) error {
+	return n.change(ctx, change{Op: opPromote, ID: id, By: by})
 }
 
 // Demote makes a voter stand by: it has all state and serves everybody, and has
 // no say in what is agreed on.
-func (n *Node) Demote(ctx context.Context, id string) error {
-	return n.change(ctx, change{Op: opDemote, ID: id})
+func (n *Node) Demote(ctx context.Context, id, by string) error {
+	return n.change(ctx, change{Op: opDemote, ID: id, By: by})
 }
 
 // TransferLeadership lets another voter lead: the named one, or the one that has
 // come furthest. It returns when that is known here.
-func (n *Node) TransferLeadership(ctx context.Context, id string) error {
-	return n.change(ctx, change{Op: opTransfer, ID: id})
+func (n *Node) TransferLeadership(ctx context.Context, id, by string) error {
+	return n.change(ctx, change{Op: opTransfer, ID: id, By: by})
 }
 
 // change asks the leader, whoever that is, for as long as the context allows.
@@ -172,13 +174,17 @@ func (n *Node) changeHere(ctx context.Context, c change) error {
 		f = l.raft.RemoveServer(s.ID, 0, memberTime)
 	case opPromote:
 		if voter {
-			return n.seat(ctx, c.ID, false)
+			return n.seat(ctx, c, false)
 		}
 		if up, _, _ := n.peers.reach(c.ID); !up {
 			return refused("%s does not answer; a voter that is silent makes the cluster weaker", name)
 		}
 		f = l.raft.AddVoter(s.ID, s.Address, 0, memberTime)
 	case opDemote:
+		// The wish first: keepOrder would give the vote back in between.
+		if err := n.seat(ctx, c, true); err != nil {
+			return err
+		}
 		if voter {
 			f = l.raft.DemoteVoter(s.ID, 0, memberTime)
 		}
@@ -206,20 +212,20 @@ func (n *Node) changeHere(ctx context.Context, c change) error {
 	}
 	switch c.Op {
 	case opRemove:
-		_, err := n.commit(ctx, fleet.RemoveNode{ID: c.ID, By: n.cfg.Name})
+		_, err := n.commit(ctx, fleet.RemoveNode{ID: c.ID, By: c.By})
 		if fleet.ErrorCode(err) == fleet.NotFound {
 			return nil // it never said who it is
 		}
 		return err
-	case opPromote, opDemote:
-		return n.seat(ctx, c.ID, c.Op == opDemote)
+	case opPromote:
+		return n.seat(ctx, c, false)
 	}
 	return nil
 }
 
 // seat keeps what a person wants of a node.
-func (n *Node) seat(ctx context.Context, id string, standsBy bool) error {
-	_, err := n.commit(ctx, fleet.SeatNode{ID: id, StandsBy: standsBy, By: n.cfg.Name})
+func (n *Node) seat(ctx context.Context, c change, standsBy bool) error {
+	_, err := n.commit(ctx, fleet.SeatNode{ID: c.ID, StandsBy: standsBy, By: c.By})
 	if fleet.ErrorCode(err) == fleet.NotFound {
 		return nil
 	}
@@ -238,7 +244,7 @@ func (n *Node) voters() int {
 
 // tookOffice is what a new leader does first: it says so in the record, and makes
 // known where it is reached now.
-func (n *Node) tookOffice(l *life) {
+func (n *Node) tookOffice(l *life, term uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), proposeTimeout)
 	defer cancel()
 	go func() {
@@ -256,17 +262,20 @@ func (n *Node) tookOffice(l *life) {
 			}
 		}
 	}
-	if _, err := n.commit(ctx, fleet.NoteLeader{NodeID: n.dir.id, Name: n.cfg.Name, Term: l.raft.CurrentTerm()}); err != nil && ctx.Err() == nil {
+	if _, err := n.commit(ctx, fleet.NoteLeader{NodeID: n.dir.id, Name: n.cfg.Name, Term: term}); err != nil && ctx.Err() == nil {
 		n.log.Warn("the change of leader is not in the record", "error", err)
 	}
-	if l.wire == nil {
-		return
+	if n.Leads() {
+		n.setReady(true)
 	}
-	n.keepOrder(l)
+	if l.wire != nil {
+		n.keepOrder(l, term)
+	}
 }
 
-// keepOrder carries out what the rules say for as long as this node leads.
-func (n *Node) keepOrder(l *life) {
+// keepOrder carries out what the rules say for as long as this node leads in
+// that term.
+func (n *Node) keepOrder(l *life, term uint64) {
 	tick := time.NewTicker(min(time.Second, n.cfg.SettleAfter/2+time.Millisecond))
 	defer tick.Stop()
 	for {
@@ -277,7 +286,7 @@ func (n *Node) keepOrder(l *life) {
 			return
 		case <-tick.C:
 		}
-		if !n.Leads() {
+		if !n.Leads() || l.raft.CurrentTerm() != term {
 			return
 		}
 		s, ok := nextStep(time.Now(), n.seats(), n.cfg.SettleAfter, n.cfg.DeadAfter)

@@ -54,6 +54,7 @@ type Node struct {
 	sender   *sender
 
 	leader  *leaderView
+	joining atomic.Bool   // what the others have has not all come yet
 	leading atomic.Uint64 // the term in which this node leads and has applied what came before
 
 	readyMu sync.Mutex
@@ -118,6 +119,7 @@ func (n *Node) start() (err error) {
 		return err
 	}
 	n.disk.logs = checked{n.disk.bolt, n.guard, &n.figures.fsync, n.corrupted}
+	n.joining.Store(n.disk.joining)
 	if n.deferred, err = openDeferred(n.dir); err != nil {
 		return err
 	}

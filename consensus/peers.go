@@ -105,11 +105,6 @@ func (n *Node) watchPeers() {
 		n.becomeReady()
 		n.unstick(servers)
 		n.rememberMembers(servers)
-		if n.disk.joining && n.life().raft.LastIndex() > 0 {
-			if err := n.dir.remove(joiningFile); err == nil {
-				n.disk.joining = false
-			}
-		}
 		if n.cfg.Heartbeat == 0 {
 			if want := timerFor(n.peers.agreed()); t.due(n.heartbeat(), want, time.Now()) {
 				n.retime(want)
@@ -153,10 +148,18 @@ func (n *Node) becomeReady() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
-	if n.Verify(ctx) == nil {
-		n.caughtUp()
-		n.setReady(true)
+	if n.Verify(ctx) != nil {
+		return
 	}
+	if n.joining.Load() {
+		if err := n.dir.remove(joiningFile); err != nil {
+			n.log.Warn("this node has what the others have and cannot keep a note of it", "error", err)
+			return
+		}
+		n.joining.Store(false)
+	}
+	n.caughtUp()
+	n.setReady(true)
 }
 
 // unstick makes the leader's connections to a follower anew that stands still:
@@ -336,9 +339,11 @@ func (n *Node) Status() Status {
 	switch {
 	case l.raft.State() == raft.Shutdown:
 		st.Role, st.Quorum = "stopped", false
-	case id == "" && n.disk.joining:
+	case id == "" && n.joining.Load():
 		st.Role = "starting"
-	case l.raft.State() != raft.Leader:
+	case l.raft.State() == raft.Leader:
+		st.Leader, st.Quorum = n.dir.id, true // it may not have been noticed yet
+	default:
 		st.HeardAt = l.raft.LastContact()
 	}
 	known := map[string]*fleet.Node{}

@@ -26,20 +26,24 @@ const refillTime = 20 * time.Second
 // openOrRefill opens the log and the snapshots, or makes them empty, to be
 // filled by the others.
 func (n *Node) openOrRefill() (*disk, error) {
-	cfg := n.cfg
-	cfg.Join = cfg.Join || n.dir.has(joiningFile)
-	others := n.rememberedMembers()
-	if lost := !n.dir.has(dbFile) && !cfg.Join && len(others) > 0; !lost {
+	cfg, others := n.cfg, n.rememberedMembers()
+	var damage error
+	if n.dir.has(dbFile) || n.dir.has(joiningFile) || len(others) == 0 {
+		cfg.Join = cfg.Join || n.dir.has(joiningFile)
 		k, err := openDisk(n.dir, cfg)
-		if err == nil || !errors.Is(err, ErrCorrupt) || len(others) == 0 || n.caller == nil {
+		if err == nil || !errors.Is(err, ErrCorrupt) {
 			return k, err
 		}
-		n.log.Error("the log of this node is damaged; asking the other nodes to fill it again", "error", err)
-		if asked := n.askForRefill(others); asked != nil {
-			return nil, errors.Join(err, fmt.Errorf("and no other node takes it back yet: %w", asked))
-		}
-	} else if err := n.askForRefill(others); err != nil {
-		return nil, fmt.Errorf("%w: %s has no log, and no other node takes this one back yet: %w", ErrCorrupt, n.dir.path, err)
+		damage = err
+	} else {
+		damage = fmt.Errorf("%w: %s holds no log any more", ErrCorrupt, n.dir.path)
+	}
+	if len(others) == 0 || n.caller == nil {
+		return nil, damage
+	}
+	n.log.Error("the log of this node is damaged; asking the other nodes to fill it again", "error", damage)
+	if err := n.askForRefill(others); err != nil {
+		return nil, errors.Join(damage, fmt.Errorf("and no other node takes it back yet: %w", err))
 	}
 	if err := n.putAside(); err != nil {
 		return nil, fmt.Errorf("put the damaged log aside: %w", err)

@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -19,8 +20,17 @@ func newRaftLogger(l *slog.Logger) hclog.Logger {
 	return &raftLogger{Logger: hclog.NewNullLogger(), to: l.With("part", "raft")}
 }
 
+// silence is what the library says again and again of a node that does not
+// answer. We say it once, by the node's name (see peers.go).
+var silence = []string{"failed to heartbeat to", "failed to appendEntries to", "failed to contact", "failed to make requestVote RPC",
+	"failed to make preVote RPC", "failed to get previous log", "appendEntries rejected, sending older logs", "heartbeat timeout reached, starting election",
+	"Election timeout reached, restarting election", "failed to decode incoming command", "failed to send snapshot to", "failed to install snapshot"}
+
 func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
+	if slices.Contains(silence, msg) {
+		level = hclog.Debug
+	}
 	switch level {
 	case hclog.Warn:
 		to = slog.LevelInfo

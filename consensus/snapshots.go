@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 )
 
@@ -25,8 +26,8 @@ const (
 	sealFile = "meta.sum"
 )
 
-func openSnapshots(d *dataDir, rc *raft.Config) (*snapshots, error) {
-	files, err := raft.NewFileSnapshotStoreWithLogger(d.path, keepSnapshots, rc.Logger)
+func openSnapshots(d *dataDir, log hclog.Logger) (*snapshots, error) {
+	files, err := raft.NewFileSnapshotStoreWithLogger(d.path, keepSnapshots, log)
 	if err != nil {
 		return nil, err
 	}

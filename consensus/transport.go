@@ -37,11 +37,25 @@ func newCarrier(n *Node, rc *raft.Config) *carrier {
 			case <-w.stop:
 				return
 			case rpc := <-w.NetworkTransport.Consumer():
+				if asksForVote(rpc) && n.joining.Load() {
+					// It may have voted and acknowledged entries before it lost its
+					// log: it has no say before it has all of that again.
+					rpc.Respond(nil, errors.New("this node is being filled and does not vote"))
+					continue
+				}
 				w.put(rpc)
 			}
 		}
 	}()
 	return w
+}
+
+func asksForVote(rpc raft.RPC) bool {
+	switch rpc.Command.(type) {
+	case *raft.RequestVoteRequest, *raft.RequestPreVoteRequest, *raft.TimeoutNowRequest:
+		return true
+	}
+	return false
 }
 
 func (w *carrier) put(rpc raft.RPC) {

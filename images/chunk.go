@@ -113,6 +113,12 @@ func (s *Store) putChunk(name string, raw []byte) error {
 	if err := verifyMember(bytes.NewReader(member), name); err != nil {
 		return fmt.Errorf("compress chunk: %w", err)
 	}
+	return s.putMember(name, member)
+}
+
+// putMember stores a verified gzip member in place of whatever lies there. The
+// caller holds a claim on the name.
+func (s *Store) putMember(name string, member []byte) error {
 	path := s.chunkPath(name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("store chunk: %w", err)
@@ -120,5 +126,6 @@ func (s *Store) putChunk(name string, raw []byte) error {
 	if err := s.writeFile(path, member); err != nil {
 		return fmt.Errorf("store chunk: %w", err)
 	}
+	s.put(name)
 	return nil
 }

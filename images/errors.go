@@ -8,8 +8,14 @@ import (
 // ErrNotFound means that no manifest or chunk of that digest is kept here.
 var ErrNotFound = errors.New("not found")
 
-// ErrCorrupt means that a file of the store does not hold the bytes its name
-// promises. Importing the image again repairs it.
+// ErrNotYet means that the fleet wants an image that, or a part of which, is not
+// on this node, and that it could not be had from another just now. Asking again
+// is right.
+var ErrNotYet = errors.New("not on this node yet")
+
+// ErrCorrupt means that bytes are not what their name promises: those of a file
+// of the store, or those another node sent. A damaged chunk is fetched from other
+// nodes; where there are none, importing the image again repairs it.
 var ErrCorrupt = errors.New("stored bytes do not match their digest")
 
 // RefusedError says why a file was not accepted as a disk image. The store is
@@ -26,12 +32,12 @@ func refuse(format string, args ...any) error {
 	return &RefusedError{Reason: fmt.Sprintf(format, args...)}
 }
 
-// SpaceError says that an import would eat into the space kept free for the
-// rest of the node. All figures are bytes.
+// SpaceError says that an import or a copy would eat into the space kept free for
+// the rest of the node, its log above all. All figures are bytes.
 type SpaceError struct {
 	Free    uint64 // free on the file system of the store
 	Reserve uint64 // to be left free
-	Need    uint64 // what the import needs at least
+	Need    uint64 // what is needed at least
 }
 
 // Error names the figures and what to do.

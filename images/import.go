@@ -200,14 +200,12 @@ func (imp *importing) claim(name string) bool {
 		return false
 	}
 	imp.claimed[name] = true
-	imp.store.mu.Lock()
-	imp.store.refs[name]++
-	imp.store.mu.Unlock()
+	imp.store.claim(name)
 	return true
 }
 
-// finish makes the chunks' names durable and then the manifest, in that order:
-// a manifest on disk means that every chunk it names is.
+// finish makes the chunks' names durable and then the manifest, in that order: an
+// import that was acknowledged has all its chunks on disk, whatever crashes.
 func (imp *importing) finish(m wire.Manifest) (string, error) {
 	s := imp.store
 	shards := map[string]bool{s.path("chunks"): true}

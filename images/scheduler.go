@@ -1,6 +1,7 @@
 package images
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -32,11 +33,11 @@ var ErrSourceExhausted = errors.New("no source left")
 // wants comes with each request, so a node that restarts, or another node, goes
 // on with the conversation.
 //
-// The node's own store is the one source today. Every chunk is picked by
-// source, so that a machine that holds chunks can become one without a change
-// to what is said on the wire.
+// The node itself is the one source today; what it has not got it fetches while
+// the machine waits. Every chunk is picked by source, so that a machine that holds
+// chunks can become one without a change to what is said on the wire.
 type Scheduler struct {
-	store *Store
+	replica *Replicator
 
 	mu    sync.Mutex
 	fails map[string]map[failure]int // by task
@@ -48,43 +49,55 @@ type failure struct {
 	source string // host of the URL
 }
 
-// NewScheduler returns a scheduler over the images of store.
-func NewScheduler(store *Store) *Scheduler {
-	return &Scheduler{store: store, fails: map[string]map[failure]int{}}
+// NewScheduler returns a scheduler over what the replicator has and can get.
+func NewScheduler(r *Replicator) *Scheduler {
+	return &Scheduler{replica: r, fails: map[string]map[failure]int{}}
 }
 
 // Next answers a machine. base is the URL under which this node's Handler is
 // reached by it, for instance "http://10.77.0.1:80". The error is ErrBadRequest
-// for a request that makes no sense, ErrNotFound for an unknown image,
-// ErrSourceExhausted or ErrCorrupt when a wanted chunk cannot be had; the last
-// three end the install.
-func (s *Scheduler) Next(base string, req wire.NextRequest) (wire.NextResponse, error) {
-	m, err := s.store.Manifest(req.Image)
+// for a request that makes no sense, ErrNotFound for an image the fleet does not
+// know, ErrSourceExhausted or ErrCorrupt when a wanted chunk cannot be had from
+// any node; these end the install. After ErrNotYet the machine asks again.
+func (s *Scheduler) Next(ctx context.Context, base string, req wire.NextRequest) (wire.NextResponse, error) {
+	m, err := s.replica.Manifest(ctx, req.Image)
 	if err != nil {
 		return wire.NextResponse{}, err
 	}
 	if err := checkRequest(m, req); err != nil {
 		return wire.NextResponse{}, err
 	}
-	s.note(req)
+	store := s.replica.store
+	ours := map[int]bool{} // failures that are this node's
 	for _, bad := range req.Bad {
-		// Wrong bytes may be the machine's memory, the wire or this node's
-		// disk; only the last can be looked into from here.
-		if err := s.store.VerifyChunk(m.Chunks[bad.Index]); errors.Is(err, ErrCorrupt) {
-			return wire.NextResponse{}, err
+		// Wrong bytes may be the machine's memory, the wire or this node's disk;
+		// only the last can be looked into from here. A chunk that was not here was
+		// on its way to the machine when something went wrong, and is waited for.
+		ours[bad.Index] = store.VerifyChunk(m.Chunks[bad.Index]) != nil
+	}
+	s.note(req, ours)
+	here := map[int]bool{}
+	var lacking []string
+	for _, index := range req.Need {
+		if here[index] = store.HasChunk(m.Chunks[index]); !here[index] && len(lacking) < maxFetch {
+			lacking = append(lacking, m.Chunks[index])
 		}
 	}
+	offers := s.replica.offers(ctx, req.Image, lacking)
 	resp := wire.NextResponse{Fetch: []wire.ChunkSource{}}
 	for _, index := range req.Need {
 		if len(resp.Fetch) == maxFetch {
 			break
 		}
-		source, err := s.pick(base, req.TaskID, index, m.Chunks[index])
-		if err != nil {
+		name := m.Chunks[index]
+		source, err := s.pick(base, req.TaskID, index, name)
+		switch {
+		case err != nil:
 			return wire.NextResponse{}, err
-		}
-		if source != "" {
+		case here[index] || offers[name].yes:
 			resp.Fetch = append(resp.Fetch, wire.ChunkSource{Index: index, URL: source})
+		case offers[name].final && store.state(name) == damaged:
+			return wire.NextResponse{}, fmt.Errorf("chunk %d of the image, and no other node has it; import the image again: %w", index, ErrCorrupt)
 		}
 	}
 	if len(resp.Fetch) == 0 && len(req.Need) > 0 {
@@ -100,7 +113,7 @@ func (s *Scheduler) Forget(taskID string) {
 	delete(s.fails, taskID)
 }
 
-// pick names the URL of a chunk, empty while nobody has it.
+// pick names the URL of a chunk, unless it failed there too often.
 func (s *Scheduler) pick(base, task string, index int, name string) (string, error) {
 	own := strings.TrimSuffix(base, "/") + "/chunk/" + name
 	s.mu.Lock()
@@ -109,18 +122,19 @@ func (s *Scheduler) pick(base, task string, index int, name string) (string, err
 	if failed >= strikes {
 		return "", fmt.Errorf("chunk %d failed %d times from %s: %w", index, failed, hostOf(own), ErrSourceExhausted)
 	}
-	if !s.store.HasChunk(name) {
-		return "", nil
-	}
 	return own, nil
 }
 
-// note counts failures, and forgives a chunk that has arrived since.
-func (s *Scheduler) note(req wire.NextRequest) {
+// note counts failures, all but those that are this node's, and forgives a chunk
+// that has arrived since.
+func (s *Scheduler) note(req wire.NextRequest, ours map[int]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fails := s.fails[req.TaskID]
 	for _, bad := range req.Bad {
+		if ours[bad.Index] {
+			continue
+		}
 		if fails == nil {
 			if len(s.fails) >= maxTasks {
 				// Rather than grow for ever, begin anew: it costs a few

@@ -15,9 +15,9 @@ const base = "http://10.77.0.1:80"
 func TestSchedulerNamesTheNode(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	m, digest := mustImport(t, s, diskImage(12*wire.ChunkBytes, 1))
-	sched := NewScheduler(s)
+	sched := NewScheduler(alone(s))
 
-	resp, err := sched.Next(base+"/", wire.NextRequest{TaskID: "t", Image: digest, Need: []int{11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 0}})
+	resp, err := sched.Next(t.Context(), base+"/", wire.NextRequest{TaskID: "t", Image: digest, Need: []int{11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 0}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestSchedulerNamesTheNode(t *testing.T) {
 	if want := []int{11, 10, 9, 8, 7, 6, 5, 4}; !slices.Equal(indexes, want) {
 		t.Errorf("answered %v, want %v: the order asked for, eight at most", indexes, want)
 	}
-	resp, err = sched.Next(base, wire.NextRequest{TaskID: "t", Image: digest})
+	resp, err = sched.Next(t.Context(), base, wire.NextRequest{TaskID: "t", Image: digest})
 	if err != nil || resp.Fetch == nil || len(resp.Fetch) != 0 || resp.RetryAfterMS != 0 {
 		t.Errorf("nothing needed: %+v, %v", resp, err)
 	}
@@ -43,12 +43,12 @@ func TestSchedulerWaitsForAMissingChunk(t *testing.T) {
 	if err := os.Remove(s.chunkPath(m.Chunks[3])); err != nil {
 		t.Fatal(err)
 	}
-	sched := NewScheduler(s)
-	resp, err := sched.Next(base, wire.NextRequest{TaskID: "t", Image: digest, Need: []int{3, 2}})
+	sched := NewScheduler(alone(s))
+	resp, err := sched.Next(t.Context(), base, wire.NextRequest{TaskID: "t", Image: digest, Need: []int{3, 2}})
 	if err != nil || len(resp.Fetch) != 1 || resp.Fetch[0].Index != 2 {
 		t.Errorf("%+v, %v: want chunk 2 alone", resp, err)
 	}
-	resp, err = sched.Next(base, wire.NextRequest{TaskID: "t", Image: digest, Need: []int{3}})
+	resp, err = sched.Next(t.Context(), base, wire.NextRequest{TaskID: "t", Image: digest, Need: []int{3}})
 	if err != nil || len(resp.Fetch) != 0 || resp.RetryAfterMS <= 0 {
 		t.Errorf("%+v, %v: want to be told to ask again", resp, err)
 	}
@@ -60,12 +60,12 @@ func TestSchedulerGivesUpAfterThreeFailures(t *testing.T) {
 	bad := wire.BadChunk{Index: 2, URL: base + "/chunk/" + m.Chunks[2], Reason: "connection reset"}
 	ask := func(sched *Scheduler, req wire.NextRequest) error {
 		req.TaskID, req.Image = "t", digest
-		_, err := sched.Next(base, req)
+		_, err := sched.Next(t.Context(), base, req)
 		return err
 	}
 	fail := wire.NextRequest{Bad: []wire.BadChunk{bad}, Need: []int{2}}
 
-	sched := NewScheduler(s)
+	sched := NewScheduler(alone(s))
 	for i := range 2 {
 		if err := ask(sched, fail); err != nil {
 			t.Fatalf("after failure %d: %v", i+1, err)
@@ -95,7 +95,7 @@ func TestSchedulerFindsItsOwnDiskAtFault(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	m, digest := mustImport(t, s, diskImage(3*wire.ChunkBytes, 1))
 	flip(t, s.chunkPath(m.Chunks[2]), 1000)
-	_, err := NewScheduler(s).Next(base, wire.NextRequest{
+	_, err := NewScheduler(alone(s)).Next(t.Context(), base, wire.NextRequest{
 		TaskID: "t", Image: digest, Need: []int{2}, Bad: []wire.BadChunk{{Index: 2, URL: base + "/chunk/" + m.Chunks[2]}},
 	})
 	if !errors.Is(err, ErrCorrupt) {
@@ -106,7 +106,7 @@ func TestSchedulerFindsItsOwnDiskAtFault(t *testing.T) {
 func TestSchedulerRefusesWhatMakesNoSense(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	_, digest := mustImport(t, s, diskImage(3*wire.ChunkBytes, 1))
-	sched := NewScheduler(s)
+	sched := NewScheduler(alone(s))
 	for name, req := range map[string]wire.NextRequest{
 		"need behind the end":  {Image: digest, Need: []int{3}},
 		"need below zero":      {Image: digest, Need: []int{-1}},
@@ -118,11 +118,11 @@ func TestSchedulerRefusesWhatMakesNoSense(t *testing.T) {
 		"bad chunk of zero":    {Image: digest, Bad: []wire.BadChunk{{Index: 1}}},
 		"bad too many":         {Image: digest, Bad: make([]wire.BadChunk, 65)},
 	} {
-		if _, err := sched.Next(base, req); !errors.Is(err, ErrBadRequest) {
+		if _, err := sched.Next(t.Context(), base, req); !errors.Is(err, ErrBadRequest) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := sched.Next(base, wire.NextRequest{Image: "../x"}); !errors.Is(err, ErrNotFound) {
+	if _, err := sched.Next(t.Context(), base, wire.NextRequest{Image: "../x"}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("unknown image: %v", err)
 	}
 }
@@ -138,7 +138,7 @@ func FuzzScheduler(f *testing.F) {
 			return
 		}
 		req.Image = digest
-		resp, err := NewScheduler(s).Next(base, req)
+		resp, err := NewScheduler(alone(s)).Next(t.Context(), base, req)
 		if err != nil {
 			return
 		}

@@ -7,9 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/lpmos/lpmos/agent/wire"
 )
@@ -40,15 +41,20 @@ type StoreOptions struct {
 //	manifests/<digest>.json   the JSON whose SHA-256 is the digest
 //	tmp/                      files being written; emptied by OpenStore
 //
-// A chunk file lives as long as a manifest, or an import under way, counts on
-// it. Files appear by rename after fsync, so what has its final name is whole.
+// A chunk file lives as long as a manifest, or an import or a copy under way,
+// counts on it. Files appear by rename after fsync, so what has its final name
+// is whole. A manifest may be here before its chunks: they are copied from other
+// nodes one by one.
 type Store struct {
-	dir  string
-	opts StoreOptions
+	dir      string
+	opts     StoreOptions
+	checking singleflight.Group // first reads of chunks that are served
 
-	mu        sync.Mutex
-	refs      map[string]int           // chunk → manifests and imports that count on it
-	manifests map[string]wire.Manifest // by digest
+	mu     sync.Mutex
+	chunks map[string]*chunk // by digest: all that something counts on
+	images map[string]*image // by digest of the manifest
+	stamps int               // the last given to an import
+	onLoss func()            // told when a chunk turns out to be gone or damaged
 }
 
 // OpenStore opens the store in dir, creating it if need be, and removes what a
@@ -67,7 +73,7 @@ func OpenStore(dir string, opts StoreOptions) (*Store, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{dir: dir, opts: opts, refs: map[string]int{}, manifests: map[string]wire.Manifest{}}
+	s := &Store{dir: dir, opts: opts, chunks: map[string]*chunk{}, images: map[string]*image{}, onLoss: func() {}}
 	if err := os.RemoveAll(s.path("tmp")); err != nil {
 		return nil, fmt.Errorf("image store: empty the temporary folder: %w", err)
 	}
@@ -105,22 +111,21 @@ func (s *Store) loadManifests() error {
 			}
 			continue
 		}
-		s.manifests[digest] = m
-		for name := range chunkSet(m) {
-			s.refs[name]++
-		}
+		s.addImage(digest, m)
 	}
 	return nil
 }
 
-// sweep removes files among the chunks that no manifest names.
+// sweep notes which chunks are here and removes files that no manifest names.
 func (s *Store) sweep() error {
 	removed := 0
 	err := filepath.WalkDir(s.path("chunks"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		if name := d.Name(); s.refs[name] > 0 && path == s.chunkPath(name) {
+		name := d.Name()
+		if c := s.chunks[name]; c != nil && path == s.chunkPath(name) {
+			c.set(unchecked)
 			return nil
 		}
 		removed++
@@ -132,168 +137,17 @@ func (s *Store) sweep() error {
 	return err
 }
 
-// Manifests returns the digests of all images kept here, sorted.
-func (s *Store) Manifests() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	digests := make([]string, 0, len(s.manifests))
-	for d := range s.manifests {
-		digests = append(digests, d)
-	}
-	slices.Sort(digests)
-	return digests
-}
-
-// Manifest returns the manifest of that digest, or ErrNotFound. Its chunk list
-// is shared and must not be changed.
-func (s *Store) Manifest(digest string) (wire.Manifest, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m, ok := s.manifests[digest]
-	if !ok {
-		return wire.Manifest{}, fmt.Errorf("image %.64q: %w", digest, ErrNotFound)
-	}
-	return m, nil
-}
-
-// HasChunk reports whether the chunk of that digest is kept here.
-func (s *Store) HasChunk(digest string) bool {
-	if !wire.IsDigest(digest) {
-		return false
-	}
-	_, err := os.Stat(s.chunkPath(digest))
-	return err == nil
-}
-
-// OpenChunk opens the gzip member of a chunk; the caller closes it. It is
-// ErrNotFound when the chunk is not here. Deleting the image meanwhile does not
-// disturb an open file.
-func (s *Store) OpenChunk(digest string) (*os.File, error) {
-	if !wire.IsDigest(digest) {
-		return nil, fmt.Errorf("chunk %.80q: %w", digest, ErrNotFound)
-	}
-	f, err := os.Open(s.chunkPath(digest))
-	if os.IsNotExist(err) {
-		return nil, fmt.Errorf("chunk %s: %w", digest, ErrNotFound)
-	}
-	return f, err
-}
-
-// Info is what the store knows about an image.
-type Info struct {
-	Digest      string
-	SizeBytes   uint64 // of the raw disk
-	StoredBytes uint64 // of its different chunks as gzip members: what one install fetches
-	Chunks      int    // in the manifest
-	DataChunks  int    // of these, the ones that are not all zero
-	Missing     int    // different chunks that are not kept here
-}
-
-// Info looks at an image and its chunks.
-func (s *Store) Info(digest string) (Info, error) {
-	m, err := s.Manifest(digest)
-	if err != nil {
-		return Info{}, err
-	}
-	info := Info{Digest: digest, SizeBytes: m.SizeBytes, Chunks: len(m.Chunks)}
-	for _, name := range m.Chunks {
-		if name != "" {
-			info.DataChunks++
-		}
-	}
-	for name := range chunkSet(m) {
-		st, err := os.Stat(s.chunkPath(name))
-		if err != nil {
-			info.Missing++
-			continue
-		}
-		info.StoredBytes += uint64(st.Size())
-	}
-	return info, nil
-}
-
-// VerifyChunk inflates a chunk and checks it against its name. It returns
-// ErrNotFound or ErrCorrupt, wrapped.
-func (s *Store) VerifyChunk(digest string) error {
-	f, err := s.OpenChunk(digest)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return verifyMember(f, digest)
-}
-
-// Verify checks every chunk of an image and reports the first that is missing
-// or damaged, wrapped as by VerifyChunk.
-func (s *Store) Verify(digest string) error {
-	m, err := s.Manifest(digest)
-	if err != nil {
-		return err
-	}
-	seen := map[string]bool{"": true}
-	for _, name := range m.Chunks {
-		if seen[name] {
-			continue
-		}
-		seen[name] = true
-		if err := s.VerifyChunk(name); err != nil {
-			return fmt.Errorf("image %s: %w", digest, err)
-		}
-	}
-	return nil
-}
-
-// Delete removes an image and every chunk that no other image, and no import
-// under way, counts on.
-func (s *Store) Delete(digest string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m, ok := s.manifests[digest]
-	if !ok {
-		return fmt.Errorf("image %.64q: %w", digest, ErrNotFound)
-	}
-	// The manifest goes first: a crash after it leaves chunks without a
-	// manifest, which OpenStore removes, never a manifest without chunks.
-	if err := os.Remove(s.manifestPath(digest)); err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("delete image: %w", err)
-	}
-	if err := syncDir(s.path("manifests")); err != nil {
-		return fmt.Errorf("delete image: %w", err)
-	}
-	delete(s.manifests, digest)
-	return s.releaseLocked(chunkSet(m))
-}
-
-// release gives up one claim on each chunk and removes those without any.
-func (s *Store) release(names map[string]bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.releaseLocked(names)
-}
-
-func (s *Store) releaseLocked(names map[string]bool) error {
-	var first error
-	for name := range names {
-		if s.refs[name]--; s.refs[name] > 0 {
-			continue
-		}
-		delete(s.refs, name)
-		if err := os.Remove(s.chunkPath(name)); err != nil && !os.IsNotExist(err) && first == nil {
-			first = fmt.Errorf("remove chunk: %w", err)
-		}
-	}
-	return first
-}
-
 // checkSpace refuses to go on when writing need bytes more would eat into the
 // reserve.
-func (s *Store) checkSpace(need uint64) error {
+func (s *Store) checkSpace(need uint64) error { return s.checkSpaceAbove(s.opts.Reserve, need) }
+
+func (s *Store) checkSpaceAbove(reserve, need uint64) error {
 	free, err := s.opts.FreeSpace(s.dir)
 	if err != nil {
 		return fmt.Errorf("image store: free space: %w", err)
 	}
-	if free < s.opts.Reserve || free-s.opts.Reserve < need {
-		return &SpaceError{Free: free, Reserve: s.opts.Reserve, Need: need}
+	if free < reserve || free-reserve < need {
+		return &SpaceError{Free: free, Reserve: reserve, Need: need}
 	}
 	return nil
 }

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/klauspost/compress/gzip"
 
 	"github.com/lpmos/lpmos/agent/wire"
 )
@@ -226,6 +229,34 @@ func FuzzParseManifest(f *testing.F) {
 		}
 		if total != m.SizeBytes {
 			t.Errorf("chunks add up to %d, size is %d", total, m.SizeBytes)
+		}
+	})
+}
+
+// What another node sends is taken for a chunk only if it is one.
+func FuzzVerifyMember(f *testing.F) {
+	raw := bytes.Repeat([]byte("chunk"), 2000)
+	member, err := compressMember(raw)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(member)
+	f.Add(append(bytes.Clone(member), member...))
+	f.Add(flipped(member, len(member)/2))
+	f.Add(pack(f, packedGzip, make([]byte, wire.ChunkBytes+1)))
+	f.Add([]byte{0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		err := verifyMember(bytes.NewReader(sent), sha(raw))
+		if err == nil {
+			zr, err := gzip.NewReader(bytes.NewReader(sent))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(zr); err != nil || !bytes.Equal(got, raw) {
+				t.Errorf("accepted %d other bytes (%v)", len(got), err)
+			}
+		} else if !errors.Is(err, ErrCorrupt) {
+			t.Errorf("refused with %v", err)
 		}
 	})
 }

@@ -15,14 +15,16 @@ import (
 // at most one reply out, which is why the same tests can run it on a wire and
 // without one.
 type responder struct {
-	link      link
-	bootPort  int
-	leases    *Leases
-	fleet     Fleet
-	sightings *Sightings
-	stats     *counters
-	log       *slog.Logger
-	now       func() time.Time
+	link       link
+	bootPort   int
+	leases     *Leases
+	fleet      Fleet
+	neighbours Neighbours // nil: this node is alone
+	tries      *tries
+	sightings  *Sightings
+	stats      *counters
+	log        *slog.Logger
+	now        func() time.Time
 }
 
 // answer is the server's half of RFC 2131: which packet, if any, answers req.
@@ -49,9 +51,12 @@ func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
 // asked for again.
 func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	r.stats.add("dhcp.discover")
+	if r.leave(req) {
+		return r.drop(req, "left to another node", "")
+	}
 	addr, ok := r.choose(req)
 	if !ok {
-		return r.drop(req, "no address left", fmt.Sprintf("asked for an address, but none is left in %s", r.link.Range))
+		return r.drop(req, "no address left", fmt.Sprintf("asked for an address, but none is left in %s", r.lendsFrom()))
 	}
 	return r.lease(ctx, req, dhcpv4.MessageTypeOffer, addr), true
 }
@@ -64,6 +69,7 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 	switch {
 	case req.serverID.IsValid() && req.serverID != r.link.addr:
 		// It took another server's offer. A NAK here would make it lose that.
+		r.tries.forget(req.who())
 		return r.drop(req, "other server", "")
 
 	case req.serverID.IsValid(): // selecting
@@ -78,24 +84,24 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 			return r.nak(req, "that address is of another network"), true
 		}
 		have, known := r.binding(mac)
-		if !known {
+		if !known || have != req.requested && !r.judges(mac, req.requested) {
 			// Perhaps another server's client: RFC 2131 wants silence.
 			return r.drop(req, "unknown client", "")
 		}
 		if have != req.requested {
 			return r.nak(req, "that address is not yours here"), true
 		}
-		return r.grant(ctx, req, have)
+		return r.renew(ctx, req, have)
 
 	case req.client.IsValid(): // renewing (to us alone) or rebinding (to everybody)
 		have, known := r.binding(mac)
-		if !known && !req.unicast {
+		if !req.unicast && (!known || have != req.client && !r.judges(mac, req.client)) {
 			return r.drop(req, "unknown client", "")
 		}
 		if !known || have != req.client {
 			return r.nak(req, "that address is not yours here"), true
 		}
-		return r.grant(ctx, req, have)
+		return r.renew(ctx, req, have)
 	}
 	return r.drop(req, "request without address", "")
 }
@@ -110,18 +116,46 @@ func (r *responder) grant(ctx context.Context, req request, addr netip.Addr) (re
 		}
 		return r.lease(ctx, req, dhcpv4.MessageTypeAck, addr), true
 	}
-	if !addr.IsValid() || !r.link.Range.Contains(addr) || !r.available(addr) {
+	if !addr.IsValid() {
 		return r.nak(req, "that address is not to be had"), true
 	}
-	until := r.now().Add(req.leaseTime(leaseFor(req.machine.Firmware)))
-	if err := r.leases.Commit(mac, addr, until); err != nil {
-		r.log.Warn("address not lent", "interface", r.link.Name, "mac", mac, "addr", addr, "err", err)
-		if errors.Is(err, errAddressHeld) {
-			return r.nak(req, "that address is another machine's"), true
-		}
+	switch err := r.commit(req, addr); {
+	case errors.Is(err, errNotLent):
+		return r.nak(req, "that address is not to be had"), true
+	case errors.Is(err, errAddressHeld):
+		return r.nak(req, "that address is another machine's"), true
+	case err != nil:
 		return r.drop(req, "lease not stored", "")
 	}
 	return r.lease(ctx, req, dhcpv4.MessageTypeAck, addr), true
+}
+
+// renew is grant for a machine that has the address. A node that may not lend it
+// on, because it has not heard of the others for too long, leaves the machine the
+// time it has: another node may answer it, and a NAK would take that away.
+func (r *responder) renew(ctx context.Context, req request, addr netip.Addr) (reply, bool) {
+	if _, ok := r.fixed(req.machine.MAC); ok {
+		return r.lease(ctx, req, dhcpv4.MessageTypeAck, addr), true
+	}
+	switch err := r.commit(req, addr); {
+	case errors.Is(err, errAddressHeld):
+		return r.nak(req, "that address is another machine's"), true
+	case errors.Is(err, errNotLent):
+		return r.drop(req, "not this node's to lend", "")
+	case err != nil:
+		return r.drop(req, "lease not stored", "")
+	}
+	return r.lease(ctx, req, dhcpv4.MessageTypeAck, addr), true
+}
+
+// commit lends addr and says why it may not be lent.
+func (r *responder) commit(req request, addr netip.Addr) error {
+	until := r.now().Add(req.leaseTime(leaseFor(req.machine.Firmware)))
+	err := r.leases.Commit(req.machine.MAC, addr, until, r.terms())
+	if err != nil {
+		r.log.Warn("address not lent", "interface", r.link.Name, "mac", req.machine.MAC, "addr", addr, "err", err)
+	}
+	return err
 }
 
 // inform answers a client that has an address from elsewhere and wants only
@@ -246,7 +280,41 @@ func (r *responder) choose(req request) (netip.Addr, bool) {
 	if fixed, ok := r.fixed(req.machine.MAC); ok {
 		return fixed, true
 	}
-	return r.leases.Offer(req.machine.MAC, r.link.Range, req.requested, r.available)
+	return r.leases.Offer(req.machine.MAC, r.terms(), req.requested)
+}
+
+// terms are what this node may lend to strangers now: the whole range when it is
+// alone, else its share.
+func (r *responder) terms() Terms {
+	now := r.now()
+	t := Terms{From: []Range{r.link.Range}, Keeps: r.link.Range.Contains, Usable: r.available, Heard: now}
+	if r.neighbours == nil {
+		return t
+	}
+	share := r.neighbours.Share(r.link.subnet)
+	if share.stale(now) {
+		return Terms{Keeps: func(netip.Addr) bool { return false }, Usable: r.available}
+	}
+	return Terms{From: share.fresh(), Keeps: share.has, Usable: r.available, Heard: share.Heard}
+}
+
+// lendsFrom is where strangers' addresses come from, for people.
+func (r *responder) lendsFrom() string {
+	if r.neighbours == nil {
+		return r.link.Range.String()
+	}
+	return "this node's part of " + r.link.Range.String()
+}
+
+// judges says whether this node may tell a machine that it has no right to addr:
+// it may be another node's client. It may of its own addresses, and of what a
+// known machine has, which every node knows.
+func (r *responder) judges(mac string, addr netip.Addr) bool {
+	if r.neighbours == nil {
+		return true
+	}
+	_, known := r.fixed(mac)
+	return known || r.neighbours.Share(r.link.subnet).has(addr)
 }
 
 // binding is the address the machine may believe it has: the fleet's, or the
@@ -256,7 +324,7 @@ func (r *responder) binding(mac string) (netip.Addr, bool) {
 		return fixed, true
 	}
 	lease, ok := r.leases.Of(mac)
-	if !ok || !r.link.Range.Contains(lease.Addr) || !r.available(lease.Addr) {
+	if !ok || !r.available(lease.Addr) {
 		return netip.Addr{}, false
 	}
 	return lease.Addr, true
@@ -269,7 +337,9 @@ func (r *responder) fixed(mac string) (netip.Addr, bool) {
 }
 
 // available says whether a stranger may have addr.
-func (r *responder) available(a netip.Addr) bool { return r.link.usable(a) && !r.fleet.Taken(a) }
+func (r *responder) available(a netip.Addr) bool {
+	return r.link.Range.Contains(a) && r.link.usable(a) && !r.fleet.Taken(a)
+}
 
 // drop counts why a packet goes unanswered, and tells it when there is
 // something to tell.

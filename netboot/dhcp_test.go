@@ -18,6 +18,7 @@ type packet struct {
 	mac    string
 	ciaddr string
 	giaddr string
+	secs   uint16
 	unicast,
 	broadcast bool // sent to our address; flag B
 	opts map[uint8][]byte
@@ -32,6 +33,7 @@ func (p packet) bytes() []byte {
 		OpCode: dhcpv4.OpcodeBootRequest, HWType: 1, TransactionID: [4]byte{1, 2, 3, 4}, ClientHWAddr: hw,
 		ClientIPAddr: net.ParseIP(orDefault(p.ciaddr, "0.0.0.0")), YourIPAddr: net.IPv4zero, ServerIPAddr: net.IPv4zero,
 		GatewayIPAddr: net.ParseIP(orDefault(p.giaddr, "0.0.0.0")),
+		NumSeconds:    p.secs,
 		Options:       dhcpv4.Options{optMessageType: {byte(p.kind)}},
 	}
 	if p.broadcast {

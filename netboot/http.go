@@ -2,6 +2,7 @@ package netboot
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 // bootHTTP serves scripts and boot files.
 type bootHTTP struct {
 	fleet      Fleet
+	neighbours Neighbours // nil: this node is alone
 	files      *Files
 	kernelArgs string
 	sightings  *Sightings
@@ -78,7 +80,7 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request) {
 	var script string
 	switch d.Action {
 	case BootAgent:
-		script = agentScript{Node: nodeAddr(r), MAC: mac, Title: title(d), KernelArgs: h.kernelArgs, Now: h.now(), Drive: d.LocalDrive}.String()
+		script = agentScript{Node: nodeAddr(r), Others: h.others(nodeAddr(r)), MAC: mac, Title: title(d), KernelArgs: h.kernelArgs, Now: h.now(), Drive: d.LocalDrive}.String()
 	default:
 		// A machine that has come this far needs a script even when nothing was
 		// meant to be booted.
@@ -93,11 +95,44 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request) {
 	}
 	h.sightings.Add(Sighting{At: h.now(), MAC: mac, Kind: KindScript, Addr: m.Addr, Text: "was told " + what + because(d.Reason)})
 	if r.Method == http.MethodGet {
-		if err := h.fleet.BootServed(r.Context(), m, d); err != nil {
-			h.log.Warn("could not record that a machine was told what to boot", "mac", mac, "action", d.Action, "err", err)
-		}
+		h.served(r.Context(), m, d)
 	}
 	h.text(w, r, script)
+}
+
+// served tells the fleet, and waits a moment for it to be written down. A machine
+// is not kept from booting by nodes that cannot agree just now.
+func (h *bootHTTP) served(ctx context.Context, m Machine, d Decision) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), servedTime)
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		defer cancel()
+		if err := h.fleet.BootServed(ctx, m, d); err != nil {
+			h.log.Warn("could not record that a machine was told what to boot", "mac", m.MAC, "action", d.Action, "err", err)
+		}
+	}()
+	moment := time.NewTimer(servedWait)
+	defer moment.Stop()
+	select {
+	case <-told:
+	case <-moment.C:
+	}
+}
+
+// servedWait is how long a script waits for the fleet to be told, and servedTime
+// how long that may take beside it.
+const (
+	servedWait = 500 * time.Millisecond
+	servedTime = 10 * time.Second
+)
+
+// others are the nodes a machine may turn to when this one is gone.
+func (h *bootHTTP) others(own netip.AddrPort) []string {
+	if h.neighbours == nil {
+		return nil
+	}
+	return h.neighbours.Nodes(own)
 }
 
 // text answers with a script. Scripts hold the time and a decision: nobody may

@@ -2,12 +2,14 @@ package netboot
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 )
 
 // get asks the boot server as a machine at 10.77.0.120 does.
@@ -112,6 +114,44 @@ func TestValuesThatAreProgramsAreDropped(t *testing.T) {
 		if err := ValidateKernelArgs(args); (err == nil) != ok {
 			t.Errorf("kernel_args %.40q: %v", args, err)
 		}
+	}
+}
+
+// The agent is told of the nodes to turn to, and nobody writes the script by what
+// he calls himself.
+func TestTheScriptNamesOtherNodes(t *testing.T) {
+	near := &beside{urls: []string{"http://10.77.0.2:80", "http://10.77.0.1:80", "http://x", "http://10.77.0.9:80 init=/bin/sh", "http://10.77.0.9:80\n", "https://10.77.0.9:80",
+		"http://[fd00::1]:80", "http://10.77.0.9", "http://10.77.0.2:80", "http://10.78.0.3:8080", "http://10.77.0.4:80"}}
+	s := newSetupAt(t, testInterface(ModeDHCP), "10.77.0.1/24", near)
+	s.cfg.KernelArgs = "nomodeset"
+	s.fleet.agents[macA] = Decision{Action: BootAgent, Name: "web1", Reason: "a task waits"}
+	want := strings.Replace(goldenAgent, "lpmos.node=http://10.77.0.1:80", "lpmos.node=http://10.77.0.1:80 lpmos.node=http://10.77.0.2:80 lpmos.node=http://10.78.0.3:8080", 1)
+	if got := s.get("GET", "/boot/script?mac="+macA).Body.String(); got != want {
+		t.Errorf("%s", got)
+	}
+}
+
+// A machine boots whether or not the nodes can agree on having told it what to.
+func TestAScriptDoesNotWaitForTheFleet(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	s.fleet.held = make(chan struct{})
+	begin := time.Now()
+	if w := s.get("GET", "/boot/script?mac="+macA); w.Code != 200 || !strings.Contains(w.Body.String(), "starting the agent") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("it waited for %v", took)
+	}
+	close(s.fleet.held)
+	if err := eventually(t.Context(), func() error { // it is told all the same
+		s.fleet.mu.Lock()
+		defer s.fleet.mu.Unlock()
+		if len(s.fleet.served) != 1 {
+			return errors.New("the fleet was not told")
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 }
 

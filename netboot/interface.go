@@ -106,6 +106,15 @@ func InterfaceAddress(name string) (netip.Addr, error) {
 	return l.addr, err
 }
 
+// InterfaceNetwork is that address with the length of its network.
+func InterfaceNetwork(name string) (netip.Prefix, error) {
+	l, err := findLink(Interface{Name: name})
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return netip.PrefixFrom(l.addr, l.subnet.Bits()), nil
+}
+
 // findLink asks the kernel about an interface.
 func findLink(in Interface) (link, error) {
 	ifi, err := net.InterfaceByName(in.Name)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,8 +22,11 @@ const (
 	leaseFileMode = 0o600
 )
 
-// errAddressHeld says that an address belongs to another machine.
-var errAddressHeld = errors.New("the address is another machine's")
+// Why an address is not lent.
+var (
+	errAddressHeld = errors.New("the address is another machine's")
+	errNotLent     = errors.New("the address is not this node's to lend now")
+)
 
 var leaseBucket = []byte("leases")
 
@@ -34,11 +38,24 @@ type Lease struct {
 	Until time.Time  `json:"until"`
 }
 
+// Terms are what the book itself does not know of addresses: which of them are
+// this node's to lend.
+type Terms struct {
+	From   []Range               // newcomers draw from these
+	Keeps  func(netip.Addr) bool // who holds the address may go on with it
+	Usable func(netip.Addr) bool // it is nobody's for another reason
+	// Heard is up to when it is known what was agreed on elsewhere. A machine that
+	// was lent an address may have become a known one while it held it, and keeps it
+	// for ever then: only if its lease ended before this time is that not so.
+	Heard time.Time
+}
+
 // Leases is the book of addresses lent to machines the fleet does not know. It
 // answers from memory and is durable: Commit returns when the disk has it.
 type Leases struct {
-	db  *bolt.DB
-	now func() time.Time
+	db    *bolt.DB
+	write func(lease Lease, loser string) error // puts a lease in the place of another's; store, outside of tests
+	now   func() time.Time
 
 	mu       sync.Mutex
 	byMAC    map[string]Lease
@@ -46,6 +63,7 @@ type Leases struct {
 	offers   map[netip.Addr]Lease  // not on disk: a lost offer is asked for again
 	resting  map[netip.Addr]time.Time
 	declines map[string][]time.Time
+	closed   []Range // nothing in these is lent anew
 }
 
 // OpenLeases opens or creates the book at path.
@@ -58,14 +76,8 @@ func OpenLeases(path string, now func() time.Time) (*Leases, error) {
 		return nil, fmt.Errorf("leases %s: %w", path, err)
 	}
 	db.MaxBatchDelay = commitDelay
-	l := &Leases{
-		db: db, now: now,
-		byMAC:    make(map[string]Lease),
-		byAddr:   make(map[netip.Addr]string),
-		offers:   make(map[netip.Addr]Lease),
-		resting:  make(map[netip.Addr]time.Time),
-		declines: make(map[string][]time.Time),
-	}
+	l := newLeases(now)
+	l.db, l.write = db, l.store
 	err = db.Update(func(tx *bolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(leaseBucket)
 		if err != nil {
@@ -76,8 +88,7 @@ func OpenLeases(path string, now func() time.Time) (*Leases, error) {
 			if err := json.Unmarshal(v, &lease); err != nil {
 				return fmt.Errorf("lease of %s: %w", k, err)
 			}
-			l.byMAC[lease.MAC] = lease
-			l.byAddr[lease.Addr] = lease.MAC
+			l.enter(lease)
 			return nil
 		})
 	})
@@ -85,6 +96,23 @@ func OpenLeases(path string, now func() time.Time) (*Leases, error) {
 		return nil, errors.Join(fmt.Errorf("leases %s: %w", path, err), db.Close())
 	}
 	return l, nil
+}
+
+func newLeases(now func() time.Time) *Leases {
+	return &Leases{
+		now:      now,
+		byMAC:    make(map[string]Lease),
+		byAddr:   make(map[netip.Addr]string),
+		offers:   make(map[netip.Addr]Lease),
+		resting:  make(map[netip.Addr]time.Time),
+		declines: make(map[string][]time.Time),
+	}
+}
+
+// enter takes a lease over from the disk.
+func (l *Leases) enter(lease Lease) {
+	l.byMAC[lease.MAC] = lease
+	l.byAddr[lease.Addr] = lease.MAC
 }
 
 // Close closes the file.
@@ -109,36 +137,37 @@ func (l *Leases) Of(mac string) (Lease, bool) {
 	return lease, ok
 }
 
-// Offer chooses an address out of r for a machine and holds it for a minute:
-// the one it has or had, else the one it asks for, else one nobody had, else
-// the one unused for longest. usable refuses addresses for reasons outside of
-// the book. ok is false when the range is exhausted.
-func (l *Leases) Offer(mac string, r Range, hint netip.Addr, usable func(netip.Addr) bool) (addr netip.Addr, ok bool) {
+// Offer chooses an address for a machine and holds it for a minute: the one it
+// has or had, else the one it was offered, else the one it asks for, else one
+// nobody had, else the one unused for longest. ok is false when there is none.
+func (l *Leases) Offer(mac string, terms Terms, hint netip.Addr) (addr netip.Addr, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	if lease, had := l.byMAC[mac]; had && l.free(lease.Addr, mac, now) && r.Contains(lease.Addr) && usable(lease.Addr) {
+	if lease, had := l.byMAC[mac]; had && l.lends(lease.Addr, mac, now, terms) == nil {
 		return l.hold(mac, lease.Addr, now), true
 	}
 	for a, o := range l.offers {
-		if o.MAC == mac && now.Before(o.Until) && r.Contains(a) && usable(a) {
+		if o.MAC == mac && now.Before(o.Until) && l.lends(a, mac, now, terms) == nil {
 			return l.hold(mac, a, now), true
 		}
 	}
-	if r.Contains(hint) && l.free(hint, mac, now) && usable(hint) {
+	if hint.IsValid() && l.lends(hint, mac, now, terms) == nil {
 		return l.hold(mac, hint, now), true
 	}
 	var oldest Lease
-	for a := r.First; r.Contains(a); a = a.Next() {
-		if !l.free(a, mac, now) || !usable(a) {
-			continue
-		}
-		owner, had := l.byAddr[a]
-		if !had {
-			return l.hold(mac, a, now), true
-		}
-		if was := l.byMAC[owner]; !oldest.Addr.IsValid() || was.Until.Before(oldest.Until) {
-			oldest = was
+	for _, r := range terms.From {
+		for a := r.First; r.Contains(a); a = a.Next() {
+			if l.lends(a, mac, now, terms) != nil {
+				continue
+			}
+			owner, had := l.byAddr[a]
+			if !had {
+				return l.hold(mac, a, now), true
+			}
+			if was := l.byMAC[owner]; !oldest.Addr.IsValid() || was.Until.Before(oldest.Until) {
+				oldest = was
+			}
 		}
 	}
 	if oldest.Addr.IsValid() {
@@ -149,16 +178,11 @@ func (l *Leases) Offer(mac string, r Range, hint netip.Addr, usable func(netip.A
 
 // Commit lends addr to the machine until the given time and returns when that
 // is on disk. Commits that come together share one write.
-func (l *Leases) Commit(mac string, addr netip.Addr, until time.Time) error {
-	lease := Lease{MAC: mac, Addr: addr, Until: until}
-	value, err := json.Marshal(lease)
-	if err != nil {
-		return fmt.Errorf("lease %s to %s: %w", addr, mac, err)
-	}
+func (l *Leases) Commit(mac string, addr netip.Addr, until time.Time, terms Terms) error {
 	l.mu.Lock()
-	if !l.free(addr, mac, l.now()) {
+	if err := l.lends(addr, mac, l.now(), terms); err != nil {
 		l.mu.Unlock()
-		return fmt.Errorf("lease %s to %s: %w", addr, mac, errAddressHeld)
+		return fmt.Errorf("lease %s to %s: %w", addr, mac, err)
 	}
 	loser := l.byAddr[addr]
 	if loser == mac {
@@ -170,11 +194,37 @@ func (l *Leases) Commit(mac string, addr netip.Addr, until time.Time) error {
 	if was, ok := l.byMAC[mac]; ok && was.Addr != addr {
 		delete(l.byAddr, was.Addr)
 	}
+	lease := Lease{MAC: mac, Addr: addr, Until: until}
 	l.byMAC[mac] = lease
 	l.byAddr[addr] = mac
 	delete(l.offers, addr)
 	l.mu.Unlock()
+	return l.write(lease, loser)
+}
 
+// Release ends the lease of addr when it is the machine's. The book keeps the
+// pair, so the machine gets the address back if it is still free.
+func (l *Leases) Release(mac string, addr netip.Addr) (bool, error) {
+	l.mu.Lock()
+	lease, ok := l.byMAC[mac]
+	if !ok || lease.Addr != addr {
+		l.mu.Unlock()
+		return false, nil
+	}
+	if now := l.now(); now.Before(lease.Until) {
+		lease.Until = now
+	}
+	l.byMAC[mac] = lease
+	l.mu.Unlock()
+	return true, l.write(lease, "")
+}
+
+// store is where the book is kept: on disk.
+func (l *Leases) store(lease Lease, loser string) error {
+	value, err := json.Marshal(lease)
+	if err != nil {
+		return fmt.Errorf("lease %s to %s: %w", lease.Addr, lease.MAC, err)
+	}
 	err = l.db.Batch(func(tx *bolt.Tx) error {
 		b := tx.Bucket(leaseBucket)
 		if loser != "" {
@@ -182,21 +232,12 @@ func (l *Leases) Commit(mac string, addr netip.Addr, until time.Time) error {
 				return err
 			}
 		}
-		return b.Put([]byte(mac), value)
+		return b.Put([]byte(lease.MAC), value)
 	})
 	if err != nil {
-		return fmt.Errorf("lease %s to %s: %w", addr, mac, err)
+		return fmt.Errorf("lease %s to %s: %w", lease.Addr, lease.MAC, err)
 	}
 	return nil
-}
-
-// Release ends the lease of addr when it is the machine's. The book keeps the
-// pair, so the machine gets the address back if it is still free.
-func (l *Leases) Release(mac string, addr netip.Addr) (bool, error) {
-	if lease, ok := l.Of(mac); !ok || lease.Addr != addr {
-		return false, nil
-	}
-	return true, l.Commit(mac, addr, l.now())
 }
 
 // Decline lets addr rest because the machine it was offered or lent to found
@@ -230,14 +271,58 @@ func (l *Leases) hold(mac string, addr netip.Addr, now time.Time) netip.Addr {
 	return addr
 }
 
-// free says whether addr can be given to the machine. l.mu is held.
-func (l *Leases) free(addr netip.Addr, mac string, now time.Time) bool {
-	if now.Before(l.resting[addr]) {
-		return false
+// Vacate closes a range: from now on nothing of it is lent anew. It reports
+// whether nobody holds an address of it any more, by a lease or an offer.
+func (l *Leases) Vacate(r Range) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.Contains(l.closed, r) {
+		l.closed = append(l.closed, r)
+	}
+	now := l.now()
+	for a, o := range l.offers {
+		if r.Contains(a) && now.Before(o.Until) {
+			return false
+		}
+	}
+	for _, lease := range l.byMAC {
+		if r.Contains(lease.Addr) && now.Before(lease.Until) {
+			return false
+		}
+	}
+	return true
+}
+
+// Reopen lets addresses of a range that was closed be lent again.
+func (l *Leases) Reopen(r Range) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = slices.DeleteFunc(l.closed, func(c Range) bool { return c == r })
+}
+
+// lends says why addr cannot be given to the machine; nil if it can. l.mu is held.
+func (l *Leases) lends(addr netip.Addr, mac string, now time.Time, terms Terms) error {
+	if now.Before(l.resting[addr]) || !terms.Usable(addr) {
+		return errNotLent
 	}
 	if o, ok := l.offers[addr]; ok && o.MAC != mac && now.Before(o.Until) {
-		return false
+		return errAddressHeld
 	}
-	owner, ok := l.byAddr[addr]
-	return !ok || owner == mac || !now.Before(l.byMAC[owner].Until)
+	owner, had := l.byAddr[addr]
+	if had && now.Before(l.byMAC[owner].Until) {
+		switch {
+		case owner != mac:
+			return errAddressHeld
+		case terms.Keeps(addr):
+			return nil
+		}
+	}
+	in := func(r Range) bool { return r.Contains(addr) }
+	if !slices.ContainsFunc(terms.From, in) || slices.ContainsFunc(l.closed, in) {
+		return errNotLent
+	}
+	if had && owner != mac && l.byMAC[owner].Until.After(terms.Heard) {
+		return errAddressHeld
+	}
+	return nil
 }

@@ -39,13 +39,17 @@ func openBook(t testing.TB, path string) (*Leases, *fakeClock) {
 	return l, clock
 }
 
-func anybody(netip.Addr) bool { return true }
+// all are the terms of a node that is alone.
+func all(l *Leases, r Range) Terms {
+	return Terms{From: []Range{r}, Keeps: r.Contains, Usable: func(netip.Addr) bool { return true }, Heard: l.now()}
+}
 
 func TestLeasesSurviveARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "leases.db")
 	l, clock := openBook(t, path)
 	a := netip.MustParseAddr("10.0.0.5")
-	if err := l.Commit(macA, a, clock.now().Add(time.Hour)); err != nil {
+	r := Range{a, a}
+	if err := l.Commit(macA, a, clock.now().Add(time.Hour), all(l, r)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := OpenLeases(path, clock.now); err == nil || !strings.Contains(err.Error(), "another process") {
@@ -58,7 +62,7 @@ func TestLeasesSurviveARestart(t *testing.T) {
 	if got, ok := l.Of(macA); !ok || got.Addr != a || !got.Until.Equal(clock.now().Add(time.Hour)) {
 		t.Errorf("after the restart: %+v, %v", got, ok)
 	}
-	if err := l.Commit(macB, a, clock.now().Add(time.Hour)); !errors.Is(err, errAddressHeld) {
+	if err := l.Commit(macB, a, clock.now().Add(time.Hour), all(l, r)); !errors.Is(err, errAddressHeld) {
 		t.Errorf("a second machine got the address: %v", err)
 	}
 }
@@ -71,30 +75,30 @@ func TestThePoolGivesTheLongestUnusedAddressLast(t *testing.T) {
 	}
 	mac := func(i int) string { return fmt.Sprintf("52:54:00:00:00:%02x", i) }
 	for i := range 3 {
-		a, ok := l.Offer(mac(i), r, netip.Addr{}, anybody)
+		a, ok := l.Offer(mac(i), all(l, r), netip.Addr{})
 		if !ok {
 			t.Fatalf("machine %d got nothing", i)
 		}
-		if again, _ := l.Offer(mac(i), r, netip.Addr{}, anybody); again != a {
+		if again, _ := l.Offer(mac(i), all(l, r), netip.Addr{}); again != a {
 			t.Errorf("machine %d asked again and got %s instead of %s", i, again, a)
 		}
-		if err := l.Commit(mac(i), a, clock.now().Add(time.Hour)); err != nil {
+		if err := l.Commit(mac(i), a, clock.now().Add(time.Hour), all(l, r)); err != nil {
 			t.Fatal(err)
 		}
 		clock.pass(time.Minute)
 	}
-	if a, ok := l.Offer(mac(9), r, netip.Addr{}, anybody); ok {
+	if a, ok := l.Offer(mac(9), all(l, r), netip.Addr{}); ok {
 		t.Errorf("a fourth machine was offered %s of three", a)
 	}
 	clock.pass(time.Hour)
-	if a, _ := l.Offer(mac(1), r, netip.Addr{}, anybody); a.String() != "10.0.0.2" {
+	if a, _ := l.Offer(mac(1), all(l, r), netip.Addr{}); a.String() != "10.0.0.2" {
 		t.Errorf("the second machine was offered %s back", a)
 	}
-	a, ok := l.Offer(mac(9), r, netip.Addr{}, anybody)
+	a, ok := l.Offer(mac(9), all(l, r), netip.Addr{})
 	if !ok || a.String() != "10.0.0.1" {
 		t.Errorf("a fourth machine was offered %s, want the longest unused", a)
 	}
-	if err := l.Commit(mac(9), a, clock.now().Add(time.Hour)); err != nil {
+	if err := l.Commit(mac(9), a, clock.now().Add(time.Hour), all(l, r)); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := l.Of(mac(0)); ok {
@@ -115,8 +119,8 @@ func TestNoAddressIsLentTwice(t *testing.T) {
 	for i := range 80 {
 		wg.Go(func() {
 			mac := fmt.Sprintf("52:54:00:00:00:%02x", i)
-			a, ok := l.Offer(mac, r, netip.MustParseAddr("10.0.0.7"), anybody)
-			if !ok || l.Commit(mac, a, clock.now().Add(time.Hour)) != nil {
+			a, ok := l.Offer(mac, all(l, r), netip.MustParseAddr("10.0.0.7"))
+			if !ok || l.Commit(mac, a, clock.now().Add(time.Hour), all(l, r)) != nil {
 				return
 			}
 			mu.Lock()
@@ -141,7 +145,7 @@ func TestAMachineMayNotDrainThePoolByDeclining(t *testing.T) {
 	}
 	rested := 0
 	for range 10 {
-		a, _ := l.Offer(macA, r, netip.Addr{}, anybody)
+		a, _ := l.Offer(macA, all(l, r), netip.Addr{})
 		if l.Decline(macA, a) {
 			rested++
 		}
@@ -150,7 +154,7 @@ func TestAMachineMayNotDrainThePoolByDeclining(t *testing.T) {
 		t.Errorf("%d addresses rest, want %d", rested, declinesPerHr)
 	}
 	clock.pass(time.Hour + time.Second)
-	if a, _ := l.Offer(macA, r, netip.Addr{}, anybody); !l.Decline(macA, a) {
+	if a, _ := l.Offer(macA, all(l, r), netip.Addr{}); !l.Decline(macA, a) {
 		t.Error("an hour later it may not decline")
 	}
 }
@@ -160,6 +164,7 @@ func TestAMachineMayNotDrainThePoolByDeclining(t *testing.T) {
 func BenchmarkCommit(b *testing.B) {
 	l, clock := openBook(b, filepath.Join(b.TempDir(), "leases.db"))
 	until := clock.now().Add(time.Hour)
+	r := Range{netip.MustParseAddr("10.1.0.0"), netip.MustParseAddr("10.1.255.255")}
 	var next sync.Mutex
 	n := 0
 	b.SetParallelism(32)
@@ -170,7 +175,7 @@ func BenchmarkCommit(b *testing.B) {
 			i := n % 60000
 			next.Unlock()
 			a := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
-			if err := l.Commit(fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&255), a, until); err != nil {
+			if err := l.Commit(fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&255), a, until, all(l, r)); err != nil {
 				b.Error(err)
 				return
 			}

@@ -17,6 +17,10 @@ func (r *responder) proxyOffer(ctx context.Context, req request) (reply, bool) {
 	}
 	r.sightings.netboots(req.machine.MAC, r.now())
 	r.stats.add("proxy.discover")
+	if r.leave(req) {
+		r.stats.add("proxy.left to another node")
+		return reply{}, false
+	}
 	return r.proxyReply(ctx, req, dhcpv4.MessageTypeOffer)
 }
 

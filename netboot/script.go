@@ -12,6 +12,9 @@ const BootPath = "/boot/"
 
 const scriptPath = BootPath + "script"
 
+// maxNodes is how many nodes an agent knows.
+const maxNodes = 3
+
 // stubScript is the first script a machine gets, the same for all: it makes
 // iPXE itself say who it is. netX is the card it booted from. Without --replace
 // an exit of the second script would return here instead of to the firmware.
@@ -36,6 +39,7 @@ chain --replace http://%s%s?mac=${netX/mac}&uuid=${uuid}&platform=${platform} ||
 // whoever chose the name write the rest of it.
 type agentScript struct {
 	Node       netip.AddrPort
+	Others     []string // base URLs of nodes to turn to when that one is gone; what is not http://IP:PORT is left out
 	MAC        string
 	Title      string // "web1: a task waits for approval"
 	KernelArgs string
@@ -44,8 +48,8 @@ type agentScript struct {
 }
 
 func (a agentScript) String() string {
-	args := fmt.Sprintf("initrd=initrd console=tty0 console=ttyS0,115200 lpmos.node=http://%s lpmos.mac=%s lpmos.time=%d",
-		a.Node, a.MAC, a.Now.Unix())
+	args := fmt.Sprintf("initrd=initrd console=tty0 console=ttyS0,115200 lpmos.node=http://%s%s lpmos.mac=%s lpmos.time=%d",
+		a.Node, nodeWords(a.Node, a.Others), a.MAC, a.Now.Unix())
 	if a.KernelArgs != "" {
 		args += " " + a.KernelArgs
 	}
@@ -61,6 +65,22 @@ boot || goto local
 echo LPMOS: the agent could not be started; booting the disk
 imgfree
 %[4]s`, a.Title, a.Node, args, localBoot(a.Drive))
+}
+
+// nodeWords are the further words of the kernel command line that name nodes, as
+// many as an agent knows. They come out of what other nodes say of themselves.
+func nodeWords(own netip.AddrPort, others []string) string {
+	var words strings.Builder
+	seen := map[netip.AddrPort]bool{own: true}
+	for _, base := range others {
+		at, err := netip.ParseAddrPort(strings.TrimPrefix(base, "http://"))
+		if err != nil || !strings.HasPrefix(base, "http://") || !at.Addr().Is4() || seen[at] || len(seen) == maxNodes {
+			continue
+		}
+		seen[at] = true
+		fmt.Fprintf(&words, " lpmos.node=http://%s", at)
+	}
+	return words.String()
 }
 
 // localScript boots the machine's own disk.

@@ -28,6 +28,7 @@ type Config struct {
 	Fleet      Fleet
 	Log        *slog.Logger
 
+	Neighbours      Neighbours       // optional: the other nodes of the cluster
 	KernelArgs      string           // optional: appended to the agent's kernel command line
 	NoRouterAdverts bool             // optional: leave router solicitations unanswered
 	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
@@ -38,6 +39,8 @@ type Config struct {
 type Server struct {
 	cfg       Config
 	leases    *Leases
+	tries     tries
+	yields    yields
 	sightings *Sightings
 	stats     counters
 	ready     chan struct{}
@@ -98,7 +101,7 @@ func (s *Server) Leases() []Lease { return s.leases.All() }
 // interfaces' addresses on Config.BootPort.
 func (s *Server) Handler() http.Handler {
 	return &bootHTTP{
-		fleet: s.cfg.Fleet, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
+		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -179,7 +182,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, bootPort: s.cfg.BootPort, leases: s.leases, fleet: s.cfg.Fleet,
+		link: l, bootPort: s.cfg.BootPort, leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -97,32 +98,55 @@ func unhex(t *testing.T, s string) []byte {
 	return b
 }
 
-// start runs the server on the wire until the test ends, HTTP with it.
-func (w *wire) start(s *setup) {
+// start runs the server on the wire until the test ends or stop is called, HTTP
+// with it.
+func (w *wire) start(s *setup) (stop func()) {
 	w.t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	select {
 	case <-s.Ready():
 	case err := <-done:
-		stop()
+		cancel()
 		w.t.Fatalf("server did not start: %v", err)
 	}
-	ln, err := net.Listen("tcp", "10.77.0.1:80")
+	ln, err := net.Listen("tcp", s.link.addr.String()+":80")
 	if err != nil {
-		stop()
+		cancel()
 		w.t.Fatal(err)
 	}
 	web := &http.Server{Handler: s.Handler()}
 	go web.Serve(ln)
-	w.t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		web.Close()
-		stop()
+		cancel()
 		if err := <-done; err != nil {
 			w.t.Errorf("server ended with: %v", err)
 		}
 	})
+	w.t.Cleanup(stop)
+	return stop
+}
+
+// second makes another interface of this side on the same Ethernet, with an
+// address of its own, as a second node has it.
+func (w *wire) second(name, address string) {
+	w.t.Helper()
+	w.run("ip", "link", "add", name+"p", "type", "veth", "peer", "name", name)
+	w.t.Cleanup(func() { w.run("ip", "link", "del", name) })
+	w.run("ip", "link", "set", name+"p", "master", "br0", "up")
+	w.run("ip", "address", "add", address, "dev", name)
+	w.run("ip", "link", "set", name, "up")
+	// Each interface answers for its own address only, and takes packets although
+	// the way back leads over the other.
+	for _, dev := range []string{"all", "br0", name} {
+		for key, value := range map[string]string{"arp_ignore": "1", "rp_filter": "0"} {
+			if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+dev+"/"+key, []byte(value), 0o600); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
 }
 
 // machine is what a process on the machines' side is told to be.

@@ -53,6 +53,7 @@ type testFleet struct {
 	agents map[string]Decision
 	fixed  map[string]netip.Addr
 	served []Decision
+	held   chan struct{} // what BootServed waits for, if it is there
 }
 
 func (f *testFleet) Decide(_ context.Context, m Machine) Decision {
@@ -64,7 +65,14 @@ func (f *testFleet) Decide(_ context.Context, m Machine) Decision {
 	return Decision{Action: BootAgent, Reason: "it is new here"}
 }
 
-func (f *testFleet) BootServed(_ context.Context, _ Machine, d Decision) error {
+func (f *testFleet) BootServed(ctx context.Context, _ Machine, d Decision) error {
+	if f.held != nil {
+		select {
+		case <-f.held:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.served = append(f.served, d)
@@ -138,21 +146,27 @@ func testInterface(mode Mode) Interface {
 // newSetup makes a server without sockets.
 func newSetup(t testing.TB, mode Mode) *setup {
 	t.Helper()
+	return newSetupAt(t, testInterface(mode), "10.77.0.1/24", nil)
+}
+
+// newSetupAt makes one with an interface and an address of its own, and with other
+// nodes beside it.
+func newSetupAt(t testing.TB, in Interface, own string, neighbours Neighbours) *setup {
+	t.Helper()
 	files, err := LoadFiles(testFiles)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &setup{fleet: &testFleet{agents: map[string]Decision{}, fixed: map[string]netip.Addr{}}, time: time.Unix(1700000000, 0)}
-	in := testInterface(mode)
 	s.Server, err = New(Config{
-		Interfaces: []Interface{in}, DataDir: t.TempDir(), BootPort: 80, Files: files, Fleet: s.fleet,
+		Interfaces: []Interface{in}, DataDir: t.TempDir(), BootPort: 80, Files: files, Fleet: s.fleet, Neighbours: neighbours,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: s.clock,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	s.link, err = newLink(in, 1, net.HardwareAddr{2, 0, 0, 0, 0, 1}, netip.MustParsePrefix("10.77.0.1/24"))
+	s.link, err = newLink(in, 1, net.HardwareAddr{2, 0, 0, 0, 0, 1}, netip.MustParsePrefix(own))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +241,7 @@ func (n *simNet) TFTP(_ context.Context, server netip.Addr, name string) ([]byte
 }
 
 func (n *simNet) HTTP(ctx context.Context, url string) ([]byte, error) {
-	local, err := net.ResolveTCPAddr("tcp", "10.77.0.1:80")
+	local, err := net.ResolveTCPAddr("tcp", n.s.link.addr.String()+":80")
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ func TestClientReadsEverything(t *testing.T) {
 	if images, err := c.Images(ctx); err != nil || len(images) != 2 || images[0].UsedBy != 12 {
 		t.Errorf("the images are %+v (%v)", images, err)
 	}
-	if regions, err := c.Regions(ctx); err != nil || len(regions) != 1 || regions[0].Machines != 19 {
+	if regions, err := c.Regions(ctx); err != nil || len(regions) != 2 || regions[0].Machines != 19 || regions[1].Nodes != 1 {
 		t.Errorf("the regions are %+v (%v)", regions, err)
 	}
 	if st, err := c.Stats(ctx); err != nil || st.Machines[api.PhaseFailed] != 3 {

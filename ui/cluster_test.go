@@ -39,7 +39,7 @@ func TestInstallSeenOverARealNode(t *testing.T) {
 	if err := n.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	_, _, c, _ := newNode(t, func(cfg *Config) { cfg.API.Cluster, cfg.API.Now = realCluster{n}, time.Now })
+	_, _, c, _ := newNode(t, func(cfg *Config) { cfg.API.Cluster, cfg.API.Membership, cfg.API.Now = realCluster{n}, nil, time.Now })
 	do := func(body fleet.Body) {
 		t.Helper()
 		if _, err := n.Propose(ctx, body); err != nil {

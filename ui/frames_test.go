@@ -57,7 +57,15 @@ func TestFrameFixtures(t *testing.T) {
 	tell()
 	propose(t, node, fleet.PutNode{Node: fleet.Node{ID: "n-1", Name: "n1", RegionID: "dc1", Version: "next"}})
 	tell()
-	if len(frames) < 8 {
+	node.Membership.Silence()
+	if err := v.tellPulse(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Membership.Remove(ctx, "n-3", "operator at 127.0.0.1"); err != nil {
+		t.Fatal(err)
+	}
+	tell()
+	if len(frames) < 12 {
 		t.Fatalf("%d frames", len(frames))
 	}
 	got, err := json.MarshalIndent(frames, "", "  ")

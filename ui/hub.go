@@ -30,8 +30,9 @@ type hub struct {
 
 // pulse is what time alone may change.
 type pulse struct {
-	stats api.Stats
-	lost  map[string]string // machine → sentence
+	stats   api.Stats
+	lost    map[string]string // machine → sentence
+	cluster *api.ClusterView
 }
 
 func newHub(cfg Config) *hub {
@@ -89,7 +90,7 @@ func (h *hub) pulse() pulse {
 		return h.last
 	}
 	p, lens := h.api.Picture(), h.api.Lens()
-	next := pulse{stats: h.api.Count(p), lost: map[string]string{}}
+	next := pulse{stats: h.api.Count(p), lost: map[string]string{}, cluster: h.api.Cluster()}
 	for _, m := range p.Machines {
 		if t := p.Task(m.TaskID); lens.Lost(m, t) {
 			next.lost[m.ID] = lens.Machine(m, t).PhaseText

@@ -78,8 +78,8 @@ func (v *viewer) tellProgress(ctx context.Context, tasks []*fleet.Task) error {
 	return v.tell(ctx, f)
 }
 
-// tellPulse sends the counts if they are others now, and the machines that were
-// lost or found.
+// tellPulse sends the counts and the cluster if they are others now, and the
+// machines that were lost or found.
 func (v *viewer) tellPulse(ctx context.Context) error {
 	p := v.hub.pulse()
 	before, after := v.stats, p.stats
@@ -87,6 +87,11 @@ func (v *viewer) tellPulse(ctx context.Context) error {
 	if !reflect.DeepEqual(before, after) {
 		v.stats = p.stats
 		if err := v.tell(ctx, api.Frame{Type: api.FrameStats, Index: v.complete, Time: v.hub.cfg.API.Now(), Stats: &p.stats}); err != nil {
+			return err
+		}
+	}
+	if v.cluster.news(p.cluster) {
+		if err := v.tell(ctx, api.Frame{Type: api.FrameCluster, Index: v.complete, Time: v.hub.cfg.API.Now(), Cluster: p.cluster}); err != nil {
 			return err
 		}
 	}

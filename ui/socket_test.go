@@ -94,7 +94,7 @@ func TestSnapshotFirstThenWhatChanges(t *testing.T) {
 	node, _, c, _ := newNode(t)
 	e := look(t, c, 0)
 	snap := e.snapshot()
-	if len(snap.Machines) != 19 || len(snap.Tasks) != 17 || len(snap.Images) != 2 || len(snap.Nodes) != 1 {
+	if len(snap.Machines) != 19 || len(snap.Tasks) != 17 || len(snap.Images) != 2 || len(snap.Nodes) != 3 || len(snap.Cluster.Members) != 3 {
 		t.Fatalf("the snapshot holds %d machines, %d tasks, %d images, %d nodes", len(snap.Machines), len(snap.Tasks), len(snap.Images), len(snap.Nodes))
 	}
 	task, err := c.CreateTask(t.Context(), api.Wish{MachineID: "m-01", OSType: "tiny"})

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/ui/api"
 )
 
@@ -33,6 +34,8 @@ type Config struct {
 	// Origins may open the socket beside the node's own, as "https://name:port".
 	Origins []string
 	Limits  Limits
+	// Figures, if set, are what the consensus node has counted of itself.
+	Figures func() consensus.Figures
 }
 
 // Limits bound what viewers may cost. Zero values mean the defaults.
@@ -86,6 +89,10 @@ func New(cfg Config) (*UI, error) {
 	if err != nil {
 		return nil, err
 	}
+	figures, err := metrics(h)
+	if err != nil {
+		return nil, err
+	}
 	h.open(server)
 	mux := http.NewServeMux()
 	mux.Handle("/api/", server)
@@ -94,6 +101,8 @@ func New(cfg Config) (*UI, error) {
 	mux.HandleFunc("GET /api/v1/events", h.events)
 	mux.Handle("/api/v1/events", readOnly{})
 	mux.HandleFunc("GET /ws", h.socket)
+	mux.Handle("GET /metrics", figures)
+	mux.Handle("/metrics", readOnly{})
 	mux.Handle("/", files)
 	return &UI{handler: guard(cfg, mux), hub: h}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -40,12 +41,13 @@ type viewer struct {
 	// Touched by run alone.
 	stats    api.Stats
 	lost     map[string]string
+	cluster  clusterTold
 	complete uint64 // everything up to this index was told
 }
 
 // thing is what a change is about.
 type thing struct {
-	kind rune // 't'ask, 'm'achine, 'i'mage, 'n'ode
+	kind rune // 't'ask, 'm'achine, 'i'mage, 'n'ode, or a record of the 'a'udit
 	id   string
 }
 
@@ -79,6 +81,13 @@ func (v *viewer) poke() {
 	case v.wake <- struct{}{}:
 	default:
 	}
+}
+
+// waiting is how many changes have not been told yet.
+func (v *viewer) waiting() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.changes)
 }
 
 // run tells the viewer everything from since on, or from a snapshot, until the
@@ -169,6 +178,7 @@ func (v *viewer) tellSnapshot(ctx context.Context, p *api.Picture) error {
 	v.mu.Unlock()
 	snap := v.hub.api.Snapshot(p, keep)
 	v.stats, v.complete = snap.Stats, max(v.complete, snap.Index)
+	v.cluster.news(snap.Cluster)
 	v.lost = v.hub.pulse().lost
 	b, err := json.Marshal(snap)
 	if err != nil {
@@ -221,8 +231,10 @@ func (v *viewer) pour(e fleet.Event) {
 		k = thing{'m', e.MachineID}
 	case fleet.EventImage, fleet.EventImageDeleted:
 		k = thing{'i', e.Name}
-	case fleet.EventNode:
-		k = thing{'n', e.Name}
+	case fleet.EventNode, fleet.EventNodeDeleted:
+		k = thing{'n', e.ID}
+	case fleet.EventAudit:
+		k = thing{'a', strconv.FormatUint(v.poured, 10)} // none takes another's place
 	default:
 		return
 	}
@@ -292,6 +304,10 @@ func (v *viewer) frames(changes []change) []api.Frame {
 		f := api.Frame{Type: string(e.Type), Index: e.Index, Time: lens.Now, TaskID: e.TaskID, MachineID: e.MachineID, Name: e.Name}
 		switch e.Type {
 		case fleet.EventTaskDeleted, fleet.EventMachineDeleted, fleet.EventImageDeleted:
+		case fleet.EventNodeDeleted:
+			f.ID = e.ID
+		case fleet.EventAudit:
+			f.Audit = e.Audit
 		case fleet.EventImage:
 			img := api.ImageView(e.Image, d.used)
 			f.Image = &img

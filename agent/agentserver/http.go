@@ -12,17 +12,24 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lpmos/lpmos/agent/wire"
+	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
-// task finds the task and checks that the caller's session is its machine's.
-func (s *Server) task(w http.ResponseWriter, r *http.Request, id string) (*fleet.Task, bool) {
+// task finds the task and checks that the caller's session is its machine's. The
+// task is one as the request wants it, unless all that was decided says otherwise.
+func (s *Server) task(w http.ResponseWriter, r *http.Request, id string, wanted func(*fleet.Task) bool) (*fleet.Task, bool) {
 	var t *fleet.Task
 	var m *fleet.Machine
-	s.cfg.Cluster.View(func(st *fleet.State) {
+	err := s.sure(r.Context(), func(st *fleet.State) bool {
 		t, m = st.Task(id), st.MachineBySession(sessionOf(r))
+		return m != nil && t != nil && t.MachineID == m.ID && wanted(t)
 	})
 	switch {
+	case err != nil:
+		s.refused(w, r, "task", id, err)
+		return nil, false
 	case m == nil:
 		problem(w, http.StatusUnauthorized, "the node does not know this boot; report again")
 	case t == nil:
@@ -83,6 +90,14 @@ func (s *Server) refused(w http.ResponseWriter, r *http.Request, what, who strin
 	if r.Context().Err() == nil {
 		s.log.Warn("agent refused", "what", what, "who", who, "from", r.RemoteAddr, "reason", err)
 	}
+	if errors.Is(err, consensus.ErrNoSpace) {
+		problem(w, http.StatusInsufficientStorage, "%v", consensus.ErrNoSpace)
+		return
+	}
+	if notReady(err) && !s.cfg.Cluster.Status().Quorum {
+		problem(w, status, "%s", cutOff)
+		return
+	}
 	problem(w, status, "%v", err)
 }
 
@@ -107,6 +122,15 @@ func baseURL(r *http.Request) string {
 		return "http://" + a.String()
 	}
 	return "http://" + r.Host
+}
+
+// nodes are the nodes that who asks may turn to, this one first.
+func (s *Server) nodes(r *http.Request) []string {
+	if s.cfg.Nodes == nil {
+		return nil
+	}
+	own := baseURL(r)
+	return wire.Nodes([]string{own}, s.cfg.Nodes(own))
 }
 
 func sessionOf(r *http.Request) string {

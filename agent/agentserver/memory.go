@@ -43,25 +43,54 @@ func (w *waiters) wake(machineID string) {
 	delete(w.held, machineID)
 }
 
-// contacts remembers when each machine's agent was last heard by this node.
+// contacts remembers when each machine's agent was last heard: here, and by
+// others. The two are kept apart, or nodes would tell each other for ever what
+// each has from the other.
 type contacts struct {
-	mu sync.Mutex
-	at map[string]time.Time
+	mu           sync.Mutex
+	here, others map[string]time.Time
 }
 
 func (c *contacts) touch(machineID string, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.at == nil {
-		c.at = map[string]time.Time{}
+	if c.here == nil {
+		c.here = map[string]time.Time{}
 	}
-	c.at[machineID] = now
+	c.here[machineID] = now
+}
+
+func (c *contacts) told(machineID string, at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.others == nil {
+		c.others = map[string]time.Time{}
+	}
+	if at.After(c.others[machineID]) {
+		c.others[machineID] = at
+	}
 }
 
 func (c *contacts) last(machineID string) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.at[machineID]
+	if here, others := c.here[machineID], c.others[machineID]; !others.After(here) {
+		return here
+	} else {
+		return others
+	}
+}
+
+func (c *contacts) since(since time.Time) map[string]time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := map[string]time.Time{}
+	for id, at := range c.here {
+		if at.After(since) {
+			out[id] = at
+		}
+	}
+	return out
 }
 
 // consoleLines is how much of a machine's console is kept.

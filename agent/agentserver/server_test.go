@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
+	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
@@ -32,10 +33,57 @@ type memory struct {
 	latest map[string]wire.Progress
 	told   func([]fleet.Event)
 	now    time.Time
+
+	cut      bool   // the others cannot be reached
+	behind   func() // brings the state up to what was decided elsewhere; nil when it is
+	checked  int    // how often that was asked for
+	deferred []fleet.Body
+}
+
+func (m *memory) Verify(context.Context) error {
+	m.mu.Lock()
+	m.checked++
+	cut, behind := m.cut, m.behind
+	m.mu.Unlock()
+	if cut {
+		return consensus.ErrNotReady
+	}
+	if behind != nil {
+		behind()
+	}
+	return nil
+}
+
+func (m *memory) Status() consensus.Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return consensus.Status{Quorum: !m.cut}
+}
+
+func (m *memory) Defer(b fleet.Body) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.deferred = append(m.deferred, b)
+	return nil
+}
+
+func (m *memory) DeferredFor(task string) (fleet.FinishInstall, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range m.deferred {
+		if f, ok := b.(fleet.FinishInstall); ok && f.TaskID == task {
+			return f, true
+		}
+	}
+	return fleet.FinishInstall{}, false
 }
 
 func (m *memory) Propose(_ context.Context, b fleet.Body) (any, error) {
 	m.mu.Lock()
+	if m.cut {
+		m.mu.Unlock()
+		return nil, consensus.ErrNotReady
+	}
 	m.index++
 	res, events, err := m.state.Apply(m.index, fleet.Command{Version: 1, At: m.now, Body: b})
 	m.mu.Unlock()

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/lpmos/lpmos/agent/wire"
 )
 
 func TestCommandLine(t *testing.T) {
@@ -44,7 +46,7 @@ func FuzzCmdline(f *testing.F) {
 	f.Add("lpmos.node=http://10.77.0.1:80 lpmos.mac=52:54:00:aa:bb:01 lpmos.time=1700000000")
 	f.Fuzz(func(t *testing.T, line string) {
 		c := ParseCmdline(line)
-		if len(c.Nodes) > maxNodes {
+		if len(c.Nodes) > wire.MaxNodes {
 			t.Fatalf("%d nodes", len(c.Nodes))
 		}
 		if _, err := net.ParseMAC(c.MAC); c.MAC != "" && err != nil {

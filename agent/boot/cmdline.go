@@ -2,14 +2,12 @@ package boot
 
 import (
 	"net"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
-)
 
-// maxNodes is how many nodes the command line may name; more are ignored.
-const maxNodes = 3
+	"github.com/lpmos/lpmos/agent/wire"
+)
 
 // Cmdline is what the boot script tells the agent on the kernel command line.
 type Cmdline struct {
@@ -29,10 +27,7 @@ func ParseCmdline(line string) Cmdline {
 		}
 		switch key {
 		case "lpmos.node":
-			u, err := url.Parse(value)
-			if err == nil && u.Scheme == "http" && u.Hostname() != "" && len(c.Nodes) < maxNodes {
-				c.Nodes = append(c.Nodes, strings.TrimRight(value, "/"))
-			}
+			c.Nodes = wire.Nodes(c.Nodes, []string{value})
 		case "lpmos.mac":
 			// iPXE writes ${mac:hexhyp} with hyphens.
 			if mac, err := net.ParseMAC(value); err == nil && len(mac) == 6 {

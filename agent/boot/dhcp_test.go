@@ -101,9 +101,9 @@ func TestBadPacketsAreDropped(t *testing.T) {
 	}
 }
 
-// wire is a client whose servers are a function: it gets each packet and returns
+// onWire is a client whose servers are a function: it gets each packet and returns
 // the replies, in order.
-func wire(t *testing.T, answer func(q []byte) [][]byte) *dhcpClient {
+func onWire(t *testing.T, answer func(q []byte) [][]byte) *dhcpClient {
 	t.Helper()
 	listen := func() net.PacketConn {
 		c, err := net.ListenPacket("udp4", "127.0.0.1:0")
@@ -135,7 +135,7 @@ func kindOf(q []byte) byte { return q[dhcpFixed+6] }
 var patient = []time.Duration{5 * time.Second}
 
 func TestAnAddressIsGotAmongStrangers(t *testing.T) {
-	c := wire(t, func(q []byte) [][]byte {
+	c := onWire(t, func(q []byte) [][]byte {
 		stranger := reply(q, dhcpOffer, "10.77.0.66")
 		stranger[33] = 9 // of another card
 		old := reply(q, dhcpOffer, "10.77.0.67")
@@ -158,7 +158,7 @@ func TestAnAddressIsGotAmongStrangers(t *testing.T) {
 
 func TestALostDiscoverIsSentAgain(t *testing.T) {
 	lost := 0
-	c := wire(t, func(q []byte) [][]byte {
+	c := onWire(t, func(q []byte) [][]byte {
 		if kindOf(q) == dhcpDiscover {
 			if lost++; lost == 1 {
 				return nil
@@ -173,7 +173,7 @@ func TestALostDiscoverIsSentAgain(t *testing.T) {
 }
 
 func TestSilenceAndRefusalsAreTold(t *testing.T) {
-	silent := wire(t, func([]byte) [][]byte { return nil })
+	silent := onWire(t, func([]byte) [][]byte { return nil })
 	if _, err := silent.discover(context.Background(), []time.Duration{20 * time.Millisecond}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("silence: %v", err)
 	}
@@ -182,7 +182,7 @@ func TestSilenceAndRefusalsAreTold(t *testing.T) {
 	if _, err := silent.discover(ctx, patient); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	naks := wire(t, func(q []byte) [][]byte {
+	naks := onWire(t, func(q []byte) [][]byte {
 		if kindOf(q) == dhcpDiscover {
 			return [][]byte{reply(q, dhcpOffer, "10.77.0.100")}
 		}
@@ -194,7 +194,7 @@ func TestSilenceAndRefusalsAreTold(t *testing.T) {
 }
 
 func TestARenewalNamesTheAddressInUse(t *testing.T) {
-	c := wire(t, func(q []byte) [][]byte {
+	c := onWire(t, func(q []byte) [][]byte {
 		if kindOf(q) != dhcpRequest || !bytes.Equal(q[12:16], []byte{10, 77, 0, 100}) || bytes.Contains(q[dhcpFixed:], []byte{optAddress, 4, 10, 77}) {
 			return nil
 		}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // body1 is the body of one reply: it ends where the head said, refuses to end
@@ -18,7 +17,6 @@ type body1 struct {
 	conn   *conn
 	ctx    context.Context
 	stop   func() bool
-	stall  time.Duration
 	src    io.Reader
 	length int64 // stated; -1 when not
 	got    int64
@@ -32,7 +30,6 @@ func (b *body1) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	_ = b.conn.SetReadDeadline(time.Now().Add(b.stall))
 	n, err := b.src.Read(p)
 	b.got += int64(n)
 	if errors.Is(err, io.EOF) && b.length >= 0 && b.got < b.length {

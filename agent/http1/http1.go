@@ -24,22 +24,25 @@ import (
 
 // Limits on what a peer may make the client hold.
 const (
-	maxHeaderBytes = 64 << 10
-	maxInformed    = 8 // 1xx replies before the final one
-	maxIdle        = 8 // connections kept, over all peers
+	maxHeaderBytes = 64 << 10 // of all replies to a request: the final one and the 1xx before it
+	maxIdle        = 8        // connections kept, over all peers
 	idleFor        = 20 * time.Second
+	dialTime       = 2500 * time.Millisecond
 )
 
-// DefaultStall is how long a peer may be silent in the middle of a reply. It is
-// longer than a node holds a long poll.
+// DefaultStall is how long a peer may be silent.
 const DefaultStall = 60 * time.Second
 
 // Client sends requests. The zero value is ready; it may be used by several
 // goroutines at once.
 type Client struct {
-	// Dial opens a connection; nil means a net.Dialer with a 5 s limit.
+	// Dial opens a connection; nil means a net.Dialer with a limit of 2.5 s: a
+	// node is no further away than the next region, and one that is gone must not
+	// keep its machines waiting.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Stall ends a request whose peer has been silent so long; 0 means DefaultStall.
+	// Stall ends a request whose peer has sent nothing for so long, be it the
+	// beginning of its reply, an interim reply (RFC 9110, section 15.2) or the next
+	// piece of a body; 0 means DefaultStall.
 	Stall time.Duration
 
 	mu   sync.Mutex
@@ -78,16 +81,23 @@ func (r *Response) Get(name string) string {
 // conn is a connection with its reader, which may hold bytes already.
 type conn struct {
 	net.Conn
-	r    *bufio.Reader
-	addr string
-	used bool // a request was answered on it
-	at   time.Time
+	r     *bufio.Reader
+	addr  string
+	stall time.Duration
+	used  bool // a request was answered on it
+	at    time.Time
+}
+
+// Read waits for the next bytes for as long as the peer may be silent.
+func (c *conn) Read(p []byte) (int, error) {
+	_ = c.SetReadDeadline(time.Now().Add(c.stall))
+	return c.Conn.Read(p)
 }
 
 // Do sends req and reads the head of the reply. A request that fails on a kept
-// connection before any byte of the reply is sent once more on a new one: the
-// peer may have closed it meanwhile (RFC 9112, section 9.3.1), and every request
-// of the agent may be repeated.
+// connection before any byte of the reply is sent once more on another: the peer
+// may have closed it meanwhile (RFC 9112, section 9.3.1), and every request of
+// the agent may be repeated. A peer that was silent would be silent again.
 func (c *Client) Do(ctx context.Context, req Request) (*Response, error) {
 	u, err := url.Parse(req.URL)
 	if err != nil {
@@ -118,7 +128,8 @@ func (c *Client) Do(ctx context.Context, req Request) (*Response, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if !kept || started {
+		var silent net.Error
+		if !kept || started || errors.As(err, &silent) && silent.Timeout() {
 			return nil, fmt.Errorf("%s %s: %w", req.Method, u.Redacted(), err)
 		}
 	}
@@ -160,13 +171,18 @@ func (c *Client) conn(ctx context.Context, addr string) (*conn, error) {
 	c.mu.Unlock()
 	dial := c.Dial
 	if dial == nil {
-		dial = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
+		dial = (&net.Dialer{Timeout: dialTime}).DialContext
 	}
 	nc, err := dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Conn: nc, r: bufio.NewReaderSize(nc, 16<<10), addr: addr}, nil
+	cn := &conn{Conn: nc, addr: addr, stall: c.Stall}
+	if cn.stall == 0 {
+		cn.stall = DefaultStall
+	}
+	cn.r = bufio.NewReaderSize(cn, 16<<10)
+	return cn, nil
 }
 
 // keep puts a connection aside for the next request.
@@ -194,10 +210,6 @@ func (c *Client) Close() {
 // exchange sends a request on cn and reads the head of the reply. started says
 // that the peer had begun to answer.
 func (c *Client) exchange(ctx context.Context, cn *conn, method string, head, body []byte) (resp *Response, started bool, err error) {
-	stall := c.Stall
-	if stall == 0 {
-		stall = DefaultStall
-	}
 	// A context that ends makes every blocked call on the connection fail.
 	stop := context.AfterFunc(ctx, func() { _ = cn.Close() })
 	defer func() {
@@ -205,7 +217,7 @@ func (c *Client) exchange(ctx context.Context, cn *conn, method string, head, bo
 			stop()
 		}
 	}()
-	_ = cn.SetDeadline(time.Now().Add(stall))
+	_ = cn.SetWriteDeadline(time.Now().Add(cn.stall))
 	if _, err := (&net.Buffers{head, body}).WriteTo(cn.Conn); err != nil {
 		return nil, false, err
 	}
@@ -216,7 +228,7 @@ func (c *Client) exchange(ctx context.Context, cn *conn, method string, head, bo
 	if err != nil {
 		return nil, true, err
 	}
-	b := &body1{c: c, conn: cn, stop: stop, stall: stall, keep: h.keep, length: h.length, ctx: ctx}
+	b := &body1{c: c, conn: cn, stop: stop, keep: h.keep, length: h.length, ctx: ctx}
 	if h.chunked {
 		b.src = newChunked(cn.r)
 	} else if h.length >= 0 {
@@ -240,16 +252,16 @@ type head struct {
 // is delimited (RFC 9112, section 6.3).
 func readHead(r *bufio.Reader, method string) (head, error) {
 	budget := maxHeaderBytes
-	for range maxInformed {
+	for {
 		h, err := readOneHead(r, &budget)
 		if err != nil {
 			return head{}, err
 		}
+		// Each interim reply says that the peer is still at work.
 		if h.status >= 200 {
 			return h, h.delimit(method)
 		}
 	}
-	return head{}, errors.New("reply: too many interim replies")
 }
 
 // readOneHead reads a status line and its fields.

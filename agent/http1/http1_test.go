@@ -150,7 +150,7 @@ func TestBadRepliesAreRefused(t *testing.T) {
 		"an empty length":     "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
 		"an unknown coding":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
 		"a header for ever":   "HTTP/1.1 200 OK\r\n" + strings.Repeat("A: b\r\n", 20_000),
-		"interim for ever":    strings.Repeat("HTTP/1.1 103 Early\r\n\r\n", 50),
+		"interim for ever":    strings.Repeat("HTTP/1.1 103 Early\r\n\r\n", 5_000),
 		"a field with spaces": "HTTP/1.1 200 OK\r\nA b: c\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -189,6 +189,73 @@ func TestSilenceEndsARequest(t *testing.T) {
 	var timeout net.Error
 	if _, err := io.ReadAll(resp.Body); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Fatalf("error %v, want a timeout", err)
+	}
+}
+
+// A node that works on an answer says so now and then, and is waited for; one
+// that has stopped does not, and is not.
+func TestAPeerThatSaysItIsAtWorkIsWaitedFor(t *testing.T) {
+	const stall = 300 * time.Millisecond
+	stopped := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for range 8 {
+			time.Sleep(stall / 4)
+			w.WriteHeader(http.StatusProcessing)
+		}
+		if r.URL.Path == "/stops" {
+			<-stopped
+		}
+		_, _ = io.WriteString(w, "done")
+	}))
+	defer srv.Close()
+	defer close(stopped)
+	c := &Client{Stall: stall}
+	resp, err := c.Do(context.Background(), Request{Method: "GET", URL: srv.URL + "/works"})
+	if err != nil {
+		t.Fatalf("given up after %v without a word, which it never was: %v", stall, err)
+	}
+	if got, err := io.ReadAll(resp.Body); string(got) != "done" || err != nil {
+		t.Fatalf("%q, %v", got, err)
+	}
+	var timeout net.Error
+	if _, err := c.Do(context.Background(), Request{Method: "GET", URL: srv.URL + "/stops"}); !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Fatalf("error %v, want a timeout", err)
+	}
+}
+
+// A peer that went silent with connections kept to it costs one wait, not one for
+// each of them.
+func TestSilenceIsWaitedForOnce(t *testing.T) {
+	var frozen atomic.Bool
+	var asked atomic.Int32
+	stopped := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if frozen.Load() {
+			asked.Add(1)
+			<-stopped
+		}
+		_, _ = io.Copy(w, r.Body)
+	}))
+	defer srv.Close()
+	defer close(stopped)
+	c := &Client{Stall: 200 * time.Millisecond}
+	var open []*Response
+	for range 4 { // at once, so that each has its connection
+		resp, err := c.Do(context.Background(), Request{Method: "POST", URL: srv.URL, Body: []byte("x")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, resp)
+	}
+	for _, resp := range open {
+		_, _ = io.ReadAll(resp.Body)
+	}
+	frozen.Store(true)
+	if _, err := c.Do(context.Background(), Request{Method: "POST", URL: srv.URL}); err == nil {
+		t.Fatal("answered")
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("a silent peer was asked %d times", n)
 	}
 }
 

@@ -48,9 +48,15 @@ type fetcher struct {
 	bad []wire.BadChunk
 }
 
+// job is a chunk to fetch. The round is that of the answer that named its source.
+type job struct {
+	src   wire.ChunkSource
+	round int
+}
+
 // fetched is how a worker's attempt ended.
 type fetched struct {
-	src   wire.ChunkSource
+	job
 	err   error // of the source: try again
 	final error // of the sink: give up
 }
@@ -61,14 +67,15 @@ type fetched struct {
 // the context.
 func (f *fetcher) run(ctx context.Context, want []int, sink func(i int, raw []byte) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	jobs := make(chan wire.ChunkSource, window)
+	jobs := make(chan job, window)
 	results := make(chan fetched, window)
 	var wg sync.WaitGroup
 	for range f.workers {
 		wg.Go(func() {
 			var z inflater
-			for src := range jobs {
-				results <- f.one(ctx, &z, src, sink)
+			for j := range jobs {
+				err, final := f.one(ctx, &z, j.src, sink)
+				results <- fetched{job: j, err: err, final: final}
 			}
 		})
 	}
@@ -81,6 +88,7 @@ func (f *fetcher) run(ctx context.Context, want []int, sink func(i int, raw []by
 	missing := slices.Sorted(slices.Values(want))
 	assigned := make(map[int]bool) // never more than window, so the channels never block
 	failures := 0                  // in a row
+	round := 0                     // answers of the node so far
 	var wait <-chan time.Time      // before the next request; nil: now
 	for len(missing) > 0 {
 		if err := ctx.Err(); err != nil {
@@ -102,9 +110,12 @@ func (f *fetcher) run(ctx context.Context, want []int, sink func(i int, raw []by
 				failures++ // so that the next chunk takes the message back
 				f.meter.message(fmt.Sprintf("waiting for chunk %d: the node knows no source for it", need[0]))
 			}
+			if err == nil {
+				round++
+			}
 			for _, s := range sources {
 				assigned[s.Index] = true
-				jobs <- s
+				jobs <- job{s, round}
 			}
 			if pause > 0 {
 				wait = f.after(pause)
@@ -123,10 +134,14 @@ func (f *fetcher) run(ctx context.Context, want []int, sink func(i int, raw []by
 			case r.err != nil && ctx.Err() != nil:
 				return ctx.Err()
 			case r.err != nil:
-				failures++
+				// What a node named that is gone by now says nothing about the sources
+				// another has named since, which need no rest.
+				if r.round == round {
+					failures++
+				}
 				f.bad = append(f.bad, wire.BadChunk{Index: r.src.Index, URL: r.src.URL, Reason: r.err.Error()})
 				f.trouble(fmt.Sprintf("chunk %d from %s: %v", r.src.Index, r.src.URL, r.err))
-				if pause := backoff(failures); pause > 0 && wait == nil {
+				if pause := backoff(failures); r.round == round && pause > 0 && wait == nil {
 					wait = f.after(pause)
 				}
 			default:
@@ -182,19 +197,20 @@ func (f *fetcher) finish(ctx context.Context) {
 	}
 }
 
-// one fetches a chunk and hands it on.
-func (f *fetcher) one(ctx context.Context, z *inflater, src wire.ChunkSource, sink func(int, []byte) error) fetched {
+// one fetches a chunk and hands it on. The first error is the source's, the
+// second the sink's.
+func (f *fetcher) one(ctx context.Context, z *inflater, src wire.ChunkSource, sink func(int, []byte) error) (err, final error) {
 	if err := ctx.Err(); err != nil {
-		return fetched{src: src, err: err}
+		return err, nil
 	}
 	raw := f.pool.get(f.man.ChunkLen(src.Index))
 	defer f.pool.put(raw)
 	n, err := fetchChunk(ctx, f.src, z, src, f.man.Chunks[src.Index], raw, f.stall)
 	f.meter.fetched(n, err == nil)
 	if err != nil {
-		return fetched{src: src, err: err}
+		return err, nil
 	}
-	return fetched{src: src, final: sink(src.Index, raw)}
+	return nil, sink(src.Index, raw)
 }
 
 // trouble tells people why it takes longer.

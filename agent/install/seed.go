@@ -13,6 +13,10 @@ import (
 // seed.
 const SeedLabel = "CIDATA"
 
+// PhoneHomeName is the file of the seed that holds the URLs the system reports to,
+// one a line, for systems that cloud-init has no part in.
+const PhoneHomeName = "phone-home"
+
 // MarkerName is the file of the seed that holds the wire.Marker.
 const MarkerName = "lpmos.json"
 
@@ -38,11 +42,21 @@ func seedFiles(g wire.Grant, bootMAC string) []fatFile {
 	} else {
 		vendor += identity(fb)
 	}
-	if g.PhoneHome != "" {
+	homes := homes(g)
+	if len(homes) > 0 {
+		tries := 20
+		if len(homes) > 1 {
+			tries = 3 // the boot waits for them, and the script tells the others
+		}
 		vendor += "phone_home:\n" +
-			"  url: " + quote(g.PhoneHome) + "\n" +
+			"  url: " + quote(homes[0]) + "\n" +
 			"  post: [instance_id, hostname, fqdn]\n" +
-			"  tries: 20\n"
+			"  tries: " + fmt.Sprint(tries) + "\n"
+	}
+	if len(homes) > 1 {
+		vendor = "#cloud-config-archive\n" +
+			"- type: text/cloud-config\n  content: " + quote(vendor) + "\n" +
+			"- type: text/x-shellscript\n  content: " + quote(upScript(instance, homes)) + "\n"
 	}
 
 	network := fb.NetworkConfig
@@ -59,8 +73,47 @@ func seedFiles(g wire.Grant, bootMAC string) []fatFile {
 		{"vendor-data", []byte(vendor)},
 		{"network-config", []byte(network)},
 		{MarkerName, append(mustJSON(marker(g)), '\n')},
+		{PhoneHomeName, []byte(strings.Join(homes, "\n") + "\n")},
 	}
 }
+
+// homes are the URLs the installed system may report to, best first.
+func homes(g wire.Grant) []string {
+	if g.PhoneHome == "" {
+		return nil
+	}
+	return append([]string{g.PhoneHome}, g.PhoneAlso...)
+}
+
+// upScript is the installed system's word to whichever node answers first.
+// cloud-init's phone_home knows one URL, and the node behind it may be gone by
+// now. A part of the vendor data that is a script is run whatever the user data
+// says, and what cloud-init itself is written in is the one HTTP client that is
+// there on every system that has it. It stays behind on its own, so that the boot
+// does not wait for a network without nodes.
+func upScript(instance string, homes []string) string {
+	return `#!/bin/sh
+# Tells a node of LPMOS that this system has come up from its own disk.
+python=$(command -v python3 || echo /usr/libexec/platform-python)
+"$python" - >/dev/null 2>&1 <<'EOF' &
+import socket, time, urllib.parse, urllib.request
+homes = ` + quoteAll(homes) + `
+word = urllib.parse.urlencode({"instance_id": ` + quote(instance) + `, "hostname": socket.gethostname(), "fqdn": socket.getfqdn()}).encode()
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+for _ in range(60):
+    for home in homes:
+        try:
+            direct.open(home, word, timeout=5)
+            raise SystemExit
+        except OSError:
+            pass
+    time.sleep(5)
+EOF
+`
+}
+
+// quoteAll makes a list that YAML, and Python, take for one of strings.
+func quoteAll(list []string) string { return string(mustJSON(list)) }
 
 // identity is the part of a cloud-config that says who the system is and who
 // may enter.

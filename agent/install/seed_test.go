@@ -2,9 +2,15 @@ package install
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -28,6 +34,7 @@ func TestSeedDocuments(t *testing.T) {
 		"user-data":      "#cloud-config\nhostname: \"node1\"\nssh_authorized_keys:\n  - \"ssh-ed25519 AAAA \\\"me\\\"\"\n",
 		"vendor-data":    "#cloud-config\nphone_home:\n  url: \"http://10.0.0.1/up/tok\"\n  post: [instance_id, hostname, fqdn]\n  tries: 20\n",
 		"network-config": "version: 2\nethernets:\n  lpmos:\n    match: {macaddress: \"52:54:00:aa:00:01\"}\n    dhcp4: true\n",
+		PhoneHomeName:    "http://10.0.0.1/up/tok\n",
 	} {
 		if docs[name] != want {
 			t.Errorf("%s is\n%s\nwant\n%s", name, docs[name], want)
@@ -64,6 +71,65 @@ func TestSeedDocuments(t *testing.T) {
 	}
 }
 
+// archive takes the parts of vendor data apart, by their type.
+func archive(t *testing.T, vendor string) map[string]string {
+	t.Helper()
+	if !strings.HasPrefix(vendor, "#cloud-config-archive\n") {
+		t.Fatalf("no archive:\n%s", vendor)
+	}
+	var parts []struct{ Type, Content string }
+	if err := yaml.Unmarshal([]byte(vendor), &parts); err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, p := range parts {
+		out[p.Type] = p.Content
+	}
+	return out
+}
+
+// The node that installed a system may be gone when it comes up: whichever of the
+// others answers is told.
+func TestTheInstalledSystemTellsAnyNode(t *testing.T) {
+	told := make(chan string, 10)
+	alive := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		told <- r.Method + " " + r.URL.Path + " " + string(body)
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer alive.Close()
+	dead := httptest.NewServer(http.NotFoundHandler())
+	dead.Close()
+
+	g := grantFor(wire.Manifest{SizeBytes: 1}, 1, wire.Contents{})
+	g.Plan.FirstBoot.UserData = "#!/bin/sh\necho mine\n"
+	g.PhoneHome, g.PhoneAlso = dead.URL+"/up/tok", []string{dead.URL + "/up/tok", alive.URL + "/up/tok"}
+	docs := documents(g, "")
+	if want := dead.URL + "/up/tok\n" + dead.URL + "/up/tok\n" + alive.URL + "/up/tok\n"; docs[PhoneHomeName] != want {
+		t.Errorf("%s is\n%s", PhoneHomeName, docs[PhoneHomeName])
+	}
+	parts := archive(t, docs["vendor-data"])
+	for _, want := range []string{"#cloud-config\n", "hostname: \"node1\"\n", "phone_home:\n  url: \"" + dead.URL + "/up/tok\"\n", "  tries: 3\n"} {
+		if !strings.Contains(parts["text/cloud-config"], want) {
+			t.Errorf("no %q in\n%s", want, parts["text/cloud-config"])
+		}
+	}
+	script := filepath.Join(t.TempDir(), "part-001")
+	if err := os.WriteFile(script, []byte(parts["text/x-shellscript"]), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "python3", "python3")
+	sh(t, script) // as cloud-init runs it: it returns at once
+	select {
+	case got := <-told:
+		if !strings.HasPrefix(got, "POST /up/tok ") || !strings.Contains(got, "instance_id=task-1-3&hostname=") {
+			t.Errorf("told %q", got)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("no node was told")
+	}
+}
+
 // Whatever people type, a YAML reader gets it back and nothing besides.
 func TestSeedQuoting(t *testing.T) {
 	for _, s := range []string{"plain", "yes", "1e3", `"quoted" \ 'and' more`, "a: b # c", "{x}", "line\nbreak: yes", "\ttab\x01\u2028", "Grüße 世界", "&a *b !c", "<>&"} {
@@ -84,6 +150,11 @@ func TestSeedQuoting(t *testing.T) {
 			if err := yaml.Unmarshal([]byte(docs[name]), v); err != nil {
 				t.Errorf("%q: %s: %v", s, name, err)
 			}
+		}
+		g.PhoneAlso = []string{s}
+		parts := archive(t, documents(g, s)["vendor-data"])
+		if err := yaml.Unmarshal([]byte(parts["text/cloud-config"]), &vendor); err != nil || vendor.PhoneHome.URL != s {
+			t.Errorf("%q becomes %+v in an archive (%v)", s, vendor, err)
 		}
 		if user.Hostname != s || !reflect.DeepEqual(user.Keys, []string{s, s}) || vendor.PhoneHome.URL != s {
 			t.Errorf("%q becomes %+v, %+v", s, user, vendor)

@@ -104,6 +104,9 @@ type ReportRequest struct {
 type ReportResponse struct {
 	MachineID string `json:"machine_id"`
 	Session   string `json:"session"`
+	// Nodes are the base URLs of the nodes this machine may turn to, the one that
+	// answers first, then the others, best first.
+	Nodes []string `json:"nodes,omitempty"`
 }
 
 // Verdict is what a waiting agent is to do.
@@ -123,10 +126,15 @@ type ApprovalResponse struct {
 	Verdict Verdict `json:"verdict"`
 	Reason  string  `json:"reason"` // a sentence for the machine's console
 	Grant   *Grant  `json:"grant,omitempty"`
+	// Nodes is as in ReportResponse: nodes come and go while a machine waits.
+	Nodes []string `json:"nodes,omitempty"`
+	// Elsewhere says, with "wait", that the node is cut off from the others and
+	// that one of them may know more: ask there next.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 }
 
 // StatusRequest moves a task: POST /api/v1/agent/status. "installing" is the
-// compare-and-set that must be answered 200 before the first destructive byte;
+// compare-and-set that must be answered 204 before the first destructive byte;
 // "completed" and "failed" end the task. Repeating one is harmless.
 type StatusRequest struct {
 	TaskID     string     `json:"task_id"`
@@ -134,6 +142,12 @@ type StatusRequest struct {
 	Status     Status     `json:"status"`
 	PlanHash   string     `json:"plan_hash,omitempty"` // with "installing"
 	Error      *TaskError `json:"error,omitempty"`     // with "failed"
+	// Progress is, with "completed", the last there was: the node that takes the
+	// end need not be the one that was told.
+	Progress *Progress `json:"progress,omitempty"`
+	// Keep says, with an end, that no node the machine knows could write it down:
+	// a node that is cut off from the others then keeps it and tells it later.
+	Keep bool `json:"keep,omitempty"`
 }
 
 // ProgressRequest is POST /api/v1/agent/progress.

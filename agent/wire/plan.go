@@ -69,6 +69,8 @@ type Grant struct {
 	Generation uint64 `json:"generation"` // of the task; a retry raises it, so an old grant is void
 	Plan       Plan   `json:"plan"`
 	PlanHash   string `json:"plan_hash"`
-	// PhoneHome is the URL the installed system reports to from its own disk.
-	PhoneHome string `json:"phone_home"`
+	// PhoneHome is the URL the installed system reports to from its own disk, and
+	// PhoneAlso are those of other nodes, should that one be gone by then.
+	PhoneHome string   `json:"phone_home"`
+	PhoneAlso []string `json:"phone_also,omitempty"`
 }

@@ -7,8 +7,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,9 +30,13 @@ type Config struct {
 	KernelArgs   string        `yaml:"kernel_args"`
 	ReleaseAfter time.Duration `yaml:"release_after"`
 	QuietRouters bool          `yaml:"no_router_advertisement"`
+	CopyLimit    int           `yaml:"copy_limit"` // megabytes a second; 0 is none
 	LogLevel     string        `yaml:"log_level"`
 	LogFormat    string        `yaml:"log_format"`
 	UIDir        string        `yaml:"ui_dir"`
+
+	ClusterListen  string `yaml:"cluster_listen"`
+	ClusterAddress string `yaml:"cluster_address"` // empty: what cluster_listen says
 }
 
 // Interface is one network to serve; nothing is touched that is not named here.
@@ -177,6 +183,9 @@ func (c Config) check() error {
 			}
 		}
 	}
+	if err := c.checkCluster(); err != nil {
+		return err
+	}
 	if err := netboot.ValidateKernelArgs(c.KernelArgs); err != nil {
 		return fault("kernel_args", "%s", strings.TrimPrefix(err.Error(), "kernel_args: "))
 	}
@@ -187,10 +196,47 @@ func (c Config) check() error {
 		return fault("boot_port", "%d is no port", c.BootPort)
 	case c.ReleaseAfter < 0:
 		return fault("release_after", "a time cannot be negative")
+	case c.CopyLimit < 0 || c.CopyLimit > 100_000:
+		return fault("copy_limit", "%d is no number of megabytes a second; write 100, or 0 for no limit", c.CopyLimit)
 	case c.Region == "" || c.Name == "":
 		return fault("region", "a node needs a name and a region")
 	}
 	return nil
+}
+
+// checkCluster finds addresses by which no other node could reach this one.
+func (c Config) checkCluster() error {
+	host, _, err := splitAddress(c.ClusterListen)
+	if err != nil {
+		return &Error{Where: "cluster_listen", Text: err.Error()}
+	}
+	if c.ClusterAddress == "" {
+		if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+			return &Error{Where: "cluster_listen", Text: fmt.Sprintf("%s is every address of this host", c.ClusterListen),
+				Hint: "say with cluster_address by which one other nodes reach this node"}
+		}
+		return nil
+	}
+	host, port, err := splitAddress(c.ClusterAddress)
+	if err != nil {
+		return &Error{Where: "cluster_address", Text: err.Error()}
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || port == 0 || err == nil && ip.IsUnspecified() {
+		return &Error{Where: "cluster_address", Text: fmt.Sprintf("nobody can reach a node at %s; write the address of one host and its port, as 10.0.0.1:4747", c.ClusterAddress)}
+	}
+	return nil
+}
+
+func splitAddress(address string) (host string, port uint16, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is no address with a port; write it as 10.0.0.1:4747", address)
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is no port", text)
+	}
+	return host, uint16(n), nil
 }
 
 // nearest is the candidate that takes the fewest edits, at most a third of the word.

@@ -55,6 +55,10 @@ var Keys = []Key{
 			}
 			return nil
 		}},
+	text("cluster_listen", "127.0.0.1:4747", "Address at which other nodes reach this one. Nodes prove to each other what they are; on loopback only nodes on the same host can join.",
+		func(c *Config) *string { return &c.ClusterListen }),
+	text("cluster_address", "", "Address by which the other nodes know this one, if it is not cluster_listen: behind a forwarded port, or when it listens on every address.",
+		func(c *Config) *string { return &c.ClusterAddress }),
 	{Name: "boot_port", usual: "80",
 		Doc: "HTTP port on the named interfaces, where machines fetch boot files and agents report.",
 		get: func(c *Config) string { return strconv.Itoa(c.BootPort) },
@@ -91,6 +95,15 @@ var Keys = []Key{
 		set: func(c *Config, v string) (err error) {
 			if c.QuietRouters, err = strconv.ParseBool(v); err != nil {
 				return fmt.Errorf("%q is neither true nor false", v)
+			}
+			return nil
+		}},
+	{Name: "copy_limit", usual: "100",
+		Doc: "How many megabytes of images a second this node copies from other nodes, 0 for no limit. What a machine waits for is never slowed down.",
+		get: func(c *Config) string { return strconv.Itoa(c.CopyLimit) },
+		set: func(c *Config, v string) (err error) {
+			if c.CopyLimit, err = strconv.Atoi(v); err != nil {
+				return fmt.Errorf("%q is no number", v)
 			}
 			return nil
 		}},
@@ -219,7 +232,7 @@ func Reference() string {
 				"# interfaces:\n#   - name: eno2\n#     mode: dhcp\n#     range: 10.0.0.100-10.0.0.199\n#     router: 10.0.0.1\n#     dns: [10.0.0.1]\n#   - name: eno3\n#     mode: proxy\n")
 		case "hosts":
 			b.WriteString("hosts: []\n")
-		case "boot_port", "release_after", "no_router_advertisement":
+		case "boot_port", "release_after", "no_router_advertisement", "copy_limit":
 			fmt.Fprintf(&b, "%s: %s\n", k.Name, k.usual)
 		default:
 			fmt.Fprintf(&b, "%s: %q\n", k.Name, k.usual)

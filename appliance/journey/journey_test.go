@@ -195,14 +195,7 @@ func (r *rack) approvedThenOff(m lab.MachineState, disk string) (taskID string) 
 // The node is killed at random moments of installs. Every install finishes,
 // none is approved twice, and progress goes on from where it was.
 func TestNodeKilled(t *testing.T) {
-	kills := 3
-	if s := os.Getenv("LPMOS_KILLS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatalf("LPMOS_KILLS: %v", err)
-		}
-		kills = n
-	}
+	kills := runs(t, 3)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
@@ -218,6 +211,37 @@ func TestNodeKilled(t *testing.T) {
 			}
 		}
 		r.killedOnce(m, n, random.Float64()*100)
+	}
+}
+
+// runs is how many installs LPMOS_KILLS asks for.
+func runs(t *testing.T, usual int) int {
+	t.Helper()
+	s := os.Getenv("LPMOS_KILLS")
+	if s == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatalf("LPMOS_KILLS: %v", err)
+	}
+	return n
+}
+
+// erasedOnce checks that a person decided once and a disk was erased once.
+func (r *rack) erasedOnce(done task) {
+	r.t.Helper()
+	approved, erased := 0, 0
+	for _, l := range done.Logs {
+		if strings.HasPrefix(l.Text, "approved by") {
+			approved++
+		}
+		if strings.Contains(l.Text, "may erase") {
+			erased++
+		}
+	}
+	if approved != 1 || erased != 1 || done.Generation != 1 {
+		r.t.Errorf("task %s was approved %d times, erased %d times, generation %d", done.ID, approved, erased, done.Generation)
 	}
 }
 
@@ -253,25 +277,14 @@ func (r *rack) killedOnce(m lab.MachineState, n int, at float64) {
 		}
 		if killedAt < 0 && (last >= at || now.Status == wire.StatusCompleted) {
 			killedAt = last
-			if err := r.c.KillNode(r.ctx, true); err != nil {
+			if err := r.c.KillNode(r.ctx, "n1", true); err != nil {
 				r.t.Fatal(err)
 			}
 		}
 		return now.Status == wire.StatusCompleted && killedAt >= 0
 	})
 	done := r.until(made.ID, "comes up", cameUp)
-	approved, erased := 0, 0
-	for _, l := range done.Logs {
-		if strings.HasPrefix(l.Text, "approved by") {
-			approved++
-		}
-		if strings.Contains(l.Text, "may erase") {
-			erased++
-		}
-	}
-	if approved != 1 || erased != 1 || done.Generation != 1 {
-		r.t.Errorf("approved %d times, erased %d times, generation %d", approved, erased, done.Generation)
-	}
+	r.erasedOnce(done)
 	r.t.Logf("install %d: node killed at %.0f %% (aimed at %.0f %%), finished and came up", n+1, killedAt, at)
 }
 

@@ -51,6 +51,14 @@ type rack struct {
 // test fails.
 func newRack(t *testing.T, o lab.Options) *rack {
 	t.Helper()
+	r := emptyRack(t, o)
+	r.importImage("tiny", tinyImage(t))
+	return r
+}
+
+// emptyRack is one without an image.
+func emptyRack(t *testing.T, o lab.Options) *rack {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "lpmos-rack-") // short: the control socket's name has a limit
 	if err != nil {
 		t.Fatal(err)
@@ -85,13 +93,12 @@ func newRack(t *testing.T, o lab.Options) *rack {
 		code, _ := k.call("GET", "/api/v1/health", nil, nil)
 		return code == 200
 	})
-	k.importImage("tiny", tinyImage(t))
 	return k
 }
 
 func (r *rack) keepLogs() {
 	logs, _ := filepath.Glob(filepath.Join(r.dir, "machines/*/serial*.log"))
-	nodeLogs, _ := filepath.Glob(filepath.Join(r.dir, "node/*.log"))
+	nodeLogs, _ := filepath.Glob(filepath.Join(r.dir, "node-*/*.log"))
 	for _, f := range append(logs, nodeLogs...) {
 		b, err := os.ReadFile(f)
 		if err != nil {
@@ -128,7 +135,18 @@ func (r *rack) await(what string, holds func() bool) {
 	}
 }
 
-// call asks the node; a node that is away gives 0.
+// url is the dashboard of a node that nothing was done to, or else of the first.
+func (r *rack) url() string {
+	r.t.Helper()
+	for _, n := range r.state().Nodes {
+		if n.Well() {
+			return n.URL
+		}
+	}
+	return r.URL()
+}
+
+// call asks a node; one that is away gives 0.
 func (r *rack) call(method, path string, in, out any) (int, string) {
 	r.t.Helper()
 	var body io.Reader
@@ -141,7 +159,7 @@ func (r *rack) call(method, path string, in, out any) (int, string) {
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, 30*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, r.URL()+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, r.url()+path, body)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -187,6 +205,7 @@ func (r *rack) importImage(name, file string) {
 type task struct {
 	ID         string
 	Generation uint64
+	MachineID  string `json:"machine_id"`
 	Status     wire.Status
 	Plan       *wire.Plan
 	PlanHash   string `json:"plan_hash"`

@@ -7,22 +7,25 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
+	"syscall"
 )
 
 // Client steers a running rack through its control socket. Its methods are
 // safe for use by several goroutines; every error names what was asked for.
 type Client struct {
+	dir  string
 	http http.Client
 }
 
 // NewClient returns a client for the rack in dir. It connects when first used.
 func NewClient(dir string) *Client {
 	var d net.Dialer
-	return &Client{http: http.Client{Transport: &http.Transport{
+	return &Client{dir: dir, http: http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return d.DialContext(ctx, "unix", socketPath(dir))
 		},
@@ -117,20 +120,67 @@ func (c *Client) WaitSerial(ctx context.Context, machine, pattern string, from i
 	return m, nil
 }
 
-// KillNode ends the node with kill -9; with restart it is started again at
-// once, without it the node stays dead until StartNode.
-func (c *Client) KillNode(ctx context.Context, restart bool) error {
-	return c.call(ctx, http.MethodPost, "/node/kill", killRequest{Restart: restart}, nil)
+// Node returns one node as it is now.
+func (c *Client) Node(ctx context.Context, name string) (NodeState, error) {
+	s, err := c.State(ctx)
+	if err != nil {
+		return NodeState{}, err
+	}
+	for _, n := range s.Nodes {
+		if n.Name == name {
+			return n, nil
+		}
+	}
+	return NodeState{}, fmt.Errorf("the rack has no node %q", name)
 }
 
-// StartNode starts the node unless it runs.
-func (c *Client) StartNode(ctx context.Context) error {
-	return c.call(ctx, http.MethodPost, "/node/start", nil, nil)
+// KillNode ends a node with kill -9; with restart it is started again at once,
+// without it the node stays dead until HealNode or StartNode.
+func (c *Client) KillNode(ctx context.Context, name string, restart bool) error {
+	return c.node(ctx, name, "kill", killRequest{Restart: restart})
 }
 
-// StopNode ends the node the orderly way and leaves it stopped.
-func (c *Client) StopNode(ctx context.Context) error {
-	return c.call(ctx, http.MethodPost, "/node/stop", nil, nil)
+// PauseNode stops a node where it is, as SIGSTOP does: its host still takes
+// connections, and nobody serves them.
+func (c *Client) PauseNode(ctx context.Context, name string) error {
+	return c.node(ctx, name, "pause", nil)
+}
+
+// CutNode takes a node off the rack's wire: neither nodes nor machines reach
+// it. Its dashboard on the host stays in reach.
+func (c *Client) CutNode(ctx context.Context, name string) error {
+	return c.node(ctx, name, "cut", nil)
+}
+
+// CutPair lets nothing through between two nodes, in silence; everybody else
+// still reaches both. Healing either of them undoes it.
+func (c *Client) CutPair(ctx context.Context, a, b string) error {
+	return c.node(ctx, a, "cut/"+url.PathEscape(b), nil)
+}
+
+// HealNode takes back everything that was done to a node: it is on the wire,
+// runs and goes on.
+func (c *Client) HealNode(ctx context.Context, name string) error {
+	return c.node(ctx, name, "heal", nil)
+}
+
+// StartNode starts a node unless it runs.
+func (c *Client) StartNode(ctx context.Context, name string) error {
+	return c.node(ctx, name, "start", startRequest{})
+}
+
+// StopNode ends a node the orderly way and leaves it stopped.
+func (c *Client) StopNode(ctx context.Context, name string) error {
+	return c.node(ctx, name, "stop", nil)
+}
+
+// joinNode starts a node that has not joined the rack's cluster yet.
+func (c *Client) joinNode(ctx context.Context, name, token, address string) error {
+	return c.node(ctx, name, "start", startRequest{Join: []string{token, address}})
+}
+
+func (c *Client) node(ctx context.Context, name, action string, in any) error {
+	return c.call(ctx, http.MethodPost, "/nodes/"+url.PathEscape(name)+"/"+action, in, nil)
 }
 
 // Stop takes the whole rack down. It returns when the rack has understood;
@@ -162,6 +212,9 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader, 
 		return fmt.Errorf("rack: %w", err)
 	}
 	resp, err := c.http.Do(req)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("no rack runs in %s: start one there with lpmos lab up", c.dir)
+	}
 	if err != nil {
 		return fmt.Errorf("rack: %w", err)
 	}

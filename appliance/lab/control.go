@@ -18,14 +18,32 @@ const maxRequest = 1 << 20
 // State is a running rack as Client.State shows it.
 type State struct {
 	Dir      string         `json:"dir"`
-	PID      int            `json:"pid"`      // of the inner process, for nsenter -t PID -n
-	NodePID  int            `json:"node_pid"` // 0 while the node is dead
-	URL      string         `json:"url"`      // the dashboard on the host
-	NodeLog  string         `json:"node_log"`
+	PID      int            `json:"pid"`   // of the inner process, for nsenter -t PID -n
 	Accel    string         `json:"accel"` // "tcg" or "kvm"
 	Started  time.Time      `json:"started"`
+	Nodes    []NodeState    `json:"nodes"`
 	Machines []MachineState `json:"machines"`
 }
+
+// What a node does.
+const (
+	NodeRunning = "running"
+	NodePaused  = "paused"
+	NodeDead    = "dead"
+)
+
+// NodeState is a node and what was done to it.
+type NodeState struct {
+	Node
+	Log     string   `json:"log"`
+	State   string   `json:"state"`              // NodeRunning, NodePaused or NodeDead
+	PID     int      `json:"pid,omitempty"`      // 0 while it is dead
+	Cut     bool     `json:"cut,omitempty"`      // off the wire
+	CutFrom []string `json:"cut_from,omitempty"` // names of nodes it does not reach
+}
+
+// Well says that nothing was done to the node.
+func (n NodeState) Well() bool { return n.State == NodeRunning && !n.Cut && len(n.CutFrom) == 0 }
 
 // MachineState is a machine and its power.
 type MachineState struct {
@@ -48,6 +66,10 @@ type qmpRequest struct {
 
 type killRequest struct {
 	Restart bool `json:"restart"`
+}
+
+type startRequest struct {
+	Join []string `json:"join,omitempty"` // token and address, for one that has not joined yet
 }
 
 // control serves lab.sock: HTTP and JSON, for Client.
@@ -75,7 +97,7 @@ func (c *control) routes() http.Handler {
 			reply(w, answer, err)
 		})
 	}
-	machine := func(pattern string, f func(*guest, *http.Request) (any, error)) {
+	ofMachine := func(pattern string, f func(*guest, *http.Request) (any, error)) {
 		handle(pattern, func(req *http.Request) (any, error) {
 			g := c.rack.guest(req.PathValue("name"))
 			if g == nil {
@@ -84,33 +106,68 @@ func (c *control) routes() http.Handler {
 			return f(g, req)
 		})
 	}
+	ofNode := func(pattern string, f func(*node, *http.Request) (any, error)) {
+		handle(pattern, func(req *http.Request) (any, error) {
+			n, err := c.rack.node(req.PathValue("name"))
+			if err != nil {
+				return nil, err
+			}
+			return f(n, req)
+		})
+	}
 	handle("GET /rack", func(*http.Request) (any, error) { return c.rack.state(), nil })
 	handle("POST /stop", func(*http.Request) (any, error) { c.rack.stop(); return nil, nil })
-	handle("POST /node/start", func(*http.Request) (any, error) { return nil, c.rack.node.start() })
-	handle("POST /node/stop", func(*http.Request) (any, error) { c.rack.node.stop(); return nil, nil })
-	handle("POST /node/kill", c.killNode)
-	machine("POST /machines/{name}/on", func(g *guest, _ *http.Request) (any, error) { return nil, g.on() })
-	machine("POST /machines/{name}/off", func(g *guest, _ *http.Request) (any, error) { g.off(); return nil, nil })
-	machine("POST /machines/{name}/reset", func(g *guest, _ *http.Request) (any, error) { return nil, g.reset() })
-	machine("POST /machines/{name}/type", func(g *guest, req *http.Request) (any, error) { return nil, g.typeText(req.Body) })
-	machine("PUT /machines/{name}/disks", setDisks)
-	machine("POST /machines/{name}/qmp", runQMP)
-	machine("GET /machines/{name}/console", waitConsole)
+	ofNode("POST /nodes/{name}/start", startNode)
+	ofNode("POST /nodes/{name}/stop", func(n *node, _ *http.Request) (any, error) { n.stop(); return nil, nil })
+	ofNode("POST /nodes/{name}/kill", killNode)
+	ofNode("POST /nodes/{name}/pause", func(n *node, _ *http.Request) (any, error) { return nil, n.pause() })
+	ofNode("POST /nodes/{name}/cut", func(n *node, _ *http.Request) (any, error) { return nil, n.pull() })
+	ofNode("POST /nodes/{name}/cut/{other}", c.cutPair)
+	ofNode("POST /nodes/{name}/heal", func(n *node, _ *http.Request) (any, error) { return nil, c.rack.heal(n) })
+	ofMachine("POST /machines/{name}/on", func(g *guest, _ *http.Request) (any, error) { return nil, g.on() })
+	ofMachine("POST /machines/{name}/off", func(g *guest, _ *http.Request) (any, error) { g.off(); return nil, nil })
+	ofMachine("POST /machines/{name}/reset", func(g *guest, _ *http.Request) (any, error) { return nil, g.reset() })
+	ofMachine("POST /machines/{name}/type", func(g *guest, req *http.Request) (any, error) { return nil, g.typeText(req.Body) })
+	ofMachine("PUT /machines/{name}/disks", setDisks)
+	ofMachine("POST /machines/{name}/qmp", runQMP)
+	ofMachine("GET /machines/{name}/console", waitConsole)
 	return mux
 }
 
-func (c *control) killNode(req *http.Request) (any, error) {
+func startNode(n *node, req *http.Request) (any, error) {
+	var s startRequest
+	if err := json.NewDecoder(req.Body).Decode(&s); err != nil {
+		return nil, badRequest{err}
+	}
+	if len(s.Join) > 0 {
+		return nil, n.startWith(s.Join)
+	}
+	return nil, n.start()
+}
+
+func killNode(n *node, req *http.Request) (any, error) {
 	var k killRequest
 	if err := json.NewDecoder(req.Body).Decode(&k); err != nil {
 		return nil, badRequest{err}
 	}
-	if err := c.rack.node.kill(); err != nil {
+	if err := n.kill(); err != nil {
 		return nil, err
 	}
 	if k.Restart {
-		return nil, c.rack.node.start()
+		return nil, n.start()
 	}
 	return nil, nil
+}
+
+func (c *control) cutPair(n *node, req *http.Request) (any, error) {
+	other, err := c.rack.node(req.PathValue("other"))
+	if err != nil {
+		return nil, err
+	}
+	if n == other {
+		return nil, badRequest{fmt.Errorf("%s cannot be cut off from itself", n.Name)}
+	}
+	return nil, errors.Join(n.lose(other.Node), other.lose(n.Node))
 }
 
 func setDisks(g *guest, req *http.Request) (any, error) {
@@ -170,9 +227,9 @@ func reply(w http.ResponseWriter, answer any, err error) {
 }
 
 func (r *rack) state() State {
-	s := State{
-		Dir: r.Dir, PID: os.Getpid(), NodePID: r.node.pid(), URL: r.URL,
-		NodeLog: nodeLogPath(r.Dir), Accel: r.Accel, Started: r.Start,
+	s := State{Dir: r.Dir, PID: os.Getpid(), Accel: r.Accel, Started: r.Start}
+	for _, n := range r.nodes {
+		s.Nodes = append(s.Nodes, n.state())
 	}
 	for _, g := range r.guests {
 		m, run, since := g.state()

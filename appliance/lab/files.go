@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-
-	"github.com/goccy/go-yaml"
 )
 
 const lockName = "lab.lock"
@@ -57,25 +55,31 @@ func lockRack(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// prepare lays out the directories, the node's configuration and the UEFI
+// prepare lays out the directories, the nodes' configurations and the UEFI
 // variables. The caller holds the lock.
-func prepare(o Options, machines []Machine) error {
+func prepare(o Options, nodes []Node, machines []Machine) error {
 	if o.Reset {
-		for _, part := range []string{"machines", "node"} {
-			if err := os.RemoveAll(filepath.Join(o.Dir, part)); err != nil {
+		old, err := filepath.Glob(filepath.Join(o.Dir, "node-n*"))
+		if err != nil {
+			return fmt.Errorf("reset the rack: %w", err)
+		}
+		for _, path := range append(old, filepath.Join(o.Dir, "machines")) {
+			if err := os.RemoveAll(path); err != nil {
 				return fmt.Errorf("reset the rack: %w", err)
 			}
 		}
 	}
-	if err := os.MkdirAll(nodeDir(o.Dir), 0o755); err != nil {
-		return fmt.Errorf("node directory: %w", err)
-	}
-	config, err := nodeConfig(o)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(nodeConfigPath(o.Dir), config, 0o600); err != nil {
-		return fmt.Errorf("node configuration: %w", err)
+	for _, n := range nodes {
+		if err := os.MkdirAll(n.Dir, 0o755); err != nil {
+			return fmt.Errorf("directory of %s: %w", n.Name, err)
+		}
+		config, err := nodeConfig(o, n)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(n.config(), config, 0o600); err != nil {
+			return fmt.Errorf("configuration of %s: %w", n.Name, err)
+		}
 	}
 	for _, m := range machines {
 		if err := os.MkdirAll(m.Dir, 0o755); err != nil {
@@ -89,37 +93,6 @@ func prepare(o Options, machines []Machine) error {
 		}
 	}
 	return nil
-}
-
-func nodeDir(dir string) string        { return filepath.Join(dir, "node") }
-func nodeConfigPath(dir string) string { return filepath.Join(dir, "node", "lpmos.yaml") }
-func nodeLogPath(dir string) string    { return filepath.Join(dir, "node", "node.log") }
-
-// nodeConfig is the rack's node as configuration. The rack leads nowhere, so
-// its machines are given no router and no name server.
-func nodeConfig(o Options) ([]byte, error) {
-	wire := map[string]any{"name": bridgeName, "mode": "dhcp", "range": NodeRange}
-	if o.ExternalDHCP {
-		wire = map[string]any{"name": bridgeName, "mode": "proxy"}
-	}
-	config := map[string]any{
-		"region":     "rack",
-		"name":       "n1",
-		"data_dir":   filepath.Join(nodeDir(o.Dir), "data"),
-		"listen":     "fd:3",
-		"boot_port":  80,
-		"interfaces": []any{wire},
-		// An emulated timer on a busy host may be too late for the kernel's check.
-		"kernel_args": "no_timer_check",
-	}
-	for key, value := range o.NodeConfig {
-		config[key] = value
-	}
-	out, err := yaml.Marshal(config)
-	if err != nil {
-		return nil, fmt.Errorf("node configuration: %w", err)
-	}
-	return out, nil
 }
 
 // makeSparse makes a file of the given size that takes no room; one that is

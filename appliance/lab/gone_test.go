@@ -42,9 +42,9 @@ func TestNothingStays(t *testing.T) {
 				t.Fatal(err)
 			}
 			running := func() []string { return processesOf(t, dir, s.PID) }
-			// Outside, inside, node, dnsmasq and two machines.
-			if members := running(); len(members) != 6 {
-				t.Fatalf("a running rack is %q, want 6 processes", members)
+			// Outside, inside, two nodes, dnsmasq and two machines.
+			if members := running(); len(members) != 7 {
+				t.Fatalf("a running rack is %q, want 7 processes", members)
 			}
 			if err := tt.end(up.Process, s, c); err != nil {
 				t.Fatal(err)
@@ -62,8 +62,10 @@ func TestNothingStays(t *testing.T) {
 			if _, err := os.Stat(socketPath(dir)); tt.orderly != os.IsNotExist(err) {
 				t.Errorf("control socket: %v", err)
 			}
-			if _, err := http.Get(s.URL); err == nil {
-				t.Error("the dashboard's address still answers")
+			for _, n := range s.Nodes {
+				if _, err := http.Get(n.URL); err == nil {
+					t.Errorf("the dashboard's address of %s still answers", n.Name)
+				}
 			}
 			if tt.orderly && !strings.Contains(out.String(), "nothing of it runs any more") {
 				t.Errorf("lab up did not say goodbye:\n%s", out)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -17,9 +18,9 @@ import (
 
 // Descriptors that Start hands to Inner.
 const (
-	listenerFD = 3 // the dashboard's listener on the host, passed on to the node
-	readyFD    = 4 // a byte on it says that the control socket answers
-	lockFD     = 5 // the rack's lock, held until the last of the two ends
+	readyFD    = 3 // a byte on it says that the control socket answers
+	lockFD     = 4 // the rack's lock, held until the last of the two ends
+	listenerFD = 5 // the first dashboard's listener on the host, passed on to the node; the others follow
 )
 
 // spec is what Start tells Inner, as JSON on its standard input.
@@ -27,18 +28,18 @@ type spec struct {
 	Dir          string    `json:"dir"`
 	Binary       string    `json:"binary"`
 	Accel        string    `json:"accel"`
-	URL          string    `json:"url"`  // of the dashboard, as the host sees it
 	Host         string    `json:"host"` // the host's network namespace, to stay out of
 	Start        time.Time `json:"start"`
 	Restart      bool      `json:"restart"`
 	ExternalDHCP bool      `json:"external_dhcp"`
+	Nodes        []Node    `json:"nodes"`
 	Machines     []Machine `json:"machines"`
 }
 
 // rack is the inside of a running rack.
 type rack struct {
 	spec
-	node   *node
+	nodes  []*node
 	guests []*guest
 	stop   context.CancelFunc
 
@@ -63,10 +64,11 @@ func Inner(ctx context.Context) error {
 		return errors.New("still in the host's network namespace: the rack is built in one of its own only")
 	}
 	// Close-on-exec, or every QEMU would hold the lock and the readiness pipe.
-	for _, fd := range []int{listenerFD, readyFD, lockFD} {
-		syscall.CloseOnExec(fd)
+	for fd := range listenerFD + len(s.Nodes) {
+		if fd >= readyFD {
+			syscall.CloseOnExec(fd)
+		}
 	}
-	listener := os.NewFile(listenerFD, "listener")
 	ready := os.NewFile(readyFD, "ready")
 	defer os.NewFile(lockFD, "lock").Close()
 
@@ -75,7 +77,7 @@ func Inner(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r := &rack{spec: s, out: os.Stdout, stop: func() { cancel(nil) }}
-	if err := r.serve(ctx, cancel, listener, ready); err != nil {
+	if err := r.serve(ctx, cancel, ready); err != nil {
 		return err
 	}
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -85,7 +87,7 @@ func Inner(ctx context.Context) error {
 }
 
 // serve builds everything up in order and takes it down in reverse.
-func (r *rack) serve(ctx context.Context, fail context.CancelCauseFunc, listener, ready *os.File) error {
+func (r *rack) serve(ctx context.Context, fail context.CancelCauseFunc, ready *os.File) error {
 	if err := buildNetwork(r.Machines); err != nil {
 		return err
 	}
@@ -104,15 +106,18 @@ func (r *rack) serve(ctx context.Context, fail context.CancelCauseFunc, listener
 		}
 		r.guests = append(r.guests, g)
 	}
-	r.node = &node{
-		binary: r.Binary, config: nodeConfigPath(r.Dir), log: nodeLogPath(r.Dir), listener: listener,
-		restart: r.Restart, now: time.Now, hopeless: fail,
-		say: func(format string, args ...any) { r.say("node", format, args...) },
+	for i, n := range r.Nodes {
+		cable, err := plug("node"+strconv.Itoa(i+1), n.IP+"/24")
+		if err != nil {
+			return err
+		}
+		r.nodes = append(r.nodes, &node{
+			Node: n, binary: r.Binary, listener: os.NewFile(uintptr(listenerFD+i), "listener"), cable: cable,
+			restart: r.Restart, now: time.Now, hopeless: fail, lost: map[string]Node{},
+			say: func(format string, args ...any) { r.say(n.Name, format, args...) },
+		})
 	}
-	if err := r.node.start(); err != nil {
-		return err
-	}
-	defer r.node.stop()
+	defer r.stopNodes()
 	defer r.powerOff() // machines first: none should see its node go away
 
 	control, err := r.listenControl()
@@ -151,6 +156,32 @@ func (r *rack) guest(name string) *guest {
 		return nil
 	}
 	return r.guests[i]
+}
+
+func (r *rack) node(name string) (*node, error) {
+	i := slices.IndexFunc(r.nodes, func(n *node) bool { return n.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("node %q: %w", name, os.ErrNotExist)
+	}
+	return r.nodes[i], nil
+}
+
+// heal takes back what was done to a node, also what the others had to do.
+func (r *rack) heal(n *node) error {
+	for _, other := range r.nodes {
+		if err := other.find(n.Node); err != nil {
+			return err
+		}
+	}
+	return n.heal()
+}
+
+func (r *rack) stopNodes() {
+	var all sync.WaitGroup
+	for _, n := range r.nodes {
+		all.Go(n.stop)
+	}
+	all.Wait()
 }
 
 func (r *rack) powerOff() {

@@ -2,10 +2,7 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,14 +14,14 @@ import (
 )
 
 // TestMain lets the test binary stand in for lpmos: the rack runs it as
-// "lab inner" and as the node's "serve".
+// "lab inner" and as a node's "up".
 func TestMain(m *testing.M) {
 	args := os.Args[1:]
 	switch {
 	case slices.Equal(args, []string{"lab", "inner"}):
 		exit(Inner(context.Background()))
-	case len(args) == 3 && args[0] == "serve" && args[1] == "--config":
-		exit(fakeNode(args[2]))
+	case len(args) >= 3 && args[0] == "up" && args[1] == "--config":
+		exit(runFakeNode(args[2], args[3:]))
 	case len(args) == 3 && args[0] == "lab" && args[1] == "up":
 		exit(upForTest(args[2]))
 	}
@@ -43,57 +40,7 @@ func exit(err error) {
 func upForTest(dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	return Up(ctx, Options{Dir: dir, Listen: "127.0.0.1:0", Machines: 2, MemoryMB: 64, DiskBytes: 1 << 20, ExternalDHCP: true, Out: os.Stdout})
-}
-
-// fakeNode is a node that only says who it is and what it sees.
-func fakeNode(config string) error {
-	content, err := os.ReadFile(config)
-	if err != nil {
-		return err
-	}
-	if strings.Contains(string(content), "fail: true") {
-		return fmt.Errorf("configuration line 1: bad key")
-	}
-	l, err := net.FileListener(os.NewFile(3, "listener"))
-	if err != nil {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		var seen nodeView
-		seen.PID = os.Getpid()
-		links, _ := net.Interfaces()
-		for _, l := range links {
-			seen.Links = append(seen.Links, l.Name)
-		}
-		json.NewEncoder(w).Encode(seen)
-	})}
-	go server.Serve(l)
-	<-ctx.Done()
-	return server.Close()
-}
-
-type nodeView struct {
-	PID   int
-	Links []string
-}
-
-// askNode asks the node by the dashboard's address on the host.
-func askNode(t *testing.T, r *Rack) nodeView {
-	t.Helper()
-	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get(r.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var v nodeView
-	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
-		t.Fatal(err)
-	}
-	return v
+	return Up(ctx, Options{Dir: dir, Listen: "127.0.0.1:0", Nodes: 2, Machines: 2, MemoryMB: 64, DiskBytes: 1 << 20, ExternalDHCP: true, Out: os.Stdout})
 }
 
 // testRack starts a rack for a test and stops it afterwards.

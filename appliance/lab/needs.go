@@ -25,7 +25,7 @@ func needs(o Options) []need {
 		list = append(list, need{ovmfCode, "ovmf"}, need{ovmfVars, "ovmf"})
 	}
 	if o.ExternalDHCP {
-		list = append(list, need{"dnsmasq", "dnsmasq-base"}, need{"nsenter", "util-linux"})
+		list = append(list, need{"dnsmasq", "dnsmasq-base"})
 	}
 	return list
 }

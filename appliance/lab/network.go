@@ -8,7 +8,7 @@ import (
 )
 
 // buildNetwork makes the rack's wire in the namespace we are in: loopback, the
-// bridge with the node's address, and a tap for every machine.
+// bridge, and a tap for every machine. Nodes are plugged in afterwards.
 func buildNetwork(machines []Machine) error {
 	return ip(networkCommands(machines))
 }
@@ -20,7 +20,6 @@ func networkCommands(machines []Machine) []string {
 	lines := []string{
 		"link set lo up",
 		"link add " + bridgeName + " type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
-		"addr add " + nodePrefix + " dev " + bridgeName,
 		"link set " + bridgeName + " up",
 	}
 	for _, m := range machines {
@@ -31,10 +30,12 @@ func networkCommands(machines []Machine) []string {
 	return lines
 }
 
-// ip runs commands of iproute2 in one go and stops at the first that fails.
-func ip(lines []string) error {
+// ip runs commands of iproute2 in one go and stops at the first that fails. The
+// files are descriptors from 3 on, for commands to name.
+func ip(lines []string, files ...*os.File) error {
 	cmd := exec.Command("ip", "-batch", "-")
 	cmd.Stdin = strings.NewReader(strings.Join(lines, "\n") + "\n")
+	cmd.ExtraFiles = files
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the rack's network with ip: %w: %s", err, strings.TrimSpace(string(out)))
 	}

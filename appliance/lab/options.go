@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,11 +17,13 @@ import (
 // every rack on a host.
 const (
 	bridgeName = "rack0"
-	nodeIP     = "10.77.0.1"
-	nodePrefix = nodeIP + "/24"
-	// NodeRange are the addresses the node gives in mode dhcp.
+	// NodeRange are the addresses the nodes give in mode dhcp.
 	NodeRange = "10.77.0.100-10.77.0.199"
-	// maxMachines keeps names, MACs and addresses (100 in the node's range,
+	// clusterPort is where nodes meet each other.
+	clusterPort = 4747
+	// maxNodes is as many as can vote.
+	maxNodes = 5
+	// maxMachines keeps names, MACs and addresses (100 in the nodes' range,
 	// 50 in dnsmasq's) in step.
 	maxMachines = 50
 )
@@ -29,10 +32,13 @@ const (
 type Options struct {
 	Dir      string    // home of the rack; made when missing, refused when it holds other things
 	Reset    bool      // throw away disks, logs and node data of an earlier rack in Dir
-	Binary   string    // the lpmos binary, run as "lab inner" and as "serve"; default this executable
-	Listen   string    // the dashboard's address on the host; default 127.0.0.1:8080, port 0 picks one
+	Binary   string    // the lpmos binary, run as "lab inner" and as "up"; default this executable
+	Listen   string    // the first dashboard's address on the host, the others have the ports after it; default 127.0.0.1:8080, port 0 picks each
 	Out      io.Writer // one plain line an event, with elapsed seconds; default discards
 	StartOff bool      // leave the machines without power; Client.PowerOn starts them
+
+	Nodes   int      // 1 to 5, one cluster; default 1
+	Regions []string // where they stand, dealt out in turn; default dc1
 
 	Machines  int      // 1 to 50; default 1
 	Firmware  []string // "bios", "uefi", dealt out in turn; default bios
@@ -47,9 +53,9 @@ type Options struct {
 	DiskBytes int64  // size of each, sparse; default 8 GiB
 	DiskBus   string // "virtio", "nvme", "ahci" or "scsi"; default virtio
 
-	ExternalDHCP bool           // a real dnsmasq gives the addresses and the node runs in mode proxy
-	NodeConfig   map[string]any // further keys of the node's configuration; they win over the rack's own
-	NoRestart    bool           // leave the node dead when it dies by itself
+	ExternalDHCP bool           // a real dnsmasq gives the addresses and the nodes run in mode proxy
+	NodeConfig   map[string]any // further keys of every node's configuration; they win over the rack's own
+	NoRestart    bool           // leave a node dead when it dies by itself
 
 	Kernel string // a Linux kernel's file to try KVM with; without one the machines are emulated (TCG)
 }
@@ -82,6 +88,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Out = io.Discard
 	}
 	setDefault(&o.Listen, "127.0.0.1:8080")
+	setDefault(&o.Nodes, 1)
 	setDefault(&o.Machines, 1)
 	setDefault(&o.MemoryMB, 1024)
 	setDefault(&o.CPUs, 2)
@@ -91,6 +98,9 @@ func (o Options) withDefaults() (Options, error) {
 	setDefault(&o.DiskBus, "virtio")
 	if len(o.Firmware) == 0 {
 		o.Firmware = []string{"bios"}
+	}
+	if len(o.Regions) == 0 {
+		o.Regions = []string{"dc1"}
 	}
 	return o, o.validate()
 }
@@ -107,6 +117,7 @@ func (o Options) validate() error {
 			errs = append(errs, fmt.Errorf("%s %q: must be one of %s", name, v, strings.Join(allowed, ", ")))
 		}
 	}
+	inRange("nodes", int64(o.Nodes), 1, maxNodes)
 	inRange("machines", int64(o.Machines), 1, maxMachines)
 	inRange("memory (MB)", int64(o.MemoryMB), 64, 1<<20)
 	inRange("cpus", int64(o.CPUs), 1, 64)
@@ -120,13 +131,39 @@ func (o Options) validate() error {
 	}
 	oneOf("nic", o.NIC, "virtio", "e1000", "e1000e")
 	oneOf("disk bus", o.DiskBus, "virtio", "nvme", "ahci", "scsi")
-	if _, _, err := net.SplitHostPort(o.Listen); err != nil {
-		errs = append(errs, fmt.Errorf("listen %q: %w", o.Listen, err))
+	if slices.Contains(o.Regions, "") {
+		errs = append(errs, errors.New("regions: a region needs a name"))
+	}
+	for i := range max(0, o.Nodes) {
+		if _, err := listenAddress(o.Listen, i); err != nil {
+			errs = append(errs, fmt.Errorf("listen %q: %w", o.Listen, err))
+			break
+		}
 	}
 	if o.RTC != "" && !validRTC(o.RTC) {
 		errs = append(errs, fmt.Errorf("rtc %q: must be utc, 2006-01-02 or 2006-01-02T15:04:05", o.RTC))
 	}
 	return errors.Join(errs...)
+}
+
+// listenAddress is the host's address for the dashboard of the node with this
+// number, counted from 0.
+func listenAddress(first string, number int) (string, error) {
+	host, service, err := net.SplitHostPort(first)
+	if err != nil {
+		return "", err
+	}
+	port, err := net.LookupPort("tcp", service)
+	if err != nil {
+		return "", err
+	}
+	if port != 0 {
+		port += number
+	}
+	if port > 65535 {
+		return "", fmt.Errorf("there is no port %d for n%d: choose a lower one", port, number+1)
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port)), nil
 }
 
 // validRTC says whether QEMU's -rtc base takes s.

@@ -3,6 +3,7 @@ package lab
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,6 +43,9 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		"bus":               {Options{Dir: "/r", DiskBus: "floppy"}, `"floppy"`},
 		"nic":               {Options{Dir: "/r", NIC: "ne2k"}, `"ne2k"`},
 		"listen":            {Options{Dir: "/r", Listen: "8080"}, `"8080"`},
+		"last port":         {Options{Dir: "/r", Listen: ":65534", Nodes: 3}, "n3"},
+		"nodes":             {Options{Dir: "/r", Nodes: 6}, "nodes 6"},
+		"regions":           {Options{Dir: "/r", Regions: []string{"dc1", ""}}, "region needs a name"},
 		"rtc":               {Options{Dir: "/r", RTC: "1970,clock=vm"}, "rtc"},
 	}
 	for name, tt := range tests {
@@ -83,20 +87,25 @@ func TestNodeConfig(t *testing.T) {
 		want map[string]any
 	}{
 		"dhcp": {Options{Dir: "/r"}, map[string]any{
-			"region": "rack", "name": "n1", "data_dir": "/r/node/data", "listen": "fd:3", "boot_port": uint64(80),
-			"kernel_args": "no_timer_check",
-			"interfaces":  []any{map[string]any{"name": "rack0", "mode": "dhcp", "range": "10.77.0.100-10.77.0.199"}},
+			"region": "dc1", "name": "n1", "data_dir": "/r/node-n1/data", "listen": "fd:3", "boot_port": uint64(80),
+			"cluster_listen": "10.77.0.1:4747", "kernel_args": "no_timer_check",
+			"interfaces": []any{map[string]any{"name": "eth0", "mode": "dhcp", "range": "10.77.0.100-10.77.0.199"}},
 		}},
 		"beside dnsmasq, with keys of the caller": {
 			Options{Dir: "/r", ExternalDHCP: true, NodeConfig: map[string]any{"name": "other", "kernel_args": "quiet"}},
 			map[string]any{
-				"region": "rack", "name": "other", "data_dir": "/r/node/data", "listen": "fd:3", "boot_port": uint64(80), "kernel_args": "quiet",
-				"interfaces": []any{map[string]any{"name": "rack0", "mode": "proxy"}},
+				"region": "dc1", "name": "other", "data_dir": "/r/node-n1/data", "listen": "fd:3", "boot_port": uint64(80),
+				"cluster_listen": "10.77.0.1:4747", "kernel_args": "quiet",
+				"interfaces": []any{map[string]any{"name": "eth0", "mode": "proxy"}},
 			}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			out, err := nodeConfig(tt.o)
+			o, err := tt.o.withDefaults()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := nodeConfig(o, nodes(o)[0])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -111,13 +120,41 @@ func TestNodeConfig(t *testing.T) {
 	}
 }
 
+// Nodes are alike but for their place: in the house, on the wire, on the host.
+func TestNodesHavePlacesOfTheirOwn(t *testing.T) {
+	o, err := Options{Dir: "/r", Nodes: 3, Regions: []string{"dc1", "dc2"}}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for i, n := range nodes(o) {
+		listen, err := listenAddress("127.0.0.1:8080", i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		picked, err := listenAddress("127.0.0.1:0", i)
+		if err != nil || picked != "127.0.0.1:0" {
+			t.Errorf("port 0 became %s, %v", picked, err)
+		}
+		got = append(got, strings.Join([]string{n.Name, n.Region, n.Dir, n.ClusterAddress(), listen}, " "))
+	}
+	want := []string{
+		"n1 dc1 /r/node-n1 10.77.0.1:4747 127.0.0.1:8080",
+		"n2 dc2 /r/node-n2 10.77.0.2:4747 127.0.0.1:8081",
+		"n3 dc1 /r/node-n3 10.77.0.3:4747 127.0.0.1:8082",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("nodes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 // The one error names all that is missing and a command that brings it.
 func TestMissingProgramsAreNamedOnce(t *testing.T) {
 	list := needs(Options{Firmware: []string{"bios", "uefi"}, ExternalDHCP: true})
 	if err := checkNeeds(list, func(string) bool { return true }); err != nil {
 		t.Errorf("nothing is missing, but: %v", err)
 	}
-	err := checkNeeds(list, func(what string) bool { return what == "ip" || what == "nsenter" })
+	err := checkNeeds(list, func(what string) bool { return what == "ip" })
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -161,7 +198,7 @@ func TestDisksOutliveTheRackUnlessReset(t *testing.T) {
 	disk := machines(o)[0].Disks[0]
 	open := func() {
 		t.Helper()
-		if err := prepare(o, machines(o)); err != nil {
+		if err := prepare(o, nodes(o), machines(o)); err != nil {
 			t.Fatal(err)
 		}
 		if err := makeSparse(disk.Path, disk.Bytes); err != nil {

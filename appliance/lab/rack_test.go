@@ -19,20 +19,20 @@ func patience(t *testing.T) context.Context {
 	return ctx
 }
 
-// The node gets the host's listener and sees the rack's network, nothing else.
+// The node gets the host's listener and sees its cable, nothing else.
 func TestNodeLivesInTheRack(t *testing.T) {
 	r := testRack(t, Options{Machines: 2, StartOff: true})
-	seen := askNode(t, r)
+	seen := askNode(t, r.URL())
 	slices.Sort(seen.Links)
-	if want := []string{"lo", "rack0", "tap1", "tap2"}; !slices.Equal(seen.Links, want) {
+	if want := []string{"eth0", "lo"}; !slices.Equal(seen.Links, want) {
 		t.Errorf("node sees links %v, want %v", seen.Links, want)
 	}
 	s, err := r.Client().State(patience(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.NodePID != seen.PID || s.URL != r.URL() {
-		t.Errorf("state says node %d at %s, it is %d at %s", s.NodePID, s.URL, seen.PID, r.URL())
+	if n := s.Nodes[0]; len(s.Nodes) != 1 || n.PID != seen.PID || n.URL != r.URL() || !n.Well() {
+		t.Errorf("state says %+v, it is %d at %s", s.Nodes, seen.PID, r.URL())
 	}
 	for _, m := range s.Machines {
 		if m.Power || !m.Since.IsZero() {
@@ -47,35 +47,35 @@ func TestNodeIsKilledAndComesBack(t *testing.T) {
 	events := newEvents()
 	r := testRack(t, Options{StartOff: true, Out: events})
 	c, ctx := r.Client(), patience(t)
-	first := askNode(t, r).PID
+	first := askNode(t, r.URL()).PID
 
-	if err := c.KillNode(ctx, true); err != nil {
+	if err := c.KillNode(ctx, "n1", true); err != nil {
 		t.Fatal(err)
 	}
-	second := askNode(t, r).PID
+	second := askNode(t, r.URL()).PID
 	if second == first {
 		t.Fatalf("the node survived kill -9 as %d", first)
 	}
 
-	if err := c.KillNode(ctx, false); err != nil {
+	if err := c.KillNode(ctx, "n1", false); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := c.State(ctx); err != nil || s.NodePID != 0 {
-		t.Fatalf("node is %d (%v), want it dead", s.NodePID, err)
+	if n, err := c.Node(ctx, "n1"); err != nil || n.PID != 0 || n.State != NodeDead {
+		t.Fatalf("node is %+v (%v), want it dead", n, err)
 	}
-	if err := c.KillNode(ctx, false); err == nil || !strings.Contains(err.Error(), "not running") {
+	if err := c.KillNode(ctx, "n1", false); err == nil || !strings.Contains(err.Error(), "not running") {
 		t.Errorf("killing a dead node: %v, want an error that says so", err)
 	}
-	if err := c.StartNode(ctx); err != nil {
+	if err := c.StartNode(ctx, "n1"); err != nil {
 		t.Fatal(err)
 	}
-	third := askNode(t, r).PID
+	third := askNode(t, r.URL()).PID
 
 	if err := syscall.Kill(third, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	events.wait(ctx, t, "starting it again")
-	if fourth := askNode(t, r).PID; fourth == third {
+	if fourth := askNode(t, r.URL()).PID; fourth == third {
 		t.Errorf("the node is still %d after it died", third)
 	}
 }
@@ -158,6 +158,8 @@ func TestControlRefuses(t *testing.T) {
 		want string
 	}{
 		"unknown machine": {c.PowerOn(ctx, "m9"), `"m9"`},
+		"unknown node":    {c.CutNode(ctx, "n2"), `"n2"`},
+		"cut from itself": {c.CutPair(ctx, "n1", "n1"), "itself"},
 		"reset when off":  {c.Reset(ctx, "m1"), "no power"},
 		"type when off":   {c.Type(ctx, "m1", "x"), "no power"},
 		"bad pattern":     {second(c.WaitSerial(ctx, "m1", "(", 0)), "missing closing"},

@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,7 +24,7 @@ const takedownLimit = 30 * time.Second
 // Rack is a running rack seen from the host.
 type Rack struct {
 	dir   string
-	url   string
+	nodes []Node
 	start time.Time
 	cmd   *exec.Cmd
 	lock  *os.File
@@ -47,9 +47,9 @@ func Up(ctx context.Context, o Options) error {
 	return nil
 }
 
-// Start builds a rack and returns when the node and the control socket answer
-// and, unless told otherwise, the machines have power. The rack is
-// taken down when ctx ends. Errors say what is missing on this host, that a rack
+// Start builds a rack and returns when its nodes are one cluster, the control
+// socket answers and, unless told otherwise, the machines have power. The rack
+// is taken down when ctx ends. Errors say what is missing on this host, that a rack
 // is already running in the directory, or what of the rack did not start.
 func Start(ctx context.Context, o Options) (*Rack, error) {
 	o, err := o.withDefaults()
@@ -78,9 +78,9 @@ func Start(ctx context.Context, o Options) (*Rack, error) {
 	return r, nil
 }
 
-// powerOn gives the machines power once there is a node to boot from.
+// powerOn gives the machines power once there are nodes to boot from.
 func (r *Rack) powerOn(ctx context.Context, o Options) error {
-	if err := r.waitForNode(ctx); err != nil || o.StartOff {
+	if err := r.form(ctx); err != nil || o.StartOff {
 		return err
 	}
 	for _, m := range machines(o) {
@@ -91,33 +91,33 @@ func (r *Rack) powerOn(ctx context.Context, o Options) error {
 	return nil
 }
 
-// waitForNode returns when the node serves. A request to a node that is still
-// starting waits in the inherited listener's queue.
-func (r *Rack) waitForNode(ctx context.Context) error {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.url, nil)
+// listen opens the dashboards' addresses on the host.
+func (r *Rack) listen(first string) (listeners []*os.File, err error) {
+	for i := range r.nodes {
+		address, err := listenAddress(first, i)
 		if err != nil {
-			return err
+			return listeners, err
 		}
-		resp, err := client.Do(req)
-		if err == nil {
-			return resp.Body.Close()
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return listeners, fmt.Errorf("open the dashboard's address of %s: %w (choose another one to listen on)", r.nodes[i].Name, err)
 		}
-		select {
-		case <-r.gone:
-			return errors.New("the rack ended before its node answered")
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(restartDelay): // the node died with our request in hand
+		defer l.Close()
+		r.nodes[i].URL = "http://" + l.Addr().String()
+		f, err := l.(*net.TCPListener).File()
+		if err != nil {
+			return listeners, fmt.Errorf("hand on the listener: %w", err)
 		}
+		listeners = append(listeners, f)
 	}
+	return listeners, nil
 }
 
 // launch starts the inside and waits for its word that it is ready.
 func (r *Rack) launch(ctx context.Context, o Options) error {
 	list := machines(o)
-	if err := prepare(o, list); err != nil {
+	r.nodes = nodes(o)
+	if err := prepare(o, r.nodes, list); err != nil {
 		return err
 	}
 	accel, why, err := accelerator(ctx, o.Dir, o.Kernel)
@@ -128,17 +128,11 @@ func (r *Rack) launch(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", o.Listen)
+	listeners, err := r.listen(o.Listen)
+	defer closeAll(listeners)
 	if err != nil {
-		return fmt.Errorf("open the dashboard's address: %w (choose another one to listen on)", err)
+		return err
 	}
-	defer l.Close()
-	r.url = "http://" + l.Addr().String()
-	listener, err := l.(*net.TCPListener).File()
-	if err != nil {
-		return fmt.Errorf("hand on the listener: %w", err)
-	}
-	defer listener.Close()
 	ready, readyEnd, err := os.Pipe()
 	if err != nil {
 		return err
@@ -146,8 +140,8 @@ func (r *Rack) launch(ctx context.Context, o Options) error {
 	defer ready.Close()
 	defer readyEnd.Close()
 	plan, err := json.Marshal(spec{
-		Dir: o.Dir, Binary: o.Binary, Accel: accel, URL: r.url, Host: host, Start: r.start,
-		Restart: !o.NoRestart, ExternalDHCP: o.ExternalDHCP, Machines: list,
+		Dir: o.Dir, Binary: o.Binary, Accel: accel, Host: host, Start: r.start,
+		Restart: !o.NoRestart, ExternalDHCP: o.ExternalDHCP, Nodes: r.nodes, Machines: list,
 	})
 	if err != nil {
 		return err
@@ -160,7 +154,7 @@ func (r *Rack) launch(ctx context.Context, o Options) error {
 	r.cmd.Stdin = bytes.NewReader(plan)
 	var complaint strings.Builder
 	r.cmd.Stdout, r.cmd.Stderr = o.Out, &complaint
-	r.cmd.ExtraFiles = []*os.File{listener, readyEnd, r.lock}
+	r.cmd.ExtraFiles = append([]*os.File{readyEnd, r.lock}, listeners...)
 	r.cmd.SysProcAttr = namespaceAttr(os.Geteuid(), os.Getegid())
 	if err := r.cmd.Start(); err != nil {
 		return fmt.Errorf("enter a new network namespace: %w (in a container, allow unprivileged user namespaces or CAP_SYS_ADMIN)", err)
@@ -178,10 +172,18 @@ func (r *Rack) launch(ctx context.Context, o Options) error {
 		}
 		return errors.New("the rack was stopped before it was ready")
 	}
-	fmt.Fprintf(o.Out, "%8.1fs  rack  %d machine(s) on a network of their own (%s: %s), this host's links stay as they are\n",
-		time.Since(r.start).Seconds(), len(list), accel, why)
-	fmt.Fprintf(o.Out, "%8.1fs  rack  dashboard: %s  logs: %s\n", time.Since(r.start).Seconds(), r.url, o.Dir)
+	fmt.Fprintf(o.Out, "%8.1fs  rack  %d node(s) and %d machine(s) on a network of their own (%s: %s), this host's links stay as they are\n",
+		time.Since(r.start).Seconds(), len(r.nodes), len(list), accel, why)
+	for _, n := range r.nodes {
+		fmt.Fprintf(o.Out, "%8.1fs  %-5s dashboard: %s  log: %s\n", time.Since(r.start).Seconds(), n.Name, n.URL, n.Log())
+	}
 	return nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }
 
 // innerError turns the inside's end into an error, nil when it was asked to end.
@@ -212,8 +214,11 @@ func namespaceAttr(uid, gid int) *syscall.SysProcAttr {
 	return attr
 }
 
-// URL is the dashboard's address on the host, such as http://127.0.0.1:8080.
-func (r *Rack) URL() string { return r.url }
+// URL is the first node's dashboard on the host, such as http://127.0.0.1:8080.
+func (r *Rack) URL() string { return r.nodes[0].URL }
+
+// Nodes are the rack's nodes as they were built.
+func (r *Rack) Nodes() []Node { return slices.Clone(r.nodes) }
 
 // Started is the moment all elapsed times count from.
 func (r *Rack) Started() time.Time { return r.start }

@@ -14,13 +14,16 @@ import (
 )
 
 func labCommand(node *nodeFlags) *cobra.Command {
-	cmd := &cobra.Command{Use: "lab", Short: "A virtual rack to try LPMOS on: a node and machines on a network of their own"}
+	cmd := &cobra.Command{Use: "lab", Short: "A virtual rack to try LPMOS on: nodes and machines on a network of their own"}
 	dir := cmd.PersistentFlags().String("dir", "rack", "where the rack keeps its disks and logs")
 	cmd.AddCommand(labUp(dir), labStatus(node, dir),
 		labDo(dir, "on MACHINE", "Give a machine power", (*lab.Client).PowerOn),
 		labDo(dir, "off MACHINE", "Take a machine's power away", (*lab.Client).PowerOff),
 		labDo(dir, "reset MACHINE", "Press a machine's reset button", (*lab.Client).Reset),
-		labNode(dir),
+		labKill(dir),
+		labDo(dir, "pause NODE", "Stop a node where it is; heal lets it go on", (*lab.Client).PauseNode),
+		labDo(dir, "cut NODE", "Take a node off the wire; heal puts it back", (*lab.Client).CutNode),
+		labDo(dir, "heal NODE", "Undo what was done to a node: start it, let it go on, put it back on the wire", (*lab.Client).HealNode),
 		&cobra.Command{Use: "inner", Hidden: true, Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return lab.Inner(cmd.Context()) }})
 	return cmd
@@ -32,7 +35,8 @@ func labUp(dir *string) *cobra.Command {
 	var diskGB int64
 	var autoApprove, untilUp bool
 	cmd := &cobra.Command{Use: "up", Short: "Build the rack and run it until Ctrl-C",
-		Long: "Builds a private network with a node and virtual machines with real firmware and empty disks.\n" +
+		Long: "Builds a private network with one node or more, as one cluster, and virtual machines with\n" +
+			"real firmware and empty disks. lpmos lab kill, pause, cut and heal try what a cluster endures.\n" +
 			"Nothing of this host's network is touched, and Ctrl-C removes all of it but the logs.", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s := &story{out: cmd.OutOrStdout(), autoApprove: autoApprove, untilUp: untilUp}
@@ -59,6 +63,8 @@ func labUp(dir *string) *cobra.Command {
 			return s.run(cmd.Context(), o)
 		}}
 	f := cmd.Flags()
+	f.IntVar(&o.Nodes, "nodes", 1, "how many nodes, 1 to 5")
+	f.StringSliceVar(&o.Regions, "regions", []string{"dc1"}, "the nodes' `regions`, dealt out in turn")
 	f.IntVar(&o.Machines, "machines", 1, "how many machines")
 	f.StringSliceVar(&o.Firmware, "firmware", []string{"bios", "uefi"}, "their `firmware`, dealt out in turn")
 	f.IntVar(&o.Disks, "disks", 1, "disks in each machine")
@@ -66,8 +72,8 @@ func labUp(dir *string) *cobra.Command {
 	f.StringVar(&o.DiskBus, "disk-bus", "virtio", "virtio, nvme, ahci or scsi")
 	f.StringVar(&o.NIC, "nic", "virtio", "virtio, e1000 or e1000e")
 	f.IntVar(&o.MemoryMB, "memory", 1024, "memory of each machine in MB")
-	f.StringVar(&o.Listen, "listen", "127.0.0.1:8080", "address of the dashboard on this host")
-	f.BoolVar(&o.ExternalDHCP, "external-dhcp", false, "dnsmasq gives the addresses and the node stands beside it as proxyDHCP")
+	f.StringVar(&o.Listen, "listen", "127.0.0.1:8080", "address of the first node's dashboard on this host; the others take the ports after it")
+	f.BoolVar(&o.ExternalDHCP, "external-dhcp", false, "dnsmasq gives the addresses and the nodes stand beside it as proxyDHCP")
 	f.BoolVar(&o.NativePXE, "native-pxe", false, "UEFI machines boot by their firmware's own PXE (TFTP) in place of the card's iPXE")
 	f.StringVar(&o.RTC, "rtc", "", "the machines' clock at power-on, for instance 1970-01-01")
 	f.StringArrayVar(&images, "image", nil, "import this image, as `NAME=FILE`; may be repeated")
@@ -113,8 +119,9 @@ func labStatus(node *nodeFlags, dir *string) *cobra.Command {
 				return err
 			}
 			return node.print(cmd.OutOrStdout(), s, func(w io.Writer) {
-				row(w, "dashboard", s.URL)
-				row(w, "node", fmt.Sprintf("pid %d, log %s", s.NodePID, s.NodeLog))
+				for _, n := range s.Nodes {
+					row(w, n.Name, n.Region, n.URL, nodeState(n), n.Log)
+				}
 				for _, m := range s.Machines {
 					power := "off"
 					if m.Power {
@@ -126,22 +133,41 @@ func labStatus(node *nodeFlags, dir *string) *cobra.Command {
 		}}
 }
 
+// nodeState says in words what a node does and what was done to it.
+func nodeState(n lab.NodeState) string {
+	text := n.State
+	if n.PID != 0 {
+		text += fmt.Sprintf(", pid %d", n.PID)
+	}
+	if n.Cut {
+		text += ", off the wire"
+	}
+	if len(n.CutFrom) > 0 {
+		text += ", cut off from " + strings.Join(n.CutFrom, " and ")
+	}
+	return text
+}
+
 func labDo(dir *string, use, short string, do func(*lab.Client, context.Context, string) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Args: exactly(1, "a machine's name, for instance m1"),
+	return &cobra.Command{Use: use, Short: short, Args: named(use),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return do(lab.NewClient(*dir), cmd.Context(), args[0])
 		}}
 }
 
-func labNode(dir *string) *cobra.Command {
-	cmd := &cobra.Command{Use: "node", Short: "Kill and start the rack's node"}
-	var stay bool
-	kill := &cobra.Command{Use: "kill", Short: "kill -9 the node and start it again", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return lab.NewClient(*dir).KillNode(cmd.Context(), !stay)
-		}}
-	kill.Flags().BoolVar(&stay, "stay-dead", false, "do not start it again")
-	cmd.AddCommand(kill, &cobra.Command{Use: "start", Short: "Start the node", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return lab.NewClient(*dir).StartNode(cmd.Context()) }})
+// named asks for the one word that a command's use says.
+func named(use string) cobra.PositionalArgs {
+	if strings.HasSuffix(use, "NODE") {
+		return exactly(1, "a node's name, for instance n1")
+	}
+	return exactly(1, "a machine's name, for instance m1")
+}
+
+func labKill(dir *string) *cobra.Command {
+	var restart bool
+	cmd := labDo(dir, "kill NODE", "End a node with kill -9; heal starts it", func(c *lab.Client, ctx context.Context, name string) error {
+		return c.KillNode(ctx, name, restart)
+	})
+	cmd.Flags().BoolVar(&restart, "restart", false, "start it again at once")
 	return cmd
 }

@@ -42,7 +42,7 @@ func (n *nodeFlags) with(f func(cmd *cobra.Command, c *client.Client, args []str
 		var unreachable *url.Error
 		if errors.As(err, &unreachable) && cmd.Context().Err() == nil {
 			return &hinted{fmt.Errorf("node %s does not answer: %w", n.url, cause(unreachable)),
-				"is a node running there? --node or LPMOS_NODE says which to ask, lpmos serve starts one"}
+				"is a node running there? --node or LPMOS_NODE says which to ask, lpmos up starts one"}
 		}
 		return err
 	}

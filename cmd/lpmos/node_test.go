@@ -26,11 +26,11 @@ type testNode struct {
 // on a machine that is busy with other tests.
 const nodePatience = time.Minute
 
-func serve(ts *testscript.TestScript, neg bool, args []string) {
+func up(ts *testscript.TestScript, neg bool, args []string) {
 	n := ts.Value(nodeKey{}).(*testNode)
 	switch {
 	case neg:
-		ts.Fatalf("a node that has to fail: exits 1 lpmos serve FLAGS…")
+		ts.Fatalf("a node that has to fail: exits 1 lpmos up FLAGS…")
 	case len(args) == 1 && args[0] == "stop":
 		n.stop(ts)
 	case n.cmd != nil:
@@ -43,7 +43,7 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 func (n *testNode) start(ts *testscript.TestScript, flags []string) {
 	lpmos, err := exec.LookPath("lpmos") // testscript puts it on this process's path, too
 	ts.Check(err)
-	n.cmd = exec.Command(lpmos, append([]string{"serve"}, flags...)...)
+	n.cmd = exec.Command(lpmos, append([]string{"up"}, flags...)...)
 	n.cmd.Dir = ts.MkAbs(".")
 	n.cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "TMPDIR=" + ts.Getenv("TMPDIR")}
 	out, err := n.cmd.StderrPipe()

@@ -25,8 +25,8 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 		Use:   "lpmos",
 		Short: "Install operating systems on bare machines over the network",
 		Long: "lpmos is a node that machines on its network boot from, and the tool to work with it.\n\n" +
-			"  lpmos lab up          try it: a node and virtual machines on a network of their own\n" +
-			"  lpmos serve           run a node on a real network\n" +
+			"  lpmos lab up          try it: nodes and virtual machines on a network of their own\n" +
+			"  lpmos up              run a node on a real network\n" +
 			"  lpmos status          see how a running node is\n" +
 			"  lpmos task list       work with a running node",
 		Version:       version,
@@ -40,8 +40,9 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 	node := &nodeFlags{}
 	root.PersistentFlags().StringVar(&node.url, "node", envOr("LPMOS_NODE", "http://127.0.0.1:8080"), "address of the node to work with (LPMOS_NODE)")
 	root.PersistentFlags().BoolVar(&node.json, "json", false, "print JSON")
-	root.AddCommand(serveCommand(), configCommand(node), labCommand(node),
-		taskCommand(node), machineCommand(node), imageCommand(node), statusCommand(node))
+	root.AddCommand(upCommand(), configCommand(node), labCommand(node),
+		taskCommand(node), machineCommand(node), imageCommand(node), nodeCommand(node), auditCommand(node), statusCommand(node),
+		backupCommand(node), restoreCommand(node), recoverCommand(node))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	strict(root)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/lpmos/lpmos/images/bootimage"
+	"github.com/lpmos/lpmos/ui/api/apitest"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/vishvananda/netlink"
 )
@@ -19,23 +20,28 @@ import (
 // a network of its own, so that all of them may use the same ports. Beside
 // testscript's own commands they have:
 //
-//	serve FLAGS…         start a node; go on when it is ready
-//	serve stop           tell it to end, which it has to do well
+//	up FLAGS…         start a node; go on when it is ready
+//	up stop              tell it to end, which it has to do well
 //	exits CODE PROG …    run a program that has to end with this code
 //	disk FILE [SEED]     make a disk image with a partition table
+//	backup FILE SECRET   make a backup of a cluster that is gone (backup_test.go)
 //	keep NAME PATTERN    put what the pattern's group found in stdout into $NAME
 //	watch NAME FLAGS…    let "lpmos task watch FLAGS…" run, once it has printed a line
 //	watched NAME PATTERN wait until it has printed a line like this
+//	fleet …              a fleet in memory with a cluster of three (fleet_test.go)
 //	agent report …       be the agent of a machine (agent_test.go)
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:   "testdata",
 		Setup: setUp,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": serve,
+			"up":    up,
 			"exits": exits,
 			"disk":  disk,
 			"keep":  keep,
+			"fleet": fleetCommand,
+
+			"backup": makeBackup,
 
 			"watch":   startWatch,
 			"watched": watched,
@@ -51,6 +57,7 @@ func TestScripts(t *testing.T) {
 
 func setUp(e *testscript.Env) error {
 	e.Values[nodeKey{}] = &testNode{}
+	e.Values[fleetKey{}] = apitest.NewNode()
 	e.Values[watchersKey{}] = map[string]*watcher{}
 	// This thread, and with it every process it starts, moves into a new network
 	// in which there is lo alone. It is never unlocked: it ends with the script.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -18,10 +19,12 @@ type nodeStatus struct {
 	Health     api.Health      `json:"health"`
 	Interfaces []api.Interface `json:"interfaces"`
 	Stats      api.Stats       `json:"stats"`
+	// Cluster is nil for a node that is of none.
+	Cluster *api.ClusterView `json:"cluster"`
 }
 
 func statusCommand(node *nodeFlags) *cobra.Command {
-	return &cobra.Command{Use: "status", Short: "See how a running node is: its networks, machines and tasks", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "status", Short: "See how a running node is: its cluster, networks, machines and tasks", Args: cobra.NoArgs,
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 			var s nodeStatus
 			var err error
@@ -36,6 +39,12 @@ func statusCommand(node *nodeFlags) *cobra.Command {
 			if s.Stats, err = c.Stats(cmd.Context()); err != nil {
 				return err
 			}
+			switch cluster, err := c.Cluster(cmd.Context()); {
+			case err == nil:
+				s.Cluster = &cluster
+			case client.StatusOf(err) != http.StatusNotImplemented:
+				return err
+			}
 			return node.print(cmd.OutOrStdout(), s, func(w io.Writer) { showStatus(w, s) })
 		})}
 }
@@ -44,6 +53,12 @@ func showStatus(w io.Writer, s nodeStatus) {
 	h := s.Health
 	row(w, "node", fmt.Sprintf("%s in region %s, %s, version %s", h.Node, h.Region, h.Status, h.Version))
 	row(w, "running for", time.Duration(h.UptimeSeconds)*time.Second)
+	if s.Cluster != nil {
+		row(w, "cluster", s.Cluster.Summary)
+		if s.Cluster.Problem != "" {
+			row(w, "PROBLEM", s.Cluster.Problem)
+		}
+	}
 	for _, i := range s.Interfaces {
 		row(w, "network", orDash(i.Name, i.Mode, i.Address, i.Range))
 	}

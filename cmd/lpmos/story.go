@@ -26,7 +26,7 @@ type story struct {
 	untilUp     bool
 
 	rack     *lab.Rack
-	node     *client.Client
+	at       string // name of the node that was asked last
 	machines []lab.MachineState
 	asked    map[string]bool // machines a task was made for
 
@@ -69,22 +69,19 @@ func (s *story) run(ctx context.Context, o lab.Options) error {
 	return err
 }
 
-// tell prepares the node, gives the machines power and follows what they do.
+// tell prepares the cluster, gives the machines power and follows what they do.
 func (s *story) tell(ctx context.Context) error {
-	var err error
-	if s.node, err = client.New(s.rack.URL(), nil); err != nil {
-		return err
-	}
-	if err := s.awaitNode(ctx); err != nil {
+	node, err := s.choose(ctx)
+	if err != nil {
 		return err
 	}
 	for _, i := range s.images {
-		s.say("node", "importing image %s from %s", i.name, i.file)
-		img, err := importImage(ctx, s.node, api.ImageOrder{Name: i.name}, i.file, nil, nil)
+		s.say(s.at, "importing image %s from %s", i.name, i.file)
+		img, err := importImage(ctx, node, api.ImageOrder{Name: i.name}, i.file, nil, nil)
 		if err != nil {
 			return fmt.Errorf("import image %s: %w", i.name, err)
 		}
-		s.say("node", "image %s is ready: %s, stored %s", img.Name, size(img.SizeBytes), size(img.StoredBytes))
+		s.say(s.at, "image %s is ready: %s, stored %s", img.Name, size(img.SizeBytes), size(img.StoredBytes))
 	}
 	state, err := s.rack.Client().State(ctx)
 	if err != nil {
@@ -103,7 +100,7 @@ func (s *story) tell(ctx context.Context) error {
 		}
 	})
 	group.Go(func() error {
-		return follow(ctx, s.node, func(u client.Update) error { return s.update(ctx, u) })
+		return follow(ctx, node, func(u client.Update) error { return s.update(ctx, u) })
 	})
 	for _, m := range s.machines {
 		s.mu.Lock()
@@ -116,35 +113,18 @@ func (s *story) tell(ctx context.Context) error {
 			group.Go(func() error { return s.awaitLogin(ctx, m) })
 		}
 	}
-	fmt.Fprintf(s.out, "\n          open %s  (Ctrl-C ends the rack)\n\n", s.rack.URL())
-	return group.Wait()
-}
-
-func (s *story) awaitNode(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for {
-		_, err := s.node.Health(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the rack's node does not answer: %w", err)
-		case <-time.After(100 * time.Millisecond):
-		}
+	var urls []string
+	for _, n := range state.Nodes {
+		urls = append(urls, n.URL)
 	}
+	fmt.Fprintf(s.out, "\n          open %s  (Ctrl-C ends the rack)\n\n", strings.Join(urls, " or "))
+	return group.Wait()
 }
 
 // update tells a change, and in a rack that approves by itself acts on it.
 func (s *story) update(ctx context.Context, u client.Update) error {
 	if u.Snapshot != nil {
-		for _, m := range u.Snapshot.Machines {
-			if err := s.install(ctx, &m); err != nil {
-				return err
-			}
-		}
-		return nil
+		return s.catchUp(ctx, u.Snapshot)
 	}
 	f := u.Frame
 	switch f.Type {
@@ -152,11 +132,7 @@ func (s *story) update(ctx context.Context, u client.Update) error {
 		if f.Machine == nil {
 			return nil
 		}
-		s.mu.Lock()
-		if mac := firstMAC(f.Machine); s.reports[mac].IsZero() {
-			s.reports[mac] = f.Machine.ReportedAt
-		}
-		s.mu.Unlock()
+		s.reported(f.Machine)
 		s.sayOnce(f.MachineID, s.machineName(firstMAC(f.Machine)), "reported: "+hardware(f.Machine.Summary))
 		return s.install(ctx, f.Machine)
 	case "machine":
@@ -176,10 +152,45 @@ func (s *story) update(ctx context.Context, u client.Update) error {
 			s.say(s.machineName(f.MAC), "%s", f.Text)
 		}
 	}
-	if f.Task != nil && f.Task.Status == wire.StatusFailed && s.untilUp {
-		return fmt.Errorf("task %s failed: %s", f.TaskID, f.Task.Error.Message)
+	if f.Task != nil {
+		return s.given(f.Task)
 	}
 	return nil
+}
+
+// catchUp takes in how things are now: what changed while nobody was listened to
+// is not told again.
+func (s *story) catchUp(ctx context.Context, snap *api.Snapshot) error {
+	for _, t := range snap.Tasks {
+		s.task(t)
+		if err := s.given(&t); err != nil {
+			return err
+		}
+	}
+	for _, m := range snap.Machines {
+		s.reported(&m)
+		if err := s.install(ctx, &m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// given gives up when a task failed that had to succeed.
+func (s *story) given(t *api.Task) error {
+	if t.Status == wire.StatusFailed && s.untilUp {
+		return fmt.Errorf("task %s failed: %s", t.ID, t.Error.Message)
+	}
+	return nil
+}
+
+// reported notes when a machine's agent was first heard.
+func (s *story) reported(m *api.Machine) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mac := firstMAC(m); s.reports[mac].IsZero() {
+		s.reports[mac] = m.ReportedAt
+	}
 }
 
 func (s *story) task(t api.Task) {
@@ -218,12 +229,15 @@ func (s *story) install(ctx context.Context, m *api.Machine) error {
 	if s.asked[m.ID] {
 		return nil
 	}
-	s.asked[m.ID] = true
 	mac := firstMAC(m)
 	osType, osVersion, _ := strings.Cut(s.images[0].name, "-")
 	wish := api.Wish{MachineID: m.ID, OSType: osType, OSVersion: osVersion,
 		NetworkConfig: &fleet.NetworkConfig{Hostname: s.hostname(mac)}}
-	p, err := s.node.Plan(ctx, wish)
+	var p api.Preview
+	err := s.ask(ctx, func(ctx context.Context, c *client.Client, _ bool) (err error) {
+		p, err = c.Plan(ctx, wish)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -232,11 +246,20 @@ func (s *story) install(ctx context.Context, m *api.Machine) error {
 	}
 	s.say(s.machineName(mac), "approving by itself: erase %s (%s), install %s", p.Plan.Erase, size(p.Plan.Erase.SizeBytes), p.Plan.Image.Name)
 	wish.Approve = &api.WishApproval{PlanHash: p.PlanHash, Notes: "approved by the virtual rack"}
-	t, err := s.node.CreateTask(ctx, wish)
+	err = s.ask(ctx, func(ctx context.Context, c *client.Client, again bool) error {
+		t, err := c.CreateTask(ctx, wish)
+		if refusedAgain(err, again) {
+			return nil // the feed tells of the task
+		}
+		if err == nil {
+			s.task(t)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	s.task(t)
+	s.asked[m.ID] = true
 	return nil
 }
 

@@ -13,54 +13,10 @@ import (
 	"github.com/lpmos/lpmos/ui/api/client"
 )
 
-// follow hands every update to f and comes back after a cut where it was. It
-// ends with ctx, with nil, or with f's error.
-func follow(ctx context.Context, c *client.Client, f func(client.Update) error) error {
-	var since uint64
-	first := true
-	for {
-		w, err := c.Watch(ctx, since)
-		if err == nil {
-			err = w.Subscribe(ctx, api.Subscribe{Since: &since})
-		}
-		if first && err != nil {
-			return err
-		}
-		first = false
-		for err == nil {
-			var u client.Update
-			if u, err = w.Next(ctx); err != nil {
-				break
-			}
-			switch {
-			case u.Snapshot != nil:
-				since = u.Snapshot.Index
-			case u.Frame.Index > since:
-				since = u.Frame.Index
-			}
-			if err := f(u); err != nil {
-				w.Close()
-				return err
-			}
-		}
-		if w != nil {
-			w.Close()
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		select { // the node is away; it is asked again until told to stop
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Second):
-		}
-	}
-}
-
 // watch prints what happens to these tasks, or to all and to machines and images.
 func watch(ctx context.Context, c *client.Client, asJSON bool, tasks []string, out io.Writer) error {
 	enc := json.NewEncoder(out)
-	told := statuses{}
+	told, by := statuses{}, ""
 	return follow(ctx, c, func(u client.Update) error {
 		if u.Snapshot != nil {
 			lines := told.news(u.Snapshot, tasks)
@@ -81,7 +37,15 @@ func watch(ctx context.Context, c *client.Client, asJSON bool, tasks []string, o
 		if asJSON {
 			return enc.Encode(u.Frame)
 		}
-		return printLines(out, u.Frame.Time, sentences(u.Frame))
+		lines := sentences(u.Frame)
+		if u.Frame.Type == api.FrameHello {
+			name := fmt.Sprint(u.Frame.Node)
+			if by != "" && by != name {
+				lines = append(lines, "node "+by+" is away; going on with "+name)
+			}
+			by = name
+		}
+		return printLines(out, u.Frame.Time, lines)
 	})
 }
 
@@ -144,6 +108,12 @@ func sentences(f *api.Frame) []string {
 		}
 	case "image":
 		return []string{"image " + f.Name + " is ready"}
+	case "node_deleted":
+		return []string{"node " + f.Name + " left the cluster"}
+	case "audit":
+		if f.Audit != nil {
+			return []string{f.Audit.What}
+		}
 	case api.FrameSighting:
 		return []string{fmt.Sprintf("%s %s", f.MAC, f.Text)}
 	}

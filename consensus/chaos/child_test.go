@@ -148,7 +148,7 @@ func carry(n *consensus.Node, o order) (t told) {
 	case "admit":
 		err = n.Admit(ctx, o.ID, o.Address)
 	case "transfer":
-		err = n.TransferLeadership(ctx, o.ID)
+		err = n.TransferLeadership(ctx, o.ID, "ann")
 	case "verify":
 		err = n.Verify(ctx)
 	case "status":

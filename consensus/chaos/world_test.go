@@ -279,7 +279,7 @@ func (w *world) trouble() {
 		w.cable.slow(time.Millisecond)
 	case 10:
 		note("hand over")
-		other.node.Load().TransferLeadership(w.within(2*time.Second), "") //nolint:errcheck // it may be refused
+		other.node.Load().TransferLeadership(w.within(2*time.Second), "", "chaos") //nolint:errcheck // it may be refused
 	case 11:
 		w.rearrange(victim, note)
 	}
@@ -294,16 +294,16 @@ func (w *world) rearrange(victim *slot, note func(string)) {
 	switch w.random.IntN(3) {
 	case 0:
 		note("demote")
-		by.Demote(w.within(3*time.Second), victim.id) //nolint:errcheck // it may be refused
+		by.Demote(w.within(3*time.Second), victim.id, "chaos") //nolint:errcheck // it may be refused
 	case 1:
 		note("promote")
-		by.Promote(w.within(3*time.Second), victim.id) //nolint:errcheck // it may be refused
+		by.Promote(w.within(3*time.Second), victim.id, "chaos") //nolint:errcheck // it may be refused
 	case 2:
 		note("remove")
 		for by.ID() == victim.id {
 			by = w.any().node.Load()
 		}
-		if by.Remove(w.within(5*time.Second), victim.id) != nil {
+		if by.Remove(w.within(5*time.Second), victim.id, "chaos") != nil {
 			return // it may be half done; admit below mends that
 		}
 		w.stop(victim)
@@ -339,7 +339,7 @@ func (w *world) mend() {
 	}
 	for _, s := range w.slots {
 		w.until(s.id+" is promoted", func() bool {
-			err := s.node.Load().Promote(w.within(3*time.Second), s.id)
+			err := s.node.Load().Promote(w.within(3*time.Second), s.id, "chaos")
 			var e *fleet.Error
 			return err == nil || errors.As(err, &e) && e.Code != fleet.Conflict
 		})

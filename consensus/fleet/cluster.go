@@ -1,6 +1,9 @@
 package fleet
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Cluster is the identity the nodes share.
 type Cluster struct {
@@ -86,4 +89,26 @@ func (s *State) note(c Command, r AuditRecord) {
 		s.audit = s.audit[n:]
 	}
 	s.events = append(s.events, Event{Type: EventAudit, Audit: &r})
+}
+
+// noteTask puts what was done about a task into the audit.
+func (s *State) noteTask(c Command, t *Task, by, did string) {
+	name := t.TargetMAC
+	if m := s.machines[t.MachineID]; m != nil {
+		name = m.Name
+	}
+	s.note(c, AuditRecord{By: by, Machine: t.MachineID, Task: t.ID, What: "machine " + name + ", task " + t.ID + ": " + did})
+}
+
+// erasing says what the approved plan of a task does to its disk.
+func erasing(t *Task) string {
+	return fmt.Sprintf("erase disk %s (%s) and write %s", t.Plan.Erase, Bytes(t.Plan.Erase.SizeBytes), t.Plan.Image.Name)
+}
+
+// who begins a sentence about what a person did.
+func who(by string) string {
+	if by == "" {
+		return "somebody"
+	}
+	return by
 }

@@ -10,9 +10,13 @@ type (
 
 	// RaiseEpoch begins a new age after a majority was lost: what was approved
 	// before has to be approved again. The result is a *Cluster.
+	//
+	// With NewIdentity the cluster's keys are lost with its nodes, so the identity
+	// is forgotten too, and the join tokens for it: the next PutCluster gives another.
 	RaiseEpoch struct {
-		Reason string
-		By     string
+		Reason      string
+		By          string
+		NewIdentity bool `json:",omitempty"`
 	}
 
 	// CreateToken makes a join token known by the hash of its secret. The result

@@ -130,7 +130,10 @@ func (s *State) answer(d *deed) (any, error) {
 	}
 	switch d.Kind {
 	case "task":
-		return present(s.tasks, d)
+		if t := s.Task(d.Name); t != nil || d.Name == "" {
+			return t, nil
+		}
+		return nil, gone(d)
 	case "machine":
 		return present(s.machines, d)
 	case "image":
@@ -142,6 +145,9 @@ func (s *State) answer(d *deed) (any, error) {
 	case "pool":
 		return present(s.pools, d)
 	case "cluster":
+		if s.cluster == nil {
+			return nil, gone(d)
+		}
 		return s.cluster, nil
 	}
 	return nil, nil
@@ -150,9 +156,13 @@ func (s *State) answer(d *deed) (any, error) {
 func present[T any](m map[string]*T, d *deed) (any, error) {
 	v := m[d.Name]
 	if v == nil && d.Name != "" {
-		return nil, refuse(NotFound, "this was done before, and %s %s has been deleted since", d.Kind, d.Name)
+		return nil, gone(d)
 	}
 	return v, nil
+}
+
+func gone(d *deed) error {
+	return refuse(NotFound, "this was done before, and %s %s has been deleted since", d.Kind, d.Name)
 }
 
 // cut bounds a sentence that is kept.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -28,9 +29,13 @@ func anyBody(t *rapid.T, r *rig) Body {
 	if rapid.IntRange(0, 9).Draw(t, "stale") == 0 {
 		generation, hash = generation+1, "stale"
 	}
-	switch rapid.IntRange(0, 15).Draw(t, "kind") {
+	switch rapid.IntRange(0, 20).Draw(t, "kind") {
 	case 0:
-		return PutNode{Node{ID: rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node")}}
+		node := rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node")
+		if rapid.IntRange(0, 3).Draw(t, "seat") == 0 {
+			return SeatNode{ID: node, StandsBy: rapid.Bool().Draw(t, "stands by"), By: "ann"}
+		}
+		return PutNode{Node{ID: node}}
 	case 1:
 		b := debian()
 		b.Image.SizeBytes = rapid.Uint64Range(0, 200*gb).Draw(t, "size")
@@ -86,11 +91,41 @@ func anyBody(t *rapid.T, r *rig) Body {
 		return RetryTask{TaskID: task, By: "ann", PhoneToken: "token-" + fresh}
 	case 14:
 		return SettleQuestion{MachineID: machine, Accept: rapid.Bool().Draw(t, "accept")}
-	default:
+	case 15:
 		if rapid.Bool().Draw(t, "what") {
 			return DeleteTask{TaskID: task}
 		}
 		return DeleteMachine{MachineID: machine}
+	default:
+		return anyClusterBody(t, r)
+	}
+}
+
+// anyClusterBody is anyBody of what nodes ask about their cluster.
+func anyClusterBody(t *rapid.T, r *rig) Body {
+	node := rapid.SampledFrom([]string{"n1", "n2", "n3"}).Draw(t, "node")
+	id := rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "id")
+	places := rapid.SliceOfN(rapid.IntRange(0, 7), 0, 4).Draw(t, "places")
+	switch rapid.IntRange(0, 9).Draw(t, "cluster kind") {
+	case 0:
+		return PutCluster{Cluster{ID: id}}
+	case 1:
+		return RaiseEpoch{Reason: "fire", By: "ann", NewIdentity: rapid.Bool().Draw(t, "new identity")}
+	case 2:
+		return CreateToken{ID: id, SecretHash: "h", ExpiresAt: r.at.Add(time.Duration(rapid.IntRange(0, 9).Draw(t, "lasts")) * time.Second)}
+	case 3:
+		return RedeemToken{ID: id, SecretHash: rapid.SampledFrom([]string{"h", "h", "x"}).Draw(t, "secret"), NodeID: node}
+	case 4:
+		return RemoveNode{ID: node, By: "ann"}
+	case 5:
+		return NoteLeader{NodeID: node, Term: rapid.Uint64Range(0, 9).Draw(t, "term")}
+	case 6:
+		return YieldPool{NodeID: node, Network: lan, Blocks: places}
+	case 7:
+		return TakePool{NodeID: node, Network: lan, Blocks: places}
+	default:
+		first := rapid.IntRange(0, 9).Draw(t, "first")
+		return claim(node, fmt.Sprint(first), fmt.Sprint(rapid.IntRange(first, 12).Draw(t, "last")))
 	}
 }
 
@@ -120,7 +155,11 @@ func newMirror() *mirror {
 }
 
 func mirrorOf(s *State) *mirror {
-	return &mirror{tasks: s.tasks, machines: s.machines, images: s.images, nodes: s.nodes, cluster: s.cluster,
+	tasks := map[string]*Task{}
+	for _, t := range s.Tasks() {
+		tasks[t.ID] = t
+	}
+	return &mirror{tasks: tasks, machines: s.machines, images: s.images, nodes: s.nodes, cluster: s.cluster,
 		tokens: s.tokens, pools: s.pools, leader: s.leader, audit: s.audit}
 }
 
@@ -160,11 +199,38 @@ func (m *mirror) see(ev Event) {
 func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		r := newRig(t)
+		r.s.past.unpacked = 1 // so that most of what is past is packed
 		seen := newMirror()
 		handedOut := map[any]string{}
+		// twin is a node that began with a snapshot of the other, lately.
+		var twin *State
+		var done []Command
 		step := func(b Body) {
+			if rapid.IntRange(0, 19).Draw(rt, "a day passes") == 0 {
+				r.at = r.at.Add(poolRest)
+			}
 			before := content(t, r.s)
-			_, err := r.do(b)
+			c := r.command(b)
+			if len(done) > 0 && rapid.IntRange(0, 7).Draw(rt, "repeated") == 0 {
+				c = rapid.SampledFrom(done).Draw(rt, "command")
+				c.Retry, c.At, b = true, r.at, c.Body
+			}
+			done = append(done, c)
+			result, events, err := r.s.Apply(r.index, c)
+			r.events = events
+			if twin != nil {
+				result2, events2, err2 := twin.Apply(r.index, c)
+				if asJSON(result2) != asJSON(result) || asJSON(events2) != asJSON(events) || asJSON(err2) != asJSON(err) {
+					rt.Fatalf("%s gives %s, %s, %v;\nwho began with a snapshot gives %s, %s, %v", b.commandType(),
+						asJSON(result), asJSON(events), err, asJSON(result2), asJSON(events2), err2)
+				}
+				if !bytes.Equal(snapshotOf(t, twin), snapshotOf(t, r.s)) {
+					rt.Fatalf("after %s who began with a snapshot has another state", b.commandType())
+				}
+			}
+			if twin == nil || rapid.IntRange(0, 9).Draw(rt, "snapshot") == 0 {
+				twin = restoredOf(rt, r.s)
+			}
 			question := false
 			for _, ev := range r.events {
 				if ev.Index != r.index || !ev.At.Equal(r.at) {
@@ -189,6 +255,12 @@ func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
 				handedOut[v] = asJSON(v)
 			}
 			for _, v := range r.s.Machines() {
+				handedOut[v] = asJSON(v)
+			}
+			for _, v := range r.s.Pools() {
+				handedOut[v] = asJSON(v)
+			}
+			for _, v := range r.s.Tokens() {
 				handedOut[v] = asJSON(v)
 			}
 			if want := mirrorOf(r.s); !reflect.DeepEqual(seen, want) {
@@ -244,19 +316,13 @@ func checkInvariants(t *rapid.T, s *State) {
 			once("address", addresses, ip)
 		}
 	}
-	var b bytes.Buffer
-	if err := s.Snapshot().Write(&b); err != nil {
-		t.Fatal(err)
+	for _, p := range s.Pools() {
+		checkPool(t, s, p)
 	}
-	was := b.String()
-	restored, err := Restore(&b)
-	if err != nil {
-		t.Fatalf("the state cannot be restored: %v", err)
+	if len(s.audit) > maxAudit || len(s.done.order) != len(s.done.byID) {
+		t.Fatalf("%d audit records, %d done, %d of them by id", len(s.audit), len(s.done.order), len(s.done.byID))
 	}
-	b.Reset()
-	if err := restored.Snapshot().Write(&b); err != nil || b.String() != was {
-		t.Fatalf("restored, the state is another (%v):\n%s\nit was:\n%s", err, b.String(), was)
-	}
+	restored := restoredOf(t, s)
 	for name, pair := range map[string][2]map[string]string{
 		"byMAC": {s.byMAC, restored.byMAC}, "byUUID": {s.byUUID, restored.byUUID}, "byAddress": {s.byAddress, restored.byAddress},
 		"byTarget": {s.byTarget, restored.byTarget}, "byToken": {s.byToken, restored.byToken}, "bySession": {s.bySession, restored.bySession},
@@ -265,6 +331,25 @@ func checkInvariants(t *rapid.T, s *State) {
 			t.Fatalf("%s is %v, rebuilt it is %v", name, pair[0], pair[1])
 		}
 	}
+}
+
+// restoredOf is the state as a snapshot gives it, which has to be the same.
+func restoredOf(t *rapid.T, s *State) *State {
+	var b bytes.Buffer
+	if err := s.Snapshot().Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	was := b.String()
+	restored := NewState()
+	restored.past.unpacked = s.past.unpacked
+	if _, err := restore(&b, restored); err != nil {
+		t.Fatalf("the state cannot be restored: %v", err)
+	}
+	b.Reset()
+	if err := restored.Snapshot().Write(&b); err != nil || b.String() != was {
+		t.Fatalf("restored, the state is another (%v):\n%s\nit was:\n%s", err, b.String(), was)
+	}
+	return restored
 }
 
 func TestAnEventCarriesItsNameIntoJSON(t *testing.T) {

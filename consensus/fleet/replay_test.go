@@ -87,6 +87,7 @@ func writeLog(t *testing.T, name string) {
 	do(LeaveAgent{SessionHash: r.machine("m2").SessionHash})
 	do(DeleteMachine{MachineID: "m2"})
 	do(DeleteImage{Name: "tiny"})
+	do(SeatNode{ID: "n2", StandsBy: true, By: "ann"})
 	do(RemoveNode{ID: "n2", By: "ann"})
 	do(TakePool{NodeID: "n1", Network: "10.0.0.0/24", Blocks: []int{8}}) // refused: too early
 	r.at = r.at.Add(poolRest)
@@ -165,6 +166,8 @@ func TestAnEntryOfANewerNodeIsRecognised(t *testing.T) {
 	}
 }
 
+const oneRecord = `{"format":"lpmos-fleet","version":1,"records":1}` + "\n"
+
 func TestASnapshotThatIsNotWholeIsRefused(t *testing.T) {
 	whole, err := os.ReadFile(keptLogs[0] + ".snapshot")
 	if err != nil {
@@ -179,8 +182,8 @@ func TestASnapshotThatIsNotWholeIsRefused(t *testing.T) {
 		"cut in a record":    whole[:len(whole)-5],
 		"a record more":      append(bytes.Clone(whole), last...),
 		"a record twice":     bytes.Replace(append(bytes.Clone(whole), last...), []byte(`"records":4`), []byte(`"records":5`), 1),
-		"a null record":      []byte(`{"format":"lpmos-fleet","version":1,"records":1}{"kind":"task","value":null}`),
-		"a record of no use": []byte(`{"format":"lpmos-fleet","version":1,"records":1}{"kind":"task","value":[]}`),
+		"a null record":      []byte(oneRecord + `{"kind":"task","value":null}`),
+		"a record of no use": []byte(oneRecord + `{"kind":"task","value":[]}`),
 	}
 	for name, b := range cases {
 		if _, err := Restore(bytes.NewReader(b)); err == nil || errors.Is(err, ErrNewerSnapshot) {
@@ -188,7 +191,7 @@ func TestASnapshotThatIsNotWholeIsRefused(t *testing.T) {
 		}
 	}
 	for name, b := range map[string]string{"version": `{"format":"lpmos-fleet","version":3,"records":0}`,
-		"record": `{"format":"lpmos-fleet","version":1,"records":1}{"kind":"tunnel","value":{}}`} {
+		"record": oneRecord + `{"kind":"tunnel","value":{}}`} {
 		if _, err := Restore(strings.NewReader(b)); !errors.Is(err, ErrNewerSnapshot) {
 			t.Errorf("a newer %s gives %v", name, err)
 		}
@@ -246,7 +249,7 @@ func FuzzRestore(f *testing.F) {
 		}
 		f.Add(old)
 	}
-	f.Add([]byte(`{"format":"lpmos-fleet","version":1,"records":1}{"kind":"machine","value":{"id":"m1"}}`))
+	f.Add([]byte(oneRecord + `{"kind":"machine","value":{"id":"m1"}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := Restore(bytes.NewReader(b))
 		if err != nil {

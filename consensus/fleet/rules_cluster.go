@@ -35,7 +35,7 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 	cl.Epoch++
 	s.putCluster(&cl)
 	voided := 0
-	for _, old := range s.Tasks() {
+	for _, old := range s.CurrentTasks() {
 		if old.Status != wire.StatusApproved {
 			continue
 		}
@@ -45,8 +45,21 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 		s.putTask(t, EventStatus)
 		voided++
 	}
-	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("epoch %d begun, %d approvals are void: %s", cl.Epoch, voided, b.Reason)})
+	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s began epoch %d (%s); approvals that are void by it: %d", who(b.By), cl.Epoch, b.Reason, voided)})
+	if b.NewIdentity {
+		s.forgetCluster()
+	}
 	return &cl, nil
+}
+
+// forgetCluster leaves the state without an identity.
+func (s *State) forgetCluster() {
+	s.events = append(s.events, Event{Type: EventCluster, ID: s.cluster.ID})
+	s.cluster = nil
+	for _, t := range s.Tokens() {
+		delete(s.tokens, t.ID)
+		s.events = append(s.events, Event{Type: EventTokenDeleted, ID: t.ID})
+	}
 }
 
 // tokenRest is how long a token that is of no use any more is still known, so
@@ -82,7 +95,7 @@ func (b CreateToken) apply(s *State, c Command) (any, error) {
 	}
 	t := &Token{ID: b.ID, SecretHash: b.SecretHash, ExpiresAt: b.ExpiresAt.UTC(), By: b.By, CreatedAt: c.At}
 	s.putToken(t)
-	s.note(c, AuditRecord{By: b.By, What: "made join token " + t.ID + ", good until " + t.ExpiresAt.Format(time.RFC3339)})
+	s.note(c, AuditRecord{By: b.By, What: who(b.By) + " made join token " + t.ID + ", good until " + t.ExpiresAt.Format(time.RFC3339)})
 	return t, nil
 }
 
@@ -126,7 +139,7 @@ func (b RemoveNode) apply(s *State, c Command) (any, error) {
 	if n == nil {
 		return nil, refuse(NotFound, "there is no node %s", b.ID)
 	}
-	what := "removed node " + s.nodeName(n.ID)
+	what := who(b.By) + " removed node " + s.nodeName(n.ID)
 	delete(s.nodes, n.ID)
 	s.events = append(s.events, Event{Type: EventNodeDeleted, ID: n.ID, Name: n.Name})
 	s.freePools(n.ID, c.At)
@@ -139,15 +152,18 @@ func (b SeatNode) apply(s *State, c Command) (any, error) {
 	if old == nil {
 		return nil, refuse(NotFound, "there is no node %s", b.ID)
 	}
+	if old.StandsBy == b.StandsBy {
+		return old, nil
+	}
 	n := *old
 	n.StandsBy = b.StandsBy
 	s.nodes[n.ID] = &n
 	s.events = append(s.events, Event{Type: EventNode, ID: n.ID, Name: n.Name, Node: &n})
-	what := "gave node " + s.nodeName(n.ID) + " a vote"
+	did := " gave node " + s.nodeName(n.ID) + " a vote"
 	if b.StandsBy {
-		what = "took the vote of node " + s.nodeName(n.ID)
+		did = " took the vote of node " + s.nodeName(n.ID)
 	}
-	s.note(c, AuditRecord{By: b.By, Node: n.ID, What: what})
+	s.note(c, AuditRecord{By: b.By, Node: n.ID, What: who(b.By) + did})
 	return &n, nil
 }
 

@@ -23,7 +23,7 @@ func (b DeleteImage) apply(s *State, c Command) (any, error) {
 	if img == nil {
 		return nil, refuse(NotFound, "there is no image %s", b.Name)
 	}
-	for _, t := range s.tasks {
+	for _, t := range s.CurrentTasks() { // in order: every node gives the same answer
 		if t.Open() && t.Spec.ImageName() == b.Name {
 			return nil, refuse(Conflict, "image %s is used by open task %s", b.Name, t.ID)
 		}

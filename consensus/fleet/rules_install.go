@@ -52,6 +52,7 @@ func (b StartInstall) apply(s *State, c Command) (any, error) {
 	changed.Unfinished = true
 	s.putTask(t, EventStatus)
 	s.putMachine(&changed, EventMachine)
+	s.noteTask(c, t, "", "the agent was allowed to "+erasing(t)+", as approved by "+who(t.Approval.By))
 	return t, nil
 }
 
@@ -139,6 +140,11 @@ func (b FinishInstall) apply(s *State, c Command) (any, error) {
 	changed.AgentDone = b.Error == nil
 	s.putTask(t, EventStatus)
 	s.putMachine(&changed, EventMachine)
+	if b.Error != nil {
+		s.noteTask(c, t, "", "the install failed: "+b.Error.Message)
+	} else {
+		s.noteTask(c, t, "", t.Plan.Image.Name+" was installed")
+	}
 	return t, nil
 }
 

@@ -67,6 +67,7 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 		return nil, refuse(Conflict, "%d machines are known and there is no room for another; forget those that are gone", maxMachines)
 	}
 	inv := b.Inventory
+	s.shared.inventory(&inv)
 	interrupted := m.BootID != "" && m.BootID != b.BootID
 	m.IDs, m.RegionID = ids, b.RegionID
 	m.Inventory, m.InventoryHash = &inv, inv.Hash()
@@ -282,6 +283,7 @@ func (b DeleteMachine) apply(s *State, c Command) (any, error) {
 	}
 	s.unindexMachine(m)
 	delete(s.machines, m.ID)
+	s.settle(m.TaskID)
 	s.events = append(s.events, Event{Type: EventMachineDeleted, MachineID: m.ID})
 	return nil, nil
 }

@@ -229,8 +229,8 @@ func (b YieldPool) apply(s *State, c Command) (any, error) {
 	}
 	s.putPool(p)
 	for _, to := range slices.Sorted(maps.Keys(yielded)) {
-		s.note(c, AuditRecord{Node: b.NodeID, What: fmt.Sprintf("node %s yielded %d blocks of the addresses of %s to node %s",
-			s.nodeName(b.NodeID), yielded[to], p.Network, s.nodeName(to))})
+		s.note(c, AuditRecord{Node: b.NodeID, What: fmt.Sprintf("node %s yielded %d of the %d blocks of %s to node %s",
+			s.nodeName(b.NodeID), yielded[to], len(p.Blocks), p.Network, s.nodeName(to))})
 	}
 	return p, nil
 }
@@ -263,8 +263,8 @@ func (b TakePool) apply(s *State, c Command) (any, error) {
 	}
 	s.putPool(p)
 	for _, from := range slices.Sorted(maps.Keys(taken)) {
-		s.note(c, AuditRecord{Node: b.NodeID, What: fmt.Sprintf("node %s took %d blocks of the addresses of %s, which node %s does not lend any more",
-			s.nodeName(b.NodeID), taken[from], p.Network, s.nodeName(from))})
+		s.note(c, AuditRecord{Node: b.NodeID, What: fmt.Sprintf("node %s took %d of the %d blocks of %s, which node %s does not lend any more",
+			s.nodeName(b.NodeID), taken[from], len(p.Blocks), p.Network, s.nodeName(from))})
 	}
 	return p, nil
 }

@@ -10,7 +10,7 @@ import (
 
 func (b CreateTask) apply(s *State, c Command) (any, error) {
 	mac := strings.ToLower(b.TargetMAC)
-	if b.ID == "" || s.tasks[b.ID] != nil {
+	if b.ID == "" || s.Task(b.ID) != nil {
 		return nil, invalid("id", "a new task needs a new id")
 	}
 	if err := s.CheckTask(b.TargetMAC, b.Spec); err != nil {
@@ -32,6 +32,9 @@ func (b CreateTask) apply(s *State, c Command) (any, error) {
 		s.putMachine(m, EventMachine)
 	}
 	s.putTask(t, EventTaskCreated)
+	if b.Approve != nil {
+		s.noteTask(c, t, b.Approve.By, who(b.Approve.By)+" approved to "+erasing(t))
+	}
 	return t, nil
 }
 
@@ -59,7 +62,7 @@ func (s *State) attach(t *Task) *Machine {
 }
 
 func (s *State) task(id string) (*Task, error) {
-	t := s.tasks[id]
+	t := s.Task(id)
 	if t == nil {
 		return nil, refuse(NotFound, "there is no task %s", id)
 	}
@@ -91,6 +94,11 @@ func (b DecideTask) apply(s *State, c Command) (any, error) {
 		t.log(c.At, "rejected by "+b.By)
 	}
 	s.putTask(t, EventStatus)
+	if b.Approved {
+		s.noteTask(c, t, b.By, who(b.By)+" approved to "+erasing(t))
+	} else {
+		s.noteTask(c, t, b.By, who(b.By)+" rejected the plan")
+	}
 	return t, nil
 }
 
@@ -134,14 +142,16 @@ func (b CancelTask) apply(s *State, c Command) (any, error) {
 	if !t.Open() {
 		return nil, refuse(Conflict, "task %s is %s already", t.ID, t.Status)
 	}
-	text := "cancelled by " + b.By
+	text, did := "cancelled by "+b.By, " cancelled the task"
 	if t.Status == wire.StatusInstalling {
 		text += " while the disk was being written; the disk does not boot"
+		did += " while the disk was being written"
 	}
 	t.Status = wire.StatusCancelled
 	t.FinishedAt = c.At
 	t.log(c.At, text)
 	s.putTask(t, EventStatus)
+	s.noteTask(c, t, b.By, who(b.By)+did)
 	return t, nil
 }
 
@@ -167,11 +177,12 @@ func (b RetryTask) apply(s *State, c Command) (any, error) {
 		s.putMachine(m, EventMachine)
 	}
 	s.putTask(t, EventStatus)
+	s.noteTask(c, t, b.By, who(b.By)+" had the task tried again")
 	return t, nil
 }
 
 func (b DeleteTask) apply(s *State, c Command) (any, error) {
-	t := s.tasks[b.TaskID]
+	t := s.Task(b.TaskID)
 	if t == nil {
 		return nil, refuse(NotFound, "there is no task %s", b.TaskID)
 	}
@@ -179,6 +190,7 @@ func (b DeleteTask) apply(s *State, c Command) (any, error) {
 		return nil, refuse(Conflict, "task %s is %s; cancel it before you delete it", t.ID, t.Status)
 	}
 	delete(s.tasks, t.ID)
+	s.past.remove(t.ID)
 	delete(s.byToken, t.PhoneToken)
 	if s.byTarget[t.TargetMAC] == t.ID {
 		delete(s.byTarget, t.TargetMAC)

@@ -11,7 +11,9 @@ import (
 type State struct {
 	index    uint64 // of the last entry applied
 	machines map[string]*Machine
-	tasks    map[string]*Task
+	tasks    map[string]*Task // the current ones; all others are past
+	past     pastTasks
+	shared   shared
 	images   map[string]*Image
 	nodes    map[string]*Node
 	cluster  *Cluster
@@ -36,7 +38,7 @@ type State struct {
 func NewState() *State {
 	return &State{
 		machines: map[string]*Machine{}, tasks: map[string]*Task{}, images: map[string]*Image{}, nodes: map[string]*Node{},
-		tokens: map[string]*Token{}, pools: map[string]*Pool{}, done: window{byID: map[string]*deed{}},
+		tokens: map[string]*Token{}, pools: map[string]*Pool{}, past: pastTasks{unpacked: unpackedPast}, done: window{byID: map[string]*deed{}},
 		byMAC: map[string]string{}, byUUID: map[string]string{}, byAddress: map[string]string{},
 		byTarget: map[string]string{}, byToken: map[string]string{}, bySession: map[string]string{},
 	}
@@ -94,14 +96,22 @@ func (s *State) MachineBySession(hash string) *Machine {
 }
 
 // Task by id, or nil.
-func (s *State) Task(id string) *Task { return s.tasks[id] }
+func (s *State) Task(id string) *Task {
+	if t := s.tasks[id]; t != nil {
+		return t
+	}
+	if p := s.past.get(id); p != nil {
+		return p.full()
+	}
+	return nil
+}
 
 // TaskByPhoneToken finds the task whose installed system reports with the token.
 func (s *State) TaskByPhoneToken(token string) *Task {
 	if token == "" {
 		return nil
 	}
-	return s.tasks[s.byToken[token]]
+	return s.Task(s.byToken[token])
 }
 
 // TaskForMAC is the open task for the machine with this address, seen or not.
@@ -124,9 +134,6 @@ func (s *State) Node(id string) *Node { return s.nodes[id] }
 // Machines sorted by id, which is the order they were first seen in.
 func (s *State) Machines() []*Machine { return sorted(s.machines) }
 
-// Tasks sorted by id, which is the order they were made in.
-func (s *State) Tasks() []*Task { return sorted(s.tasks) }
-
 // Images sorted by name.
 func (s *State) Images() []*Image { return sorted(s.images) }
 
@@ -142,11 +149,22 @@ func sorted[T any](m map[string]*T) []*T {
 }
 
 func (s *State) putTask(t *Task, event EventType) {
-	if old := s.tasks[t.ID]; old != nil && old.PhoneToken != t.PhoneToken {
-		delete(s.byToken, old.PhoneToken)
+	token := ""
+	if old := s.tasks[t.ID]; old != nil {
+		token = old.PhoneToken
+	} else if p := s.past.get(t.ID); p != nil {
+		token = p.PhoneToken
+		s.past.remove(t.ID)
+	}
+	if token != t.PhoneToken {
+		delete(s.byToken, token)
+	}
+	if !t.Open() {
+		t.ended()
 	}
 	s.tasks[t.ID] = t
 	s.indexTask(t)
+	s.settle(t.ID)
 	s.events = append(s.events, Event{Type: event, TaskID: t.ID, MachineID: t.MachineID, Task: t})
 }
 
@@ -162,11 +180,16 @@ func (s *State) indexTask(t *Task) {
 }
 
 func (s *State) putMachine(m *Machine, event EventType) {
-	if old := s.machines[m.ID]; old != nil {
+	old := s.machines[m.ID]
+	if old != nil {
 		s.unindexMachine(old)
 	}
 	s.machines[m.ID] = m
 	s.indexMachine(m)
+	if old != nil && old.TaskID != m.TaskID {
+		s.settle(old.TaskID)
+	}
+	s.settle(m.TaskID)
 	s.events = append(s.events, Event{Type: event, TaskID: m.TaskID, MachineID: m.ID, Machine: m})
 }
 

@@ -125,6 +125,9 @@ func (t *Task) Actions() []string {
 	}
 }
 
+// ended drops what only somebody who may still approve asks for.
+func (t *Task) ended() { t.FormerPlan = nil }
+
 func (t *Task) clone() *Task {
 	c := *t
 	c.Logs = slices.Clone(t.Logs)

@@ -133,7 +133,8 @@ func waitFor(t *testing.T, r *bufio.Reader, want string) string {
 	return seen.String()
 }
 
-// seedDisk makes a FAT volume as the installer leaves one.
+// seedDisk makes a FAT volume as the installer leaves one. The first node to
+// report to is gone.
 func seedDisk(t *testing.T, dir, url string) string {
 	t.Helper()
 	disk := filepath.Join(dir, "seed.img")
@@ -141,6 +142,7 @@ func seedDisk(t *testing.T, dir, url string) string {
 		"meta-data":      "instance-id: \"task-7\"\nlocal-hostname: \"seeded\"\n",
 		"user-data":      "#cloud-config\nhostname: \"seeded\"\n",
 		"vendor-data":    "#cloud-config\nphone_home:\n  url: \"" + url + "\"\n  post: [instance_id, hostname, fqdn]\n  tries: 20\n",
+		"phone-home":     "http://10.0.2.2:9/up/token\n" + url + "\n",
 		"network-config": "version: 2\nethernets:\n  lpmos:\n    match: {macaddress: \"52:54:00:aa:bb:01\"}\n    dhcp4: true\n",
 	})
 	if err != nil {
@@ -153,7 +155,7 @@ func seedDisk(t *testing.T, dir, url string) string {
 	if err := b.run(t.Context(), nil, "mformat", "-i", disk, "-v", "CIDATA", "::"); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.run(t.Context(), nil, "mcopy", "-i", disk, "meta-data", "user-data", "vendor-data", "network-config", "::"); err != nil {
+	if err := b.run(t.Context(), nil, "mcopy", "-i", disk, "meta-data", "user-data", "vendor-data", "phone-home", "network-config", "::"); err != nil {
 		t.Fatal(err)
 	}
 	return disk

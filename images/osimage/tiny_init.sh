@@ -36,7 +36,8 @@ for part in $(awk 'NR > 2 { print $4 }' /proc/partitions); do
 		value() { sed -n "s/^ *$1: *\"\{0,1\}\([^\"]*\)\"\{0,1\} *\$/\1/p" "/mnt/seed/$2" 2>/dev/null | head -n 1; }
 		hostname=$(value local-hostname meta-data)
 		instance=$(value instance-id meta-data)
-		home=$(value url vendor-data)
+		homes=$(cat /mnt/seed/phone-home 2>/dev/null)
+		[ -n "$homes" ] || homes=$(value url vendor-data) # a seed somebody else has made
 		mac=$(sed -n 's/.*macaddress: *"\{0,1\}\([0-9A-Fa-f:]*\).*/\1/p' /mnt/seed/network-config 2>/dev/null | head -n 1)
 		say "seed on $part: instance $instance"
 		umount /mnt/seed
@@ -56,15 +57,19 @@ go_online() {
 		ip link set "$dev" up
 		udhcpc -q -n -f -t 20 -T 1 -i "$dev" -s /etc/dhcp -x "hostname:$(hostname)" >/dev/null 2>&1 || continue
 		say "$dev has $(ip -4 -o addr show dev "$dev" | awk '{ print $4 }')"
-		[ -n "$home" ] || return
+		[ -n "$homes" ] || return
 		tries=0
-		# Not wget -T: with it Debian 12's static busybox ends in a segmentation fault.
-		until timeout 15 wget -q -O /dev/null --post-data "instance_id=$instance&hostname=$(hostname)&fqdn=$(hostname)" "$home"; do
+		while [ "$tries" -lt 20 ]; do
+			# The node that installed this may be gone: any will do.
+			for home in $homes; do
+				# Not wget -T: with it Debian 12's static busybox ends in a segmentation fault.
+				timeout 5 wget -q -O /dev/null --post-data "instance_id=$instance&hostname=$(hostname)&fqdn=$(hostname)" "$home" &&
+					say "reported home" && return
+			done
 			tries=$((tries + 1))
-			[ "$tries" -ge 20 ] && say "could not report home to $home" && return
 			sleep 1
 		done
-		say "reported home"
+		say "could not report home to" $homes
 		return
 	done
 	say "no network"

@@ -68,8 +68,8 @@ func (s *Server) getHealth(context.Context, *struct{}) (*struct{ Body Health }, 
 	now := s.cfg.Now()
 	h := Health{Status: "ok", Node: s.cfg.Name, Region: s.cfg.Region, Version: s.cfg.Version, Leader: s.cfg.Cluster.ID(),
 		UptimeSeconds: int64(now.Sub(s.started).Seconds()), Time: now}
-	if s.cfg.Leader != nil {
-		h.Leader = s.cfg.Leader()
+	if s.cfg.Membership != nil {
+		h.Leader = s.cfg.Membership.Status().Leader
 	}
 	s.cfg.Cluster.View(func(st *fleet.State) { h.Index = st.Index() })
 	return &struct{ Body Health }{h}, nil

@@ -14,6 +14,7 @@ const (
 	FrameResumed       = "resumed" // in place of a snapshot: what was missed follows
 	FrameProgressBatch = "progress_batch"
 	FrameStats         = "stats"
+	FrameCluster       = "cluster" // how the cluster looks from the node that tells this
 	FrameSighting      = "sighting"
 	FrameImport        = "import"
 	FramePong          = "pong"
@@ -30,6 +31,7 @@ type Frame struct {
 	TaskID    string         `json:"task_id,omitempty"`
 	MachineID string         `json:"machine_id,omitempty"`
 	Name      string         `json:"name,omitempty"` // of an image or node
+	ID        string         `json:"id,omitempty"`   // of a node that was removed
 	Task      *Task          `json:"task,omitempty"`
 	Machine   *Machine       `json:"machine,omitempty"`
 	Image     *Image         `json:"image,omitempty"`
@@ -46,6 +48,9 @@ type Frame struct {
 	Kind    string          `json:"kind,omitempty"`
 	Text    string          `json:"text,omitempty"` // of a sighting or error
 	Import  *ImportProgress `json:"import,omitempty"`
+	Cluster *ClusterView    `json:"cluster,omitempty"`
+
+	Audit *fleet.AuditRecord `json:"audit,omitempty"`
 }
 
 // ProgressItem is the newest progress of one task.
@@ -67,6 +72,7 @@ type Snapshot struct {
 	Images   []Image       `json:"images"`
 	Nodes    []*fleet.Node `json:"nodes"`
 	Stats    Stats         `json:"stats"`
+	Cluster  *ClusterView  `json:"cluster,omitempty"`
 }
 
 // Subscribe is a frame a viewer sends: what it wants to be told, and how fast.
@@ -82,15 +88,15 @@ type Subscribe struct {
 	Rows []string `json:"rows,omitempty"`
 }
 
-// newestTasks is how many ended tasks a snapshot holds beside those that matter
-// to a machine.
+// newestTasks is how many tasks a viewer is told of that matter to no machine any
+// more. Those that are past are very many.
 const newestTasks = 200
 
 // Snapshot is what a viewer is told first. keep says which tasks and machines it
 // wants; nil means all.
 func (s *Server) Snapshot(p *Picture, keep func(taskID, machineID string) bool) Snapshot {
 	lens := s.Lens()
-	snap := Snapshot{Type: FrameSnapshot, Index: p.Index, Time: lens.Now, Machines: []Machine{}, Tasks: []Task{}, Images: []Image{}, Nodes: p.Nodes, Stats: s.Count(p)}
+	snap := Snapshot{Type: FrameSnapshot, Index: p.Index, Time: lens.Now, Machines: []Machine{}, Tasks: []Task{}, Images: []Image{}, Nodes: p.Nodes, Stats: s.Count(p), Cluster: s.Cluster()}
 	for _, m := range p.Machines {
 		if keep == nil || keep(m.TaskID, m.ID) {
 			snap.Machines = append(snap.Machines, lens.Machine(m, p.Task(m.TaskID)))

@@ -85,6 +85,10 @@ func TestFixtures(t *testing.T) {
 	} {
 		goldenJSON(t, name, answer(t, s, "GET", path, "", 200))
 	}
+	node.Membership.Silence()
+	goldenJSON(t, "cluster-silent.json", s.Cluster())
+	node.Membership.CutOff()
+	goldenJSON(t, "cluster-cut-off.json", s.Cluster())
 	goldenJSON(t, "plan.json", answer(t, s, "POST", "/api/v1/plan", `{"machine_id":"m-02","os_type":"debian","os_version":"12"}`, 200))
 	goldenJSON(t, "problem-400.json", answer(t, s, "POST", "/api/v1/tasks", `{"machine_id":"m-02","os_type":"debian","os_version":"12","network_config":{"hostname":"not a name"}}`, 400))
 	seen := s.Picture().Task("t-03").PlanHash

@@ -105,7 +105,7 @@ func (s *Server) release(digest string) error {
 		for _, img := range st.Images() {
 			used = used || img.Digest == digest
 		}
-		for _, t := range st.Tasks() {
+		for _, t := range st.CurrentTasks() {
 			used = used || t.Open() && t.Plan != nil && t.Plan.Image.Digest == digest
 		}
 	})

@@ -13,9 +13,10 @@ type Answer struct {
 	Accept bool `json:"accept" doc:"The machine takes the new ids; otherwise they are forgotten"`
 }
 
-// MachineList is every machine, in the order they were first seen.
+// MachineList is a part of the list of machines, in the order they were first seen.
 type MachineList struct {
-	Machines []Machine `json:"machines"`
+	Machines   []Machine `json:"machines"`
+	NextCursor string    `json:"next_cursor,omitempty" doc:"Give it as cursor for the next page; absent on the last"`
 }
 
 type machineID struct {
@@ -25,6 +26,8 @@ type machineID struct {
 type listMachinesIn struct {
 	Phase    string `query:"phase" enum:"discovered,waiting,queued,erasing,installing,installed,failed,lost"`
 	RegionID string `query:"region_id" maxLength:"64"`
+	Limit    int    `query:"limit" minimum:"1" maximum:"1000" default:"200"`
+	Cursor   string `query:"cursor" maxLength:"64"`
 }
 
 type settleIn struct {
@@ -43,12 +46,18 @@ func (s *Server) listMachines(_ context.Context, in *listMachinesIn) (*struct{ B
 	list := MachineList{Machines: []Machine{}}
 	p, lens := s.Picture(), s.Lens()
 	for _, m := range p.Machines {
-		if in.RegionID != "" && m.RegionID != in.RegionID {
+		if m.ID <= in.Cursor || in.RegionID != "" && m.RegionID != in.RegionID {
 			continue
 		}
-		if v := lens.Machine(m, p.Task(m.TaskID)); in.Phase == "" || string(v.Phase) == in.Phase {
-			list.Machines = append(list.Machines, v)
+		t := p.Task(m.TaskID)
+		if phase, _ := lens.phase(m, t); in.Phase != "" && string(phase) != in.Phase {
+			continue
 		}
+		if len(list.Machines) == in.Limit {
+			list.NextCursor = list.Machines[in.Limit-1].ID
+			break
+		}
+		list.Machines = append(list.Machines, lens.Machine(m, t))
 	}
 	return &struct{ Body MachineList }{list}, nil
 }

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"maps"
+
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
@@ -10,17 +12,18 @@ import (
 type Picture struct {
 	Index    uint64
 	Machines []*fleet.Machine // in the order first seen
-	Tasks    []*fleet.Task    // in the order made
+	Tasks    []*fleet.Task    // those that matter and the newest of the others, in the order made
 	Images   []*fleet.Image   // by name
 	Nodes    []*fleet.Node
 
 	machine map[string]*fleet.Machine
 	task    map[string]*fleet.Task
+	counts  map[wire.Status]int // of all tasks
 }
 
 // PictureOf takes the picture.
 func PictureOf(s *fleet.State) *Picture {
-	p := &Picture{Index: s.Index(), Machines: s.Machines(), Tasks: s.Tasks(), Images: s.Images(), Nodes: s.Nodes()}
+	p := &Picture{Index: s.Index(), Machines: s.Machines(), Tasks: s.RecentTasks(), Images: s.Images(), Nodes: s.Nodes(), counts: s.TaskCounts()}
 	p.machine = make(map[string]*fleet.Machine, len(p.Machines))
 	for _, m := range p.Machines {
 		p.machine[m.ID] = m
@@ -35,7 +38,7 @@ func PictureOf(s *fleet.State) *Picture {
 // Machine by id, or nil.
 func (p *Picture) Machine(id string) *fleet.Machine { return p.machine[id] }
 
-// Task by id, or nil.
+// Task by id, or nil; of those that are long past there is none.
 func (p *Picture) Task(id string) *fleet.Task { return p.task[id] }
 
 // ImageUse counts, by name, the open tasks that want an image and the machines
@@ -57,7 +60,7 @@ func (p *Picture) ImageUse() map[string]int {
 
 // Count is the fleet in numbers. Every phase is named, also with nobody in it.
 func (l Lens) Count(p *Picture) Stats {
-	st := Stats{Machines: make(map[Phase]int, len(phases)), Tasks: map[wire.Status]int{}, Index: p.Index, Images: len(p.Images)}
+	st := Stats{Machines: make(map[Phase]int, len(phases)), Tasks: maps.Clone(p.counts), Index: p.Index, Images: len(p.Images)}
 	for _, phase := range phases {
 		st.Machines[phase] = 0
 	}
@@ -76,9 +79,6 @@ func (l Lens) Count(p *Picture) Stats {
 		if phase == PhaseWaiting || phase == PhaseFailed || phase == PhaseLost {
 			st.NeedsYou++
 		}
-	}
-	for _, t := range p.Tasks {
-		st.Tasks[t.Status]++
 	}
 	return st
 }

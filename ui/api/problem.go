@@ -77,19 +77,29 @@ func (s *Server) problem(err error) *Problem {
 			p.Errors = []FieldError{{Location: "body." + refused.Field, Message: refused.Message}}
 		}
 		return p
-	// These two go first: both may wrap the end of a context.
+	// Those of consensus go first: they may wrap the end of a context. What is not
+	// known to have been done may wrap why no answer came.
 	case errors.Is(err, consensus.ErrUncertain):
 		s.log.Warn("a command may or may not have been carried out", slog.Any("error", err))
 		return NewProblem(http.StatusServiceUnavailable, "it may have been done; look before you repeat it")
+	case errors.Is(err, consensus.ErrNoSpace):
+		return NewProblem(http.StatusInsufficientStorage, consensus.ErrNoSpace.Error())
+	case errors.Is(err, consensus.ErrCutOff):
+		return notNow("this node cannot reach a majority of the cluster, so nothing was done: machines it knows go on booting and approved installs go on, and nothing new can be decided until more nodes answer")
 	case errors.Is(err, consensus.ErrNotReady):
-		p = NewProblem(http.StatusServiceUnavailable, "this node cannot take commands now, so nothing was done; try again")
-		p.header = http.Header{"Retry-After": {retryAfter}}
-		return p
+		return notNow("this node cannot take commands now, so nothing was done; try again")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return NewProblem(http.StatusServiceUnavailable, "the cluster did not answer in time; try again")
 	}
 	s.log.Error("request failed", slog.Any("error", err))
 	return NewProblem(http.StatusInternalServerError, "the node could not do this; its log says why")
+}
+
+// notNow refuses what may be asked again: nothing was done.
+func notNow(detail string) *Problem {
+	p := NewProblem(http.StatusServiceUnavailable, detail)
+	p.header = http.Header{"Retry-After": {retryAfter}}
+	return p
 }
 
 // retryAfter is how many seconds a node needs as a rule to find a leader (RFC
@@ -100,7 +110,7 @@ func statusOf(code fleet.Code) int {
 	switch code {
 	case fleet.NotFound:
 		return http.StatusNotFound
-	case fleet.Conflict:
+	case fleet.Conflict, fleet.Uncertain:
 		return http.StatusConflict
 	case fleet.Precondition:
 		return http.StatusPreconditionFailed

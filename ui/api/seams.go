@@ -102,12 +102,15 @@ type Contact interface {
 	LastContact(machineID string) time.Time
 }
 
-// Config is what a Server is made of. All but Logger, Leader and OnImport must be set.
+// Config is what a Server is made of. All but Membership, OnImport and Logger
+// must be set.
 type Config struct {
 	Cluster   Cluster
 	Images    Images
 	Sightings Sightings
 	Contact   Contact
+	// Membership, if set, is who is of the cluster.
+	Membership Membership
 
 	Name    string // of this node
 	Region  string // of this node; the region of a task that names none
@@ -117,8 +120,6 @@ type Config struct {
 	NewID    func() string // a task's id: sortable by time, unique
 	NewToken func() string // a secret of 128 bits in hex
 
-	// Leader is the id of the leading node; nil means this one.
-	Leader func() string
 	// OnImport, if set, hears how an image import goes.
 	OnImport func(ImportProgress)
 	Logger   *slog.Logger

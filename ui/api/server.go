@@ -62,6 +62,7 @@ func New(cfg Config) (*Server, error) {
 	s.machineRoutes()
 	s.imageRoutes()
 	s.clusterRoutes()
+	s.memberRoutes()
 	for _, unused := range []string{"ErrorModel", "ErrorDetail"} { // huma's, which tame replaces
 		delete(s.api.OpenAPI().Components.Schemas.Map(), unused)
 	}

@@ -57,36 +57,44 @@ func answer(t *testing.T, s http.Handler, method, path, body string, status int,
 func TestEveryRouteTakesItsMethodsAlone(t *testing.T) {
 	_, s := newGallery(t)
 	routes := map[string]string{
-		"/api/v1/tasks":                "GET HEAD POST",
-		"/api/v1/tasks/t-99":           "GET HEAD DELETE",
-		"/api/v1/tasks/t-99/approve":   "PUT",
-		"/api/v1/tasks/t-99/cancel":    "POST",
-		"/api/v1/tasks/t-99/retry":     "POST",
-		"/api/v1/plan":                 "POST",
-		"/api/v1/machines":             "GET HEAD",
-		"/api/v1/machines/m-99":        "GET HEAD DELETE",
-		"/api/v1/machines/m-99/settle": "POST",
-		"/api/v1/images":               "GET HEAD POST",
-		"/api/v1/images/none":          "DELETE",
-		"/api/v1/regions":              "GET HEAD",
-		"/api/v1/stats":                "GET HEAD",
-		"/api/v1/health":               "GET HEAD",
-		"/api/v1/network":              "GET HEAD",
-		"/openapi.json":                "GET HEAD",
-		"/healthz":                     "GET HEAD",
-		"/api/v1/":                     "",
-		"/api/v1/tasks/t/other":        "",
-		"/api/v1/agent/report":         "",
-		"/docs":                        "",
-		"/schemas/Task.json":           "",
-		"/debug/pprof/":                "",
+		"/api/v1/tasks":                      "GET HEAD POST",
+		"/api/v1/tasks/t-99":                 "GET HEAD DELETE",
+		"/api/v1/tasks/t-99/approve":         "PUT",
+		"/api/v1/tasks/t-99/cancel":          "POST",
+		"/api/v1/tasks/t-99/retry":           "POST",
+		"/api/v1/plan":                       "POST",
+		"/api/v1/machines":                   "GET HEAD",
+		"/api/v1/machines/m-99":              "GET HEAD DELETE",
+		"/api/v1/machines/m-99/settle":       "POST",
+		"/api/v1/images":                     "GET HEAD POST",
+		"/api/v1/images/none":                "DELETE",
+		"/api/v1/regions":                    "GET HEAD",
+		"/api/v1/stats":                      "GET HEAD",
+		"/api/v1/health":                     "GET HEAD",
+		"/api/v1/network":                    "GET HEAD",
+		"/api/v1/cluster":                    "GET HEAD",
+		"/api/v1/cluster/tokens":             "POST",
+		"/api/v1/cluster/transfer":           "POST",
+		"/api/v1/cluster/nodes/n-99":         "DELETE",
+		"/api/v1/cluster/nodes/n-99/promote": "POST",
+		"/api/v1/cluster/nodes/n-99/demote":  "POST",
+		"/api/v1/backup":                     "GET HEAD",
+		"/api/v1/audit":                      "GET HEAD",
+		"/openapi.json":                      "GET HEAD",
+		"/healthz":                           "GET HEAD",
+		"/api/v1/":                           "",
+		"/api/v1/tasks/t/other":              "",
+		"/api/v1/agent/report":               "",
+		"/docs":                              "",
+		"/schemas/Task.json":                 "",
+		"/debug/pprof/":                      "",
 	}
 	// What is described is in the table; events are served by the dashboard's hub.
 	var doc struct{ Paths map[string]map[string]any }
 	if err := json.Unmarshal(s.OpenAPI(), &doc); err != nil {
 		t.Fatal(err)
 	}
-	names := strings.NewReplacer("tasks/{id}", "tasks/t-99", "machines/{id}", "machines/m-99", "{name}", "none")
+	names := strings.NewReplacer("tasks/{id}", "tasks/t-99", "machines/{id}", "machines/m-99", "nodes/{id}", "nodes/n-99", "{name}", "none")
 	for path, methods := range doc.Paths {
 		for method := range methods {
 			if !strings.Contains(routes[names.Replace(path)], strings.ToUpper(method)) && path != "/api/v1/events" {
@@ -118,7 +126,7 @@ func TestEveryRouteTakesItsMethodsAlone(t *testing.T) {
 
 func TestBadBodies(t *testing.T) {
 	_, s := newGallery(t)
-	writes := []string{"POST /api/v1/tasks", "PUT /api/v1/tasks/t-03/approve", "POST /api/v1/plan", "POST /api/v1/machines/m-18/settle", "POST /api/v1/images"}
+	writes := []string{"POST /api/v1/tasks", "PUT /api/v1/tasks/t-03/approve", "POST /api/v1/plan", "POST /api/v1/machines/m-18/settle", "POST /api/v1/images", "POST /api/v1/cluster/transfer"}
 	bodies := map[string]string{
 		"null": "null", "array": "[]", "empty object": "{}", "null inside": `{"spec":null}`, "string": `"x"`, "number": "1e999", "cut": `{"os_type":`,
 		"deep": strings.Repeat("[", 200_000), "deep objects": strings.Repeat(`{"a":`, 100_000),
@@ -303,28 +311,30 @@ func TestLifeOfATask(t *testing.T) {
 	answer(t, s, "DELETE", path, "", 404)
 }
 
-func TestPagesOfTasksHoldEachOnce(t *testing.T) {
+func TestPagesHoldEachOnce(t *testing.T) {
 	_, s := newGallery(t)
-	seen, cursor := map[string]bool{}, ""
-	for pages := 0; ; pages++ {
-		v := answer(t, s, "GET", "/api/v1/tasks?limit=4&cursor="+cursor, "", 200)
-		for _, task := range v["tasks"].([]any) {
-			id := task.(map[string]any)["id"].(string)
-			if seen[id] {
-				t.Fatalf("task %s is on two pages", id)
+	for what, want := range map[string]int{"tasks": len(s.Picture().Tasks), "machines": len(s.Picture().Machines)} {
+		seen, cursor := map[string]bool{}, ""
+		for pages := 0; ; pages++ {
+			v := answer(t, s, "GET", "/api/v1/"+what+"?limit=4&cursor="+cursor, "", 200)
+			for _, one := range v[what].([]any) {
+				id := one.(map[string]any)["id"].(string)
+				if seen[id] {
+					t.Fatalf("%s: %s is on two pages", what, id)
+				}
+				seen[id] = true
 			}
-			seen[id] = true
+			next, more := v["next_cursor"].(string)
+			if !more {
+				break
+			}
+			if cursor = next; pages > 20 {
+				t.Fatalf("%s: the pages do not end", what)
+			}
 		}
-		next, more := v["next_cursor"].(string)
-		if !more {
-			break
+		if len(seen) != want || want < 5 {
+			t.Errorf("the pages hold %d of %d %s", len(seen), want, what)
 		}
-		if cursor = next; pages > 20 {
-			t.Fatal("the pages do not end")
-		}
-	}
-	if want := len(s.Picture().Tasks); len(seen) != want {
-		t.Errorf("the pages hold %d of %d tasks", len(seen), want)
 	}
 	if v := answer(t, s, "GET", "/api/v1/tasks?status=failed", "", 200); len(v["tasks"].([]any)) != 1 {
 		t.Errorf("failed tasks: %v", v)

@@ -45,7 +45,7 @@ func Regions(s *fleet.State, own string) []Region {
 	for _, m := range s.Machines() {
 		of(m.RegionID).Machines++
 	}
-	for _, t := range s.Tasks() {
+	for _, t := range s.CurrentTasks() {
 		if t.Open() {
 			of(t.RegionID).Tasks++
 		}

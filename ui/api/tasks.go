@@ -89,21 +89,20 @@ func (s *Server) taskRoutes() {
 }
 
 func (s *Server) listTasks(_ context.Context, in *listTasksIn) (*struct{ Body TaskPage }, error) {
-	page := TaskPage{Tasks: []Task{}}
-	p, lens := s.Picture(), s.Lens()
-	for i := len(p.Tasks) - 1; i >= 0; i-- {
-		t := p.Tasks[i]
-		if in.Cursor != "" && t.ID >= in.Cursor ||
-			in.Status != "" && string(t.Status) != in.Status ||
-			in.RegionID != "" && t.RegionID != in.RegionID ||
-			in.MachineID != "" && t.MachineID != in.MachineID {
-			continue
+	var found fleet.TaskPage
+	machines := map[string]*fleet.Machine{}
+	s.cfg.Cluster.View(func(st *fleet.State) {
+		found = st.TaskPage(fleet.TaskQuery{Status: wire.Status(in.Status), RegionID: in.RegionID, MachineID: in.MachineID, Before: in.Cursor, Limit: in.Limit})
+		for _, id := range found.MachineIDs() {
+			machines[id] = st.Machine(id)
 		}
-		if len(page.Tasks) == in.Limit {
-			page.NextCursor = page.Tasks[in.Limit-1].ID
-			break
-		}
-		page.Tasks = append(page.Tasks, lens.Task(t, p.Machine(t.MachineID)))
+	})
+	page, lens := TaskPage{Tasks: []Task{}}, s.Lens()
+	for _, t := range found.Tasks() {
+		page.Tasks = append(page.Tasks, lens.Task(t, machines[t.MachineID]))
+	}
+	if found.More {
+		page.NextCursor = page.Tasks[len(page.Tasks)-1].ID
 	}
 	return &struct{ Body TaskPage }{page}, nil
 }

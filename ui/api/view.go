@@ -176,14 +176,7 @@ func (l Lens) Machine(m *fleet.Machine, t *fleet.Task) Machine {
 		FirstSeen: m.FirstSeen, ReportedAt: m.ReportedAt, AgentIP: m.AgentIP, ContactAt: l.contact(m),
 		Lost: l.Lost(m, t), Summary: summary(m.Inventory),
 	}
-	var p *wire.Progress
-	if t != nil {
-		p = l.Progress(t)
-	}
-	v.Phase, v.PhaseText = machinePhase(m, t, p)
-	if v.Lost {
-		v.Phase, v.PhaseText = PhaseLost, lostText(l.Now.Sub(l.lastWord(m)), t)
-	}
+	v.Phase, v.PhaseText = l.phase(m, t)
 	if v.Addresses == nil {
 		v.Addresses = map[string]string{}
 	}
@@ -194,6 +187,18 @@ func (l Lens) Machine(m *fleet.Machine, t *fleet.Task) Machine {
 		v.IDs.MACs = []string{}
 	}
 	return v
+}
+
+// phase is where a machine stands, and in a sentence.
+func (l Lens) phase(m *fleet.Machine, t *fleet.Task) (Phase, string) {
+	if l.Lost(m, t) {
+		return PhaseLost, lostText(l.Now.Sub(l.lastWord(m)), t)
+	}
+	var p *wire.Progress
+	if t != nil {
+		p = l.Progress(t)
+	}
+	return machinePhase(m, t, p)
 }
 
 // FullMachine is the view of one machine, with what it did on the wire.

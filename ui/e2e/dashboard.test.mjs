@@ -6,6 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
 import { launch } from './browser.mjs';
+import { cluster } from './fake-fleet.mjs';
 import { FakeNode } from './fake-node.mjs';
 
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
@@ -201,13 +202,16 @@ test('what machines say is text and never markup', async (t) => {
       for (const d of m.inventory.disks) Object.assign(d, { model: evil, contents: { table: 'gpt', os: evil, partitions: [{ number: 1, start_bytes: 1e6, size_bytes: 8e9, fs_label: evil, filesystem: evil }] } });
       m.sightings = [{ at: new Date().toISOString(), mac: m.ids.macs[0], kind: evil, text: evil }];
     }
+    for (const m of fleet.cluster.members) Object.assign(m, { name: evil, region: evil, version: evil, address: evil, dashboard: `javascript:${evil}`, warnings: [evil] });
+    fleet.cluster.problem = evil;
+    fleet.audit = [{ index: 1, at: new Date().toISOString(), by: evil, what: evil }];
     for (const x of fleet.tasks.values()) Object.assign(x, { logs: [{ at: new Date().toISOString(), text: evil }], error: { code: evil, message: evil, details: evil }, ...fleet.planFor(x) });
   } });
   assert.equal(await page.textContent(`${row('m-000004')} .c-name a`), evil);
   const dialogs = [];
   page.on('dialog', (d) => { dialogs.push(d.message()); d.dismiss(); });
   const base = page.url().split('#')[0];
-  for (const hash of ['#/m/m-000004', '#/m/m-000009', '#/network', '#/images', '#/']) {
+  for (const hash of ['#/m/m-000004', '#/m/m-000009', '#/network', '#/images', '#/c', '#/a', '#/']) {
     await page.goto(base + hash);
     await live(page);
     await page.waitForFunction((h) => h === '#/images' || document.body.textContent.includes('<img src=x'), hash);
@@ -264,6 +268,117 @@ test('1,000 machines at 10 updates a second stay small and fresh', async (t) => 
   assert.ok(node.heard.some((m) => m.type === 'subscribe' && m.rows?.length > 10 && m.rows.length < 100), 'the node was told which rows are seen');
 });
 
+const nodeRow = (id) => `tr[data-node="${id}"]`;
+
+test('the cluster shows who leads, who is silent and who holds what', async (t) => {
+  const { node, page } = await visit(t, { hash: '#/c' });
+  await page.waitForSelector(nodeRow('n-3'));
+  const says = (id) => page.textContent(nodeRow(id));
+  for (const [id, want] of [['n-1', ['n1', 'dc1', 'leader', 'this node', '200 GB']], ['n-2', ['voter', 'in reach', '0 entries', '0.4 ms', '−0.02 s']], ['n-3', ['dc2', '24.4 ms']]]) {
+    const got = await says(id);
+    for (const w of want) assert.ok(got.includes(w), `${id}: ${w} in ${got}`);
+  }
+  assert.equal(await page.getAttribute(`${nodeRow('n-2')} a`, 'href'), 'http://10.77.2.1:8080');
+  assert.ok((await page.textContent('#page')).includes('31 of 86 chunks'), 'what n3 has of an image so far');
+  // Figures move while the focus stays on a button of their row.
+  await page.focus(`${nodeRow('n-2')} [data-act=demote]`);
+  const busy = structuredClone(node.fleet.cluster);
+  Object.assign(busy.members[1], { lag: 17, round_trip_ms: 3.2 });
+  node.fleet.look(busy);
+  await page.waitForFunction((r) => document.querySelector(r).textContent.includes('17 entries'), nodeRow('n-2'));
+  assert.equal(await page.evaluate(() => document.activeElement.dataset.act), 'demote');
+  node.fleet.look(cluster('silent'));
+  await page.waitForSelector(`${nodeRow('n-3')} [data-phase=lost]`);
+  const silent = await says('n-3');
+  for (const w of ['silent since', '412 entries', '3.2 s ahead']) assert.ok(silent.includes(w), `${w} in ${silent}`);
+  // Another page knows who holds an image, too.
+  await page.goto(`${page.url().split('#')[0]}#/images`);
+  await page.waitForSelector('#page tbody td:has-text("n1, n2, n3 (31 of 86 chunks)")');
+});
+
+test('the cluster is changed after a question, by the event', async (t) => {
+  const { node, page } = await visit(t, { hash: '#/c' });
+  await page.click(`${nodeRow('n-3')} [data-act=demote]`);
+  assert.ok((await page.textContent('dialog')).includes('keeps its votes odd by itself'));
+  await page.click('dialog [data-confirm=demote]');
+  await page.waitForSelector(`${nodeRow('n-3')} [data-role=standby]`);
+  await page.click(`${nodeRow('n-3')} [data-act=promote]`);
+  await page.click('dialog [data-confirm=promote]');
+  await page.waitForSelector(`${nodeRow('n-3')} [data-role=voter]`);
+  await page.click(`${nodeRow('n-2')} [data-act=transfer]`);
+  await page.click('dialog [data-confirm=transfer]');
+  await page.waitForSelector(`${nodeRow('n-2')} [data-role=leader]`);
+  await page.click(`${nodeRow('n-3')} [data-act=remove]`);
+  assert.ok((await page.textContent('dialog')).includes('with an empty data directory'));
+  await page.click('dialog [data-confirm=remove]');
+  await page.waitForSelector(nodeRow('n-3'), { state: 'detached' });
+  // A refusal is told in the node's words, and the dialog stays.
+  for (const m of node.fleet.cluster.members) m.voter = m.id === 'n-2';
+  await page.click(`${nodeRow('n-2')} [data-act=remove]`);
+  await page.click('dialog [data-confirm=remove]');
+  await page.waitForSelector('dialog [role=alert]:has-text("is the last voter: promote another node first")');
+  await page.keyboard.press('Escape');
+  await page.click('text=Add a node');
+  await page.waitForSelector('dialog pre:text-is("lpmos up --join lpmos-join-0001 10.77.1.1:4747")');
+  assert.equal(await page.evaluate(() => String(getSelection())), 'lpmos up --join lpmos-join-0001 10.77.1.1:4747', 'it only has to be copied');
+  await page.keyboard.press('Escape');
+  await page.keyboard.press('g');
+  await page.keyboard.press('a');
+  await page.waitForSelector('.deeds li >> nth=0 >> text=made join token j-1');
+  assert.ok((await page.textContent('.deeds')).includes('operator at 127.0.0.1 removed node n3'));
+  const before = await page.$$eval('.deeds li', (l) => l.length);
+  node.fleet.note('approved the install of web-4', { machine: 'm-000004' });
+  await page.waitForSelector('.deeds li >> nth=0 >> a[href="#/m/m-000004"]');
+  assert.equal(await page.$$eval('.deeds li', (l) => l.length), before + 1);
+});
+
+test('a node that is cut off says what it cannot do, on every page', async (t) => {
+  const { node, page } = await visit(t);
+  assert.ok(await page.isHidden('#banner'));
+  node.fleet.look(cluster('cut-off'));
+  await page.waitForSelector('#banner:not([hidden])');
+  const says = await page.textContent('#banner');
+  assert.ok(says.includes('This node cannot reach a majority of the cluster: it goes on booting known machines'), says);
+  assert.match(says, /What you see is as of \d\d:\d\d:\d\d\.$/);
+  assert.ok((await page.textContent('#alert')).includes('cannot reach a majority'), 'it is read aloud');
+  const why = 'Not now: this node cannot reach a majority of the cluster.';
+  await page.waitForFunction((w) => document.querySelector('#new-task').disabled && document.querySelector('#new-task').title === w, why);
+  const m = machineIn(node, 'waiting');
+  const off = (s) => page.waitForSelector(`${s}[title="${why}"]:disabled`);
+  await off(`${row(m.id)} button`);
+  await page.focus(`${row(m.id)} a`);
+  await page.keyboard.press('a');
+  assert.equal(await page.$('dialog[open]'), null, 'nor by a key');
+  const base = page.url().split('#')[0];
+  for (const [hash, button] of [[`#/m/${m.id}`, '#page [data-act=approve]'], ['#/images', '#page button.primary'], ['#/c', `${nodeRow('n-2')} [data-act=remove]`], ['#/a', '#new-task']]) {
+    await page.goto(base + hash);
+    await off(button);
+    assert.ok(await page.isVisible('#banner'), hash);
+  }
+  node.fleet.look(cluster('healthy'));
+  await page.waitForSelector('#banner', { state: 'hidden' });
+  await page.waitForSelector('#new-task:enabled');
+});
+
+test('when a node is lost the page leads to the others', async (t) => {
+  const { node, page, url } = await visit(t, { setup: (fleet) => {
+    const [one, two, three] = fleet.cluster.members;
+    one.dashboard = 'http://127.0.0.1:1/';
+    two.dashboard = 'http://127.0.0.1:2/';
+    three.dashboard = 'javascript:window.ran=1';
+  } });
+  assert.ok(await page.isHidden('#banner'));
+  node.refuse = true;
+  node.cut();
+  await page.waitForSelector('#banner:not([hidden])');
+  assert.ok((await page.textContent('#banner')).startsWith('The connection to node n1 is lost.'));
+  assert.deepEqual(await page.$$eval('#banner a', (l) => l.map((a) => [a.textContent, a.href])), [['n2', 'http://127.0.0.1:2/']]);
+  node.refuse = false;
+  await live(page);
+  await page.waitForSelector('#banner', { state: 'hidden' });
+  assert.ok(url);
+});
+
 for (const scheme of ['light', 'dark']) {
   test(`axe finds nothing in ${scheme}`, async (t) => {
     const { node, page } = await visit(t, { machines: 36, scheme });
@@ -277,7 +392,7 @@ for (const scheme of ['light', 'dark']) {
     await page.waitForSelector('tr[data-key]');
     await check('fleet');
     const base = page.url().split('#')[0];
-    for (const [hash, ready] of [[`#/m/${machineIn(node, 'waiting').id}`, '.disk'], [`#/m/${machineIn(node, 'installing').id}`, '.way .track'], [`#/m/${machineIn(node, 'failed').id}`, '.note.bad'], ['#/images', '#page tbody'], ['#/network', '.lines li']]) {
+    for (const [hash, ready] of [[`#/m/${machineIn(node, 'waiting').id}`, '.disk'], [`#/m/${machineIn(node, 'installing').id}`, '.way .track'], [`#/m/${machineIn(node, 'failed').id}`, '.note.bad'], ['#/images', '#page tbody'], ['#/network', '.lines li'], ['#/c', `${nodeRow('n-3')} button`], ['#/a', '.lines li']]) {
       await page.goto(base + hash);
       await page.waitForSelector(ready);
       await check(hash);
@@ -291,9 +406,25 @@ for (const scheme of ['light', 'dark']) {
     await page.waitForSelector('kbd');
     await check('help');
     await page.keyboard.press('Escape');
+    for (const state of ['silent', 'cut-off']) {
+      node.fleet.look(cluster(state));
+      await page.goto(`${base}#/c`);
+      await page.waitForSelector(`${nodeRow('n-3')} [data-phase=lost]`);
+      if (state === 'cut-off') await page.waitForSelector('#banner:not([hidden])');
+      await check(`cluster, ${state}`);
+    }
+    await page.goto(`${base}#/`);
+    await page.waitForSelector('tr[data-key]');
+    await check('cut off');
+    node.fleet.look(cluster('healthy'));
+    await page.goto(`${base}#/c`);
+    await page.click(`${nodeRow('n-3')} [data-act=remove]:enabled`);
+    await page.waitForSelector('dialog[open]');
+    await check('removing a node');
+    await page.keyboard.press('Escape');
     node.refuse = true;
     node.cut();
-    await page.waitForSelector('body:not([data-link=live])', { state: 'attached' });
+    await page.waitForSelector('#banner:not([hidden])');
     await check('without a connection');
   });
 }
@@ -326,7 +457,8 @@ test('the keyboard goes everywhere', async (t) => {
 test('at 320 pixels nothing runs off the side', async (t) => {
   const { node, page } = await visit(t, { machines: 36, width: 320, height: 640 });
   const base = page.url().split('#')[0];
-  for (const hash of ['#/', `#/m/${machineIn(node, 'waiting').id}`, '#/images', '#/network']) {
+  node.fleet.look(cluster('cut-off'));
+  for (const hash of ['#/', `#/m/${machineIn(node, 'waiting').id}`, '#/images', '#/network', '#/c', '#/a']) {
     await page.goto(base + hash);
     await page.waitForSelector('#fleet:not([hidden]) tr[data-key], .card >> nth=0');
     const [wide, is] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);

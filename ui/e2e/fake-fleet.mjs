@@ -1,6 +1,7 @@
 // A fleet that exists only in memory, in the words of the real API: for looking
 // at the dashboard and for testing it. It decides what the real node would.
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 
 const GB = 1e9;
 const models = [
@@ -48,12 +49,22 @@ const serial = (i) => (i % 4 === 3 ? `LAB-${i}` : `${'HJKLMN'[i % 6]}${(i * 7919
 const mac = (i, n = 0) => `52:54:00:${hex(i >> 8, 2)}:${hex(i & 255, 2)}:0${n + 1}`;
 const ip = (i) => `10.77.${i >> 8}.${i & 255}`;
 
+/** The cluster in the words of the API's own golden files, with the images of this fleet. @param {string} state */
+export function cluster(state, holds = images()) {
+  const fixture = (name) => JSON.parse(readFileSync(new URL(`../static/test/fixtures/${name}.json`, import.meta.url), 'utf8'));
+  const c = state === 'healthy' ? fixture('snapshot').cluster : fixture(`cluster-${state}`);
+  for (const m of c.members) m.described.images = Object.fromEntries(holds.map((i, n) => [i.digest, Object.values(m.described.images)[n]]));
+  return c;
+}
+
 export class FakeFleet {
   constructor({ machines = 24, spread = true } = {}) {
     this.index = 100;
     this.machines = new Map();
     this.tasks = new Map();
     this.images = images();
+    this.cluster = cluster('healthy');
+    this.audit = [{ index: 90, at: new Date(Date.now() - 7200e3).toISOString(), what: 'node n1 leads since term 4', node: 'n-1' }];
     this.requests = [];
     this.listeners = new Set();
     this.history = [];
@@ -167,7 +178,31 @@ export class FakeFleet {
   installing() { return [...this.tasks.values()].filter((t) => t.status === 'installing' && !this.machines.get(t.machine_id)?.lost); }
 
   snapshot() {
-    return { type: 'snapshot', index: this.index, time: new Date().toISOString(), machines: [...this.machines.values()].map(listed), tasks: [...this.tasks.values()].map(listed), images: this.images, nodes: [{ id: 'n1', name: 'n1', region_id: 'dc1' }], stats: {} };
+    return { type: 'snapshot', index: this.index, time: new Date().toISOString(), machines: [...this.machines.values()].map(listed), tasks: [...this.tasks.values()].map(listed), images: this.images, nodes: [{ id: 'n1', name: 'n1', region_id: 'dc1' }], stats: {}, cluster: this.cluster };
+  }
+
+  /** Tells how the cluster looks now. @param {any} c */
+  look(c) {
+    this.cluster = c;
+    for (const f of this.listeners) f({ type: 'cluster', index: this.index, time: new Date().toISOString(), cluster: c });
+  }
+
+  note(what, more = {}) {
+    const by = more.by ?? 'operator at 127.0.0.1';
+    const audit = { index: this.index + 1, at: new Date().toISOString(), what: [by, what].filter(Boolean).join(' '), ...more, by };
+    this.audit.unshift(audit);
+    this.emit('audit', { audit });
+  }
+
+  /** What people may do with the nodes, as the node would refuse or do it. */
+  member(id, f) {
+    const m = this.cluster.members.find((x) => x.id === id);
+    if (!m) throw problem(404, `there is no node ${id} in this cluster; lpmos node list shows them`);
+    f(m);
+    const voters = this.cluster.members.filter((x) => x.voter).length;
+    for (const x of this.cluster.members) x.actions = !x.voter ? ['promote', 'remove'] : voters > 1 ? ['transfer', 'demote', 'remove'] : [];
+    this.look({ ...this.cluster });
+    return null;
   }
 
   emit(type, more) {

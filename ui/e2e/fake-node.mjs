@@ -144,7 +144,7 @@ export class FakeNode {
     for await (const c of q) chunks.push(c);
     const raw = Buffer.concat(chunks);
     const body = (q.headers['content-type'] ?? '').includes('json') && raw.length ? JSON.parse(raw.toString()) : null;
-    const [kind, id, verb] = url.pathname.slice('/api/v1/'.length).split('/').map(decodeURIComponent);
+    const [kind, id, verb, deed] = url.pathname.slice('/api/v1/'.length).split('/').map(decodeURIComponent);
     const f = this.fleet;
     const t = f.tasks.get(id), m = f.machines.get(id);
     if (kind === 'tasks' && id && !t) throw problem(404, `there is no task ${id}`);
@@ -167,11 +167,24 @@ export class FakeNode {
       'POST machines id settle': () => { m.question = ''; m.rival = null; m.actions = ['install', 'forget']; f.emit('machine', { machine_id: id, machine: listed(m) }); return m; },
       'POST images': () => { const name = body?.name ?? url.searchParams.get('name'); const image = { ...f.images[0], name, size_bytes: raw.length || 1e9, used_by: 0 }; f.images.push(image); f.emit('image', { image }); return image; },
       'DELETE images id': () => { f.images = f.images.filter((x) => x.name !== id); f.emit('image_deleted', { name: id }); return null; },
+      'GET cluster': () => f.cluster,
+      'GET audit': () => ({ audit: f.audit }),
+      'POST cluster tokens': () => { f.note('made join token j-1, good until 13:00'); return { token: 'lpmos-join-0001', expires_at: new Date(Date.now() + 3600e3).toISOString(), address: '10.77.1.1:4747' }; },
+      'POST cluster transfer': () => f.member(body.to || 'n-2', (m) => { for (const x of f.cluster.members) x.leader = x === m; f.note(`node ${m.name} leads since term 5`, { by: '' }); }),
+      'POST cluster promote': (x) => f.member(x, (m) => { m.voter = true; f.note(`gave node ${m.name} a vote`); }),
+      'POST cluster demote': (x) => f.member(x, (m) => { m.voter = false; f.note(`took the vote of node ${m.name}`); }),
+      'DELETE cluster': (x) => f.member(x, (m) => {
+        if (m.voter && f.cluster.members.filter((y) => y.voter).length === 1) throw problem(409, `${m.name} is the last voter: promote another node first`);
+        f.cluster.members = f.cluster.members.filter((y) => y !== m);
+        f.emit('node_deleted', { id: m.id, name: m.name });
+        f.note(`removed node ${m.name}`);
+      }),
       'GET network': () => ({ interfaces: [{ name: 'br0', mode: 'dhcp', address: '10.77.0.1/24', range: '10.77.0.100-10.77.0.199' }], counters: { dhcp_received: 812, dhcp_dropped_malformed: 2, tftp_reads: 40 }, sightings: [...f.machines.values()].slice(0, 40).flatMap((x) => x.sightings) }),
     };
-    const answer = answers[[q.method, kind, id && 'id', verb].filter(Boolean).join(' ')];
+    const words = kind === 'cluster' ? (id === 'nodes' ? [deed] : [id]) : [id && 'id', verb];
+    const answer = answers[[q.method, kind, ...words].filter(Boolean).join(' ')];
     if (!answer) throw problem(404, 'no such route');
-    const out = answer();
+    const out = answer(verb);
     s.writeHead(out === null ? 204 : 200, { 'Content-Type': 'application/json' });
     s.end(out === null ? undefined : JSON.stringify(out));
   }

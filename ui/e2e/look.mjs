@@ -2,6 +2,7 @@
 //   node look.mjs DIR
 import { mkdir } from 'node:fs/promises';
 import { launch } from './browser.mjs';
+import { cluster } from './fake-fleet.mjs';
 import { FakeNode } from './fake-node.mjs';
 
 const dir = process.argv[2] ?? 'shots';
@@ -24,6 +25,15 @@ async function shot(name, { machines = 36, scheme = 'light', width = 1440, heigh
   await page.close();
   await node.stop();
 }
+const silent = async (p, n) => n.fleet.look(cluster('silent'));
+const cutOff = async (p, n) => n.fleet.look(cluster('cut-off'));
+const audit = async (p, n) => {
+  n.fleet.note('made join token j-1, good until 2026-03-14T13:00:00Z');
+  n.fleet.note('node n-3 used join token j-1', { by: '' });
+  n.fleet.note('gave node n3 a vote');
+  n.fleet.note('approved the install of debian-12 on web-4', { machine: 'm-000004' });
+  n.fleet.note('node n2 leads since term 5', { by: '' });
+};
 const only = process.argv[3];
 const shots = {
   fleet: {}, 'fleet-dark': { scheme: 'dark' }, 'fleet-1000': { machines: 1000 }, 'fleet-320': { width: 320, height: 640 }, 'fleet-900': { width: 900 },
@@ -35,8 +45,22 @@ const shots = {
   'approve-contents': { machines: 20, hash: '#/?q=m-00000c', then: async (p) => { await p.click('a[data-filter=""]'); await p.keyboard.press('/'); await p.fill('#q', 'state:discovered'); await p.waitForTimeout(300); await p.click('tr[data-key] button'); await p.waitForTimeout(500); } },
   create: { scheme: 'dark', then: async (p) => { await p.click('#new-task'); await p.waitForSelector('dialog[open]'); } },
   'install-320': { width: 320, height: 640, then: async (p) => { await p.fill('#q', 'state:discovered'); await p.waitForTimeout(300); await p.click('tr[data-key] button'); await p.waitForTimeout(500); } },
+  cluster: { hash: '#/c' }, 'cluster-dark': { hash: '#/c', scheme: 'dark', then: silent }, 'cluster-cut-off': { hash: '#/c', then: cutOff }, 'cluster-320': { hash: '#/c', width: 320, height: 900, then: silent },
+  'fleet-cut-off': { then: cutOff }, 'fleet-cut-off-320': { width: 320, height: 640, then: cutOff }, 'cluster-remove': { hash: '#/c', then: (p) => p.click('[data-node=n-3] [data-act=remove]') }, 'cluster-add': { hash: '#/c', scheme: 'dark', then: (p) => p.click('text=Add a node') },
+  elsewhere: { then: async (p, n) => { n.refuse = true; n.cut(); await p.waitForSelector('#banner:not([hidden])'); } },
+  audit: { hash: '#/a', then: audit }, 'audit-320': { hash: '#/a', width: 320, height: 640, then: audit },
   images: { hash: '#/images' }, network: { hash: '#/network', scheme: 'dark' }, help: { then: (p) => p.keyboard.press('?') },
 };
+if (!only || only.split(',').includes('gallery')) {
+  const node = new FakeNode({ machines: 0 });
+  const page = await browser.newPage({ viewport: { width: 1440, height: 900 } });
+  page.on('pageerror', (e) => errors.push(`gallery: ${e.stack}`));
+  await page.goto(`${await node.listen()}gallery.html`);
+  await page.waitForSelector('tr[data-key]');
+  await page.screenshot({ path: `${dir}/gallery.png`, fullPage: true });
+  await page.close();
+  await node.stop();
+}
 for (const [name, options] of Object.entries(shots)) if (!only || only.split(',').includes(name)) await shot(name, options).catch((e) => errors.push(`${name}: ${e}`));
 await browser.close();
 console.log(errors.length ? errors.join('\n') : 'no errors');

@@ -81,6 +81,7 @@ export class Store extends EventTarget {
     /** @type {Map<string, any>} */ this.tasks = new Map();
     /** @type {Map<string, any>} */ this.images = new Map();
     /** @type {any[]} */ this.nodes = [];
+    /** How the cluster looks from the node, null if it is of none. @type {any} */ this.cluster = null;
     this.stats = {};
     this.index = 0;
     this.offset ??= 0;
@@ -108,8 +109,10 @@ export class Store extends EventTarget {
       case 'image': if (f.image) this.images.set(f.image.name, f.image); break;
       case 'image_deleted': this.images.delete(f.name ?? f.image?.name); break;
       case 'node': if (f.node?.id) this.nodes = [...this.nodes.filter((n) => n.id !== f.node.id), f.node]; break;
+      case 'node_deleted': this.nodes = this.nodes.filter((n) => n.id !== f.id); break;
+      case 'cluster': this.cluster = f.cluster ?? this.cluster; break;
       case 'stats': this.stats = f.stats ?? this.stats; break;
-      case 'hello': case 'resumed': case 'sighting': case 'import': case 'pong': case 'error': break;
+      case 'hello': case 'resumed': case 'sighting': case 'import': case 'audit': case 'pong': case 'error': break;
       default:
         if (f.task) this.#task(f.task, !f.machine);
         if (f.machine) this.#machine(f.machine);
@@ -124,6 +127,7 @@ export class Store extends EventTarget {
     this.known = true;
     this.stats = f.stats ?? {};
     this.nodes = f.nodes ?? [];
+    this.cluster = f.cluster ?? null;
     for (const i of f.images ?? []) this.images.set(i.name, i);
     for (const t of f.tasks ?? []) this.tasks.set(t.id, t);
     for (const m of f.machines ?? []) {
@@ -361,6 +365,9 @@ export class Socket extends EventTarget {
     this.#send({ type: 'ping' });
     this.env.later(() => { if (this.ws === ws && this.store.heard === heard) { ws.close(); this.#lost(ws); } }, 5000);
   }
+
+  /** A node tells how the cluster is every few seconds. One that says nothing is asked whether it is there. */
+  listen() { if (this.live && this.store.clock() - this.store.heard > 10000) this.nudge(); }
 
   /** Tells the node which machines are on the screen. @param {string[]} ids */
   show(ids) {

@@ -39,13 +39,13 @@ class Line {
     this.version = -1;
   }
 
-  /** @param {import('./feed.js').Row} row @param {boolean} live */
-  patch(row, live) {
+  /** @param {import('./feed.js').Row} row @param {string} why nothing can be done now */
+  patch(row, why) {
     const tr = this.tr;
-    if (this.version === row.version && this.key === row.key && this.live === live) return;
+    if (this.version === row.version && this.key === row.key && this.why === why) return;
     this.version = row.version;
     this.key = row.key;
-    this.live = live;
+    this.why = why;
     tr.dataset.key = row.key;
     if (tr.dataset.phase !== row.phase) tr.dataset.phase = row.phase;
     setText(this.word, row.question ? 'question' : text.phase[row.phase] ?? row.phase);
@@ -71,8 +71,8 @@ class Line {
       setText(this.button, label);
       setAttr(this.button, 'aria-label', `${label} ${row.name}`);
       this.button.dataset.act = act;
-      this.button.disabled = !live;
-      this.button.title = live ? '' : text.noServer;
+      this.button.disabled = Boolean(why);
+      this.button.title = why;
     }
   }
 }
@@ -88,7 +88,7 @@ export class Fleet {
   /**
    * @param {HTMLElement} root the section
    * @param {import('./feed.js').Store} store
-   * @param {{act: (action: string, row: any) => void, go: (hash: string) => void, show: (ids: string[]) => void, live: () => boolean, dirty: () => void}} env
+   * @param {{act: (action: string, row: any) => void, go: (hash: string) => void, show: (ids: string[]) => void, why: () => string, dirty: () => void}} env
    */
   constructor(root, store, env) {
     this.root = root;
@@ -164,7 +164,7 @@ export class Fleet {
     const last = Math.min(this.lines.length, this.#at(innerHeight - top) + 1 + overscan, first + mostLines);
     const keep = this.#visible(first, last);
     this.#recycle(keep);
-    const live = this.env.live();
+    const why = this.env.why();
     const now = this.store.now();
     const ids = [];
     /** @type {Element|null} */ let before = null;
@@ -175,7 +175,7 @@ export class Fleet {
       before = line.tr;
       if (!('key' in item)) continue;
       const age = tick || line.version !== item.version;
-      line.patch(item, live);
+      line.patch(item, why);
       if (age) setText(line.age, Number.isFinite(item.seen) ? span(now - item.seen) : '');
       const tab = key === this.cursor ? 0 : -1;
       if (line.link.tabIndex !== tab) line.link.tabIndex = tab;

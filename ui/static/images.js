@@ -98,12 +98,14 @@ export class Page {
 
   paint() {
     const images = [...this.app.store.images.values()].sort((a, b) => a.name.localeCompare(b.name));
-    const live = this.app.live();
-    this.add.disabled = !live || this.sending !== null;
-    keep(this.list, [images, live, this.app.store.known], () => images.length
-      ? h('table.plain', null, h('thead', null, h('tr', null, ['Name', 'Size', 'Stored', 'Digest', 'Source', 'Added', 'Used by', ''].map((x) => h(x ? 'th' : 'td', x ? { scope: 'col' } : null, x)))),
-        h('tbody', null, images.map((i) => h('tr', null, h('td', null, h('b', null, i.name)), h('td', null, bytes(i.size_bytes)), h('td', null, bytes(i.stored_bytes)), h('td.mono', { title: i.digest }, i.digest.slice(0, 12)), h('td', null, i.source), h('td', null, stamp(i.created_at, this.app.store.now())), h('td', null, i.used_by ? plural(i.used_by, 'task', 'tasks') : ''),
-          h('td.right', null, h('button.small', { type: 'button', disabled: !live, title: live ? '' : text.noServer, aria: { label: `Delete ${i.name}` }, onclick: () => this.remove(i) }, 'Delete'))))))
+    const why = this.app.why();
+    const nodes = (this.app.store.cluster?.members ?? []).map((/** @type {any} */ m) => [m.name, m.described?.images ?? {}]);
+    this.add.disabled = Boolean(why) || this.sending !== null;
+    this.add.title = why;
+    keep(this.list, [images, nodes, why, this.app.store.known], () => images.length
+      ? h('table.plain', null, h('thead', null, h('tr', null, ['Name', 'Size', 'Stored', 'Digest', 'Source', 'Added', 'Used by', 'On', ''].map((x) => h(x ? 'th' : 'td', x ? { scope: 'col' } : null, x)))),
+        h('tbody', null, images.map((i) => h('tr', null, h('td', null, h('b', null, i.name)), h('td', null, bytes(i.size_bytes)), h('td', null, bytes(i.stored_bytes)), h('td.mono', { title: i.digest }, i.digest.slice(0, 12)), h('td', null, i.source), h('td', null, stamp(i.created_at, this.app.store.now())), h('td', null, i.used_by ? plural(i.used_by, 'task', 'tasks') : ''), h('td', null, holders(i.digest, nodes)),
+          h('td.right', null, h('button.small', { type: 'button', disabled: Boolean(why), title: why, aria: { label: `Delete ${i.name}` }, onclick: () => this.remove(i) }, 'Delete'))))))
       : this.app.store.known && [h('p', null, text.empty.images), h('p.soft', null, text.empty.imagesHow)]);
     const running = [...this.running.values()];
     keep(this.imports, running, () => running.map((r) => h(r.error ? 'p.note.bad' : 'p.note', null, r.error ? `${r.name}: ${r.error}` : `${r.name}: ${bytes(r.bytes_read)} read`)));
@@ -116,4 +118,13 @@ export class Page {
     } }, `Delete ${image.name}`);
     const d = show({ title: `Delete image ${image.name}?`, narrow: true, body: [h('p', null, 'Machines installed from it stay as they are. To install it again it has to be added again.'), wrong], buttons: [yes] });
   }
+}
+
+/** Who holds an image: names, and how much of it where that is not all. @param {string} digest @param {any[]} nodes */
+function holders(digest, nodes) {
+  const on = nodes.filter(([, images]) => images[digest]?.have > 0);
+  return on.map(([name, images]) => {
+    const { have, total } = images[digest];
+    return have >= total ? name : `${name} (${text.cluster.chunks(have, total)})`;
+  }).join(', ');
 }

@@ -203,7 +203,7 @@ class InstallDialog {
   }
 
   buttons() {
-    const live = this.app.live();
+    const why = this.app.why();
     const p = this.plan;
     const proven = !this.needsProof || this.typed.value.trim().toLowerCase() === proof(p.erase).toLowerCase();
     this.go.hidden = !p;
@@ -211,11 +211,11 @@ class InstallDialog {
       const label = `Erase ${diskName(p.erase)} and install ${p.image.name}`;
       if (this.go.textContent !== label) this.go.textContent = label;
     }
-    this.go.disabled = !live || this.busy || this.stale || !proven || Boolean(this.moved);
-    this.go.title = !live ? text.noServer : proven ? '' : 'Type the last 4 characters of the serial number first.';
+    this.go.disabled = Boolean(why) || this.busy || this.stale || !proven || Boolean(this.moved);
+    this.go.title = why || (proven ? '' : 'Type the last 4 characters of the serial number first.');
     const spec = this.form ? this.spec() : null;
-    this.later.disabled = !live || this.busy || !spec?.os_type || !(spec.machine_id || spec.target_mac);
-    this.later.title = live ? '' : text.noServer;
+    this.later.disabled = Boolean(why) || this.busy || !spec?.os_type || !(spec.machine_id || spec.target_mac);
+    this.later.title = why;
     this.later.textContent = p || this.row?.machine ? 'Create task, approve later' : 'Create task';
     this.later.className = p ? '' : 'primary';
   }

@@ -79,12 +79,12 @@ export class Page {
       this.show('head', [this.problem, this.app.store.known], () => this.app.store.known && [h('h1', null, 'Not here any more'), h('p', null, this.problem || 'This machine was forgotten, or the address is wrong.')]);
       return;
     }
-    const live = this.app.live();
+    const why = this.app.why();
     this.show('head', [row.name, row.phase, row.says, row.question], () => [
       h('div.headline', null, h('h1', null, row.name), state(row.phase, row.question ? 'question' : text.phase[row.phase])), h('p', null, row.says)]);
     this.show('notes', [row.task?.error, row.question, row.machine?.rival, row.machine?.unfinished, row.task?.came_up, this.problem, row.task?.problem], () => this.notes(row));
-    this.show('actions', [row.actions, row.question, live], () => row.actions.map((/** @type {string} */ a) => h(a === row.button ? 'button.primary' : 'button', {
-      type: 'button', disabled: !live, title: live ? '' : text.noServer, data: { act: a }, onclick: () => this.app.act(a, row) }, text.action[a] ?? a)));
+    this.show('actions', [row.actions, row.question, why], () => row.actions.map((/** @type {string} */ a) => h(a === row.button ? 'button.primary' : 'button', {
+      type: 'button', disabled: Boolean(why), title: why, data: { act: a }, onclick: () => this.app.act(a, row) }, text.action[a] ?? a)));
     this.way(row);
     const inv = this.full?.inventory ?? this.task?.hardware;
     const plan = row.task?.plan;

@@ -16,13 +16,19 @@ const socket = new Socket(store, {
 
 /** What views and dialogs may use. */
 const app = {
-  store, socket, go, act,
-  live: () => socket.live,
-  dirty,
+  store, socket, go, act, why, dirty,
   /** A view of its own is told when anything changes. @type {{paint: (tick: boolean) => void, leave?: () => void}|null} */
   page: null,
 };
-const fleet = new Fleet($('fleet'), store, { act, go, dirty, live: app.live, show: (ids) => socket.show(ids) });
+const fleet = new Fleet($('fleet'), store, { act, go, dirty, why, show: (ids) => socket.show(ids) });
+
+/** Why nothing can be changed now, or "" when it can. */
+function why() {
+  if (!socket.live) return text.noServer;
+  return cutOff() ? text.noMajority : '';
+}
+/** Nothing can be decided, and not only for the moment an election takes. */
+function cutOff() { return Boolean(store.cluster && !store.cluster.quorum && store.cluster.problem); }
 
 // Painting: once a frame at most, and once a second for ages and counts.
 let planned = false, ticked = true, paused = false;
@@ -41,7 +47,11 @@ function paint() {
     fleet.paint(tick);
     app.page?.paint(tick);
   }
-  if (tick) linkLight();
+  if (tick) {
+    socket.listen();
+    linkLight();
+  }
+  banner();
 }
 setInterval(() => { ticked = true; dirty(); }, 1000);
 store.addEventListener('frame', dirty);
@@ -108,7 +118,43 @@ function linkLight() {
     : waiting && store.known ? text.asOf(clock(store.heard), Math.ceil((socket.due - store.clock()) / 1000)) : name);
   $('link').title = socket.link === 'offline' ? text.offlineNow : [socket.node, socket.version].filter(Boolean).join(' ');
   $('now').hidden = !waiting;
-  $('new-task').disabled = !socket.live;
+  $('new-task').disabled = Boolean(why());
+  $('new-task').title = why();
+}
+
+/** What cannot be done and why, on every page; or where to look when this node is lost. */
+function banner() {
+  const c = store.cluster;
+  let says = '';
+  /** @type {any[]} */ let others = [];
+  if (socket.live) {
+    says = c?.problem ? [c.problem, cutOff() && text.heardAt(clock(c.heard_at))].filter(Boolean).join(' ') : '';
+  } else if (c && store.clock() - store.heard > 3000) {
+    others = elsewhere(c);
+    says = others.length ? text.elsewhere(socket.node) : '';
+  }
+  document.body.classList.toggle('old', socket.live && cutOff());
+  const key = JSON.stringify([says, others]);
+  if (key === $('banner').dataset.key) return;
+  $('banner').dataset.key = key;
+  $('banner').hidden = !says;
+  $('banner').replaceChildren(says, ...others.flatMap((o) => {
+    const a = document.createElement('a');
+    a.href = o.url;
+    a.textContent = o.name;
+    return [' ', a];
+  }));
+}
+
+/** The dashboards of other nodes that a browser can go to from here. @param {any} c @returns {{name: string, url: string}[]} */
+function elsewhere(c) {
+  const local = (/** @type {string} */ host) => /^(localhost|127\.|\[::1\])/.test(host);
+  return c.members.filter((/** @type {any} */ m) => m.id !== c.node && m.reachable).flatMap((/** @type {any} */ m) => {
+    if (!/^https?:/.test(m.dashboard ?? '') || !URL.canParse(m.dashboard)) return [];
+    const u = new URL(m.dashboard);
+    // An address that is good on its own host alone leads nowhere from another.
+    return u.origin === location.origin || (local(u.host) && !local(location.host)) ? [] : [{ name: m.name, url: u.href }];
+  });
 }
 let wasLive = false;
 socket.addEventListener('link', () => {
@@ -117,6 +163,12 @@ socket.addEventListener('link', () => {
   wasLive = socket.live;
   ticked = true;
   dirty();
+});
+let undecided = '';
+store.addEventListener('frame', () => {
+  const now = cutOff() ? store.cluster.problem : '';
+  if (Boolean(now) !== Boolean(undecided)) announceLink(now || text.live.decides);
+  undecided = now;
 });
 function announceLink(/** @type {string} */ s) { setText($('alert'), s); }
 addEventListener('online', () => socket.nudge());
@@ -140,10 +192,11 @@ store.addEventListener('moved', (/** @type {any} */ e) => {
   }, 5000);
 });
 
-// Addresses: #/ , #/m/ID , #/t/ID , #/images , #/network; the search and the order are in them too.
+// Addresses: #/ , #/m/ID , #/t/ID , #/images , #/network , #/c , #/a; the search and the order are in them too.
 const places = {
   m: () => import('./machine.js'), t: () => import('./machine.js'),
   images: () => import('./images.js'), network: () => import('./network.js'),
+  c: () => import('./cluster.js'), a: () => import('./audit.js'),
 };
 let here = '', scrolled = 0;
 history.scrollRestoration = 'manual';
@@ -156,8 +209,9 @@ async function route() {
   const params = new URLSearchParams(search);
   const onFleet = !(place in places);
   if (here === 'fleet' && !onFleet) scrolled = scrollY;
+  const tab = onFleet || place === 'm' || place === 't' ? 'fleet' : place;
   for (const a of document.querySelectorAll('.places a')) {
-    const mine = /** @type {HTMLElement} */ (a).dataset.place === (place in places && place.length > 1 ? place : 'fleet');
+    const mine = /** @type {HTMLElement} */ (a).dataset.place === tab;
     if (mine) a.setAttribute('aria-current', 'page'); else a.removeAttribute('aria-current');
   }
   if (!onFleet) {
@@ -225,11 +279,11 @@ fleet.onsort = (sort) => look(fleet.query, sort);
 
 // Acting: every action opens a dialog that says what will happen.
 async function act(/** @type {string} */ action, /** @type {any} */ row) {
-  if (!socket.live || document.querySelector('dialog[open]')) return;
+  if (why() || document.querySelector('dialog[open]')) return;
   const dialog = await (action === 'install' || action === 'approve' ? import('./install.js') : import('./dialogs.js'));
   dialog.open(app, action, row);
 }
-async function newTask() { if (socket.live) (await import('./install.js')).open(app, 'create', null); }
+async function newTask() { if (!why()) (await import('./install.js')).open(app, 'create', null); }
 async function help() { (await import('./dialogs.js')).help(); }
 function pause() {
   paused = !paused;
@@ -258,8 +312,8 @@ $('theme').onclick = () => {
 };
 
 // Keys.
-const gotos = { m: '#/', i: '#/images', n: '#/network' };
-let wentG = 0;
+const gotos = { m: '#/', i: '#/images', n: '#/network', c: '#/c', a: '#/a' };
+let wentG = -Infinity;
 /** @type {Record<string, (row: any) => void>} */
 const keys = {
   '/': () => { if (here !== 'fleet') go('#/'); setTimeout(() => { $('q').focus(); $('q').select(); }); },
@@ -279,8 +333,8 @@ addEventListener('keydown', (e) => {
     return;
   }
   if (e.key === 'g') { wentG = e.timeStamp; return; }
-  if (e.timeStamp - wentG < 1500 && e.key in gotos) { wentG = 0; e.preventDefault(); go(gotos[e.key]); return; }
-  wentG = 0;
+  if (e.timeStamp - wentG < 1500 && e.key in gotos) { wentG = -Infinity; e.preventDefault(); go(gotos[e.key]); return; }
+  wentG = -Infinity;
   const onList = here === 'fleet';
   if (e.key.startsWith('Arrow') && (!onList || !fleet.body.contains(at))) return;
   if ((e.key === 'j' || e.key === 'k') && !onList) return;

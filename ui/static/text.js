@@ -32,6 +32,27 @@ export const text = {
   asOf: (at, s) => `as of ${at}, trying again ${s > 0 ? `in ${s} s` : 'now'}`,
   offlineNow: 'This browser has no network. What you see is from before.',
   noServer: 'Not now: the node cannot be reached.',
+  noMajority: 'Not now: this node cannot reach a majority of the cluster.',
+  /** @param {string} at */
+  heardAt: (at) => `What you see is as of ${at}.`,
+  /** @param {string} name */
+  elsewhere: (name) => `The connection to node ${name} is lost. Other nodes of the cluster show the same:`,
+  cluster: {
+    role: { leader: 'leader', voter: 'voter', standby: 'stands by' },
+    roleMeans: {
+      leader: 'puts what is decided into the log', voter: 'has a vote in what is decided', standby: 'knows and serves everything, has no vote',
+    },
+    here: 'this node', reached: 'in reach', never: 'not heard yet',
+    /** @param {string} at */
+    silent: (at) => `silent since ${at}`,
+    action: { promote: 'Give a vote', demote: 'Take the vote', transfer: 'Let it lead', away: 'Hand over the lead', remove: 'Remove…' },
+    /** @param {number} have @param {number} total */
+    chunks: (have, total) => have >= total ? 'all of it' : `${have.toLocaleString('en')} of ${plural(total, 'chunk', 'chunks')}`,
+    none: 'nothing',
+    noCluster: 'This node is of no cluster.',
+    noImages: 'There is no image yet.',
+    odd: 'The cluster keeps its votes odd by itself (1, 3 or 5), so that another node may get one or lose one. With fewer than three to vote, one decides alone: while that one is lost, nothing can be decided.',
+  },
   paused: 'paused: what you see stands still',
   all: 'All',
   /** @param {number} n @param {number} of */
@@ -55,11 +76,12 @@ export const text = {
     imagesHow: 'Add one above, or on the node: lpmos image import FILE --name debian-12',
     network: 'No machine has asked for anything since this node started.',
     log: 'Nothing has happened yet.',
+    audit: 'Nobody has done anything yet.',
     timeline: 'This node has heard nothing of it on the wire since it started.',
   },
   keys: [
     ['/', 'search'], ['j  k', 'next, previous row'], ['Enter', 'open the machine'], ['a', 'review, approve or install'],
-    ['r', 'retry'], ['n', 'new task'], ['p', 'pause and go on'], ['g then m  i  n', 'go to machines, images, network'],
+    ['r', 'retry'], ['n', 'new task'], ['p', 'pause and go on'], ['g then m  i  n  c  a', 'go to machines, images, network, cluster, audit'],
     ['?', 'these keys'], ['Esc', 'back'],
   ],
   filterHelp: 'Words match names, serials, MACs, addresses and images. state:waiting, mac:52:54, image:debian-12, vendor:dell, needs:you narrow it; a leading minus excludes.',
@@ -70,6 +92,7 @@ export const text = {
     waiting: (n) => `${plural(n, 'machine waits', 'machines wait')} for you.`,
     lostLink: 'The connection to the node is lost.',
     gotLink: 'Connected again.',
+    decides: 'The cluster can decide again.',
   },
 };
 

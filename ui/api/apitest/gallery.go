@@ -33,6 +33,9 @@ func Gallery(n *Node) error {
 		n.Sightings.Add(api.Sighting{At: n.Clock.Tick(), MAC: mac(3), Kind: s.kind, Text: s.text})
 	}
 	n.Sightings.Add(api.Sighting{At: n.Clock.Tick(), MAC: "52:54:00:ff:ff:01", Kind: "dhcp", Text: "asked for an address and is no netboot"})
+	for _, m := range n.Membership.Status().Members[1:] {
+		g.do(fleet.PutNode{Node: fleet.Node{ID: m.ID, Name: m.Name, RegionID: m.Region, Address: m.Dashboard, Version: m.Version}})
+	}
 	return g.err
 }
 

@@ -16,24 +16,27 @@ import (
 
 // Node is everything an API stands on, in memory.
 type Node struct {
-	Cluster   *Cluster
-	Images    *Images
-	Sightings *Sightings
-	Contact   *Contact
-	Clock     *Clock
-	ids       atomic.Int64
+	Cluster    *Cluster
+	Images     *Images
+	Sightings  *Sightings
+	Contact    *Contact
+	Membership *Membership
+	Clock      *Clock
+	ids        atomic.Int64
 }
 
 // NewNode starts with an empty fleet at noon of a day in 2026.
 func NewNode() *Node {
 	clock := &Clock{at: time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)}
-	return &Node{Cluster: NewCluster(clock.Tick, 1000), Images: &Images{stored: map[string]bool{}}, Sightings: NewSightings(), Contact: &Contact{at: map[string]time.Time{}}, Clock: clock}
+	cluster := NewCluster(clock.Tick, 1000)
+	return &Node{Cluster: cluster, Images: &Images{stored: map[string]bool{}}, Sightings: NewSightings(), Contact: &Contact{at: map[string]time.Time{}},
+		Membership: NewMembership(clock.Now, cluster), Clock: clock}
 }
 
 // Config of an API that stands on the node.
 func (n *Node) Config() api.Config {
 	return api.Config{
-		Cluster: n.Cluster, Images: n.Images, Sightings: n.Sightings, Contact: n.Contact,
+		Cluster: n.Cluster, Images: n.Images, Sightings: n.Sightings, Contact: n.Contact, Membership: n.Membership,
 		Name: "n1", Region: "dc1", Version: "test",
 		Now:      n.Clock.Now,
 		NewID:    func() string { return fmt.Sprintf("t-new%02d", n.ids.Add(1)) },

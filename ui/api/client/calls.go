@@ -2,11 +2,13 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 
+	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/ui/api"
 )
 
@@ -80,9 +82,19 @@ func (c *Client) DeleteTask(ctx context.Context, id string) error {
 
 // Machines lists every machine.
 func (c *Client) Machines(ctx context.Context) ([]api.Machine, error) {
-	var l api.MachineList
-	err := c.list(ctx, "machines", &l)
-	return l.Machines, err
+	q := url.Values{"limit": {"1000"}}
+	all := []api.Machine{}
+	for {
+		var page api.MachineList
+		if err := c.request(ctx, http.MethodGet, "machines", q, nil, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Machines...)
+		if page.NextCursor == "" {
+			return all, nil
+		}
+		q.Set("cursor", page.NextCursor)
+	}
 }
 
 func (c *Client) list(ctx context.Context, path string, out any) error {
@@ -159,6 +171,59 @@ func (c *Client) Health(ctx context.Context) (h api.Health, err error) {
 func (c *Client) Network(ctx context.Context) (n api.Network, err error) {
 	err = c.list(ctx, "network", &n)
 	return n, err
+}
+
+// Cluster is how the cluster looks from the node.
+func (c *Client) Cluster(ctx context.Context) (v api.ClusterView, err error) {
+	err = c.list(ctx, "cluster", &v)
+	return v, err
+}
+
+// NewToken lets one more node join.
+func (c *Client) NewToken(ctx context.Context) (t api.JoinToken, err error) {
+	err = c.request(ctx, http.MethodPost, "cluster/tokens", nil, nil, &t)
+	return t, err
+}
+
+// Promote gives a node a vote.
+func (c *Client) Promote(ctx context.Context, id string) error {
+	return c.request(ctx, http.MethodPost, segment("cluster", "nodes", id, "promote"), nil, nil, nil)
+}
+
+// Demote takes a node's vote away.
+func (c *Client) Demote(ctx context.Context, id string) error {
+	return c.request(ctx, http.MethodPost, segment("cluster", "nodes", id, "demote"), nil, nil, nil)
+}
+
+// RemoveNode takes a node out of the cluster for good.
+func (c *Client) RemoveNode(ctx context.Context, id string) error {
+	return c.request(ctx, http.MethodDelete, segment("cluster", "nodes", id), nil, nil, nil)
+}
+
+// Transfer lets another node lead: the voter with this id, or any if it is empty.
+func (c *Client) Transfer(ctx context.Context, to string) error {
+	return c.request(ctx, http.MethodPost, "cluster/transfer", nil, api.Handover{To: to}, nil)
+}
+
+// Audit gives the newest records of what was done, at most limit of them.
+func (c *Client) Audit(ctx context.Context, limit int) ([]fleet.AuditRecord, error) {
+	var l api.AuditList
+	err := c.request(ctx, http.MethodGet, "audit", url.Values{"limit": {strconv.Itoa(limit)}}, nil, &l)
+	return l.Audit, err
+}
+
+// Backup writes everything the cluster has agreed on to w. After an error, what
+// was written is no backup.
+func (c *Client) Backup(ctx context.Context, w io.Writer) error {
+	res, err := c.open(ctx, http.MethodGet, "backup", nil, "", nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(w, res.Body); err != nil {
+		return fmt.Errorf("read the backup from node %s: %w", c.base.Host, err)
+	}
+	return nil
 }
 
 // sinceQuery names where to resume.

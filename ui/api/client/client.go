@@ -40,6 +40,9 @@ func New(address string, hc *http.Client) (*Client, error) {
 	return &Client{base: &url.URL{Scheme: u.Scheme, Host: u.Host}, http: hc}, nil
 }
 
+// Address of the node.
+func (c *Client) Address() string { return c.base.String() }
+
 // Error is a refusal of the node, in its words.
 type Error struct{ api.Problem }
 
@@ -79,11 +82,29 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 }
 
 func (c *Client) send(ctx context.Context, method, path string, query url.Values, kind string, body io.Reader, out any) error {
+	res, err := c.open(ctx, method, path, query, kind, body)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	answer, err := c.readAll(res.Body)
+	if err != nil || out == nil {
+		return err
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("read the answer of node %s to %s %s: %w", c.base.Host, method, path, err)
+	}
+	return nil
+}
+
+// open makes a call and gives its answer, to be read and closed, or the node's
+// refusal as an *Error.
+func (c *Client) open(ctx context.Context, method, path string, query url.Values, kind string, body io.Reader) (*http.Response, error) {
 	u := c.base.JoinPath("/api/v1", path)
 	u.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if kind != "" {
 		req.Header.Set("Content-Type", kind)
@@ -97,27 +118,29 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("reach node %s: %w", c.base.Host, err)
+		return nil, fmt.Errorf("reach node %s: %w", c.base.Host, err)
+	}
+	if res.StatusCode < 300 {
+		return res, nil
 	}
 	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	answer, err := c.readAll(res.Body)
 	if err != nil {
-		return fmt.Errorf("read the answer of node %s: %w", c.base.Host, err)
+		return nil, err
 	}
-	if res.StatusCode >= 300 {
-		e := &Error{Problem: *api.NewProblem(res.StatusCode, "")}
-		if err := json.Unmarshal(answer, &e.Problem); err != nil {
-			e.Detail = fmt.Sprintf("node %s answered %s", c.base.Host, res.Status)
-		}
-		return e
+	e := &Error{Problem: *api.NewProblem(res.StatusCode, "")}
+	if err := json.Unmarshal(answer, &e.Problem); err != nil {
+		e.Detail = fmt.Sprintf("node %s answered %s", c.base.Host, res.Status)
 	}
-	if out == nil {
-		return nil
+	return nil, e
+}
+
+func (c *Client) readAll(body io.Reader) ([]byte, error) {
+	answer, err := io.ReadAll(io.LimitReader(body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer of node %s: %w", c.base.Host, err)
 	}
-	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("read the answer of node %s to %s %s: %w", c.base.Host, method, path, err)
-	}
-	return nil
+	return answer, nil
 }
 
 // segment makes a path of words that may hold anything.

@@ -89,11 +89,26 @@ test('a task that finds its machine stops being a row', () => {
 
 test('what is deleted goes', () => {
   const s = filled(), n = s.rows.size;
-  s.take({ type: 'machine_deleted', machine_id: 'm-01', index: 98 });
+  s.take({ type: 'machine_deleted', machine_id: 'm-01', index: 198 });
   assert.equal(s.rows.size, n - 1);
   const image = fixture('snapshot').images[0].name;
-  s.take({ type: 'image_deleted', name: image, index: 99 });
+  s.take({ type: 'image_deleted', name: image, index: 199 });
+  s.take({ type: 'node_deleted', id: 'n-3', name: 'n3', index: 200 });
+  assert.deepEqual(s.nodes.map((x) => x.id), ['n-1', 'n-2']);
   assert.ok(!s.images.has(image));
+});
+
+test('the cluster is as the node told it last', () => {
+  const s = filled();
+  assert.equal(s.cluster.leader, 'n-1');
+  assert.equal(s.cluster.quorum, true);
+  s.take({ type: 'cluster', cluster: fixture('cluster-cut-off') });
+  assert.equal(s.cluster.quorum, false);
+  assert.ok(s.cluster.problem.includes('majority'));
+  s.take({ type: 'audit', audit: { what: 'removed node n3' } });
+  assert.equal(s.cluster.quorum, false, 'other frames leave it');
+  s.take({ ...fixture('snapshot'), cluster: undefined });
+  assert.equal(s.cluster, null, 'a node of no cluster has none');
 });
 
 test('a new snapshot keeps the rows people look at', () => {
@@ -115,6 +130,8 @@ test('waits double from half a second to fifteen, and half is chance', () => {
   assert.equal(backoff(4, () => 1), 8000);
   assert.equal(backoff(50, () => 1), 15000);
 });
+
+const last = fixture('snapshot').index;
 
 /** A socket whose far end the test is. */
 function wired() {
@@ -150,10 +167,10 @@ test('a cut socket comes back after a wait and asks for what it missed', () => {
   const { f, ms } = timers.at(-1);
   assert.equal(ms, 500);
   f();
-  assert.equal(opened[1].path, '/ws?since=97');
+  assert.equal(opened[1].path, `/ws?since=${last}`);
   say({ type: 'hello', node: 'n1' });
   assert.equal(socket.link, 'catching');
-  say({ type: 'resumed', index: 97 });
+  say({ type: 'resumed', index: last });
   assert.equal(socket.link, 'live');
   assert.equal(socket.store.rows.size, filled().rows.size);
 });
@@ -167,9 +184,31 @@ test('waking up tries at once, and a dead socket is noticed', () => {
   socket.nudge();
   assert.equal(opened.length, 2);
   say({ type: 'hello' });
-  say({ type: 'resumed', index: 97 });
+  say({ type: 'resumed', index: last });
   socket.nudge();
   assert.deepEqual(opened[1].sent.at(-1), { type: 'ping' });
+  timers.at(-1).f();
+  assert.equal(socket.link, 'reconnecting');
+});
+
+test('a node that says nothing is asked, and given up if it does not answer', () => {
+  const { store, socket, opened, timers, say } = wired();
+  let now = 0;
+  store.clock = () => now;
+  socket.connect();
+  say({ type: 'hello' });
+  say(fixture('snapshot'));
+  now = 9000;
+  socket.listen();
+  assert.equal(opened[0].sent.at(-1).type, 'subscribe', 'a short silence is nothing');
+  now = 11000;
+  socket.listen();
+  assert.deepEqual(opened[0].sent.at(-1), { type: 'ping' });
+  say({ type: 'pong' });
+  timers.at(-1).f();
+  assert.equal(socket.link, 'live', 'it has answered');
+  now = 22000;
+  socket.listen();
   timers.at(-1).f();
   assert.equal(socket.link, 'reconnecting');
 });
@@ -179,6 +218,6 @@ test('an old figure does not find a lost machine', () => {
   assert.equal(row.phase, 'lost');
   s.take({ type: 'progress_batch', items: [{ task_id: row.task.id, machine_id: row.machine.id, phase: 'installing', phase_text: 'downloading 43 %', progress: { stage: 'downloading', percentage: 43, details: {} } }] });
   assert.equal(row.phase, 'lost');
-  s.take({ type: 'machine', index: 98, machine: { ...row.machine, phase: 'installing', phase_text: 'downloading 44 %', lost: false } });
+  s.take({ type: 'machine', index: 198, machine: { ...row.machine, phase: 'installing', phase_text: 'downloading 44 %', lost: false } });
   assert.equal(row.phase, 'installing');
 });

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,23 +12,40 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func serveCommand() *cobra.Command {
+func upCommand() *cobra.Command {
 	var load func() (config.Config, config.Origins, error)
+	var token string
 	cmd := &cobra.Command{
-		Use:   "serve",
+		Use:   "up [--join TOKEN ADDRESS]",
 		Short: "Run a node",
-		Long: "Runs a node until it is told to stop (Ctrl-C or SIGTERM).\n\n" +
-			"Only the interfaces that are named are touched. Every flag is also a key of the\n" +
+		Long: "Runs a node until it is told to stop (Ctrl-C or SIGTERM). A new data directory becomes\n" +
+			"a cluster of this node alone, or with --join one more node of a cluster: TOKEN is what\n" +
+			"lpmos node token prints there, ADDRESS the cluster address of any of its nodes. Whatever\n" +
+			"interrupts that, the same command takes it up again; later lpmos up alone is enough.\n\n" +
+			"Only the interfaces that are named are touched. Every other flag is also a key of the\n" +
 			"configuration file (lpmos config reference) and a variable LPMOS_….",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch joining := cmd.Flags().Changed("join"); {
+			case joining && len(args) != 1:
+				return &usageError{errors.New("give the cluster address of one node to join at: lpmos up --join TOKEN ADDRESS")}
+			case !joining && len(args) > 0:
+				return &usageError{fmt.Errorf("lpmos up takes an address with --join TOKEN only, and no %q", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, _, err := load()
 			if err != nil {
 				return err
 			}
-			return appliance.Run(cmd.Context(), cfg, version, logger(cmd.ErrOrStderr(), cfg))
+			log := logger(cmd.ErrOrStderr(), cfg)
+			if len(args) == 0 {
+				return appliance.Run(cmd.Context(), cfg, version, log)
+			}
+			return appliance.Join(cmd.Context(), cfg, appliance.Invitation{Token: token, Address: args[0]}, version, log)
 		},
 	}
+	cmd.Flags().StringVar(&token, "join", "", "join the cluster that printed this `TOKEN`")
 	load = configFlags(cmd)
 	return cmd
 }

@@ -1,0 +1,142 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lpmos/lpmos/appliance/config"
+	"github.com/lpmos/lpmos/netboot"
+)
+
+// listenPeople opens the dashboard's address, or takes over an inherited socket.
+func listenPeople(addr string) (net.Listener, error) {
+	if fd, ok := strings.CutPrefix(addr, "fd:"); ok {
+		n, err := strconv.ParseUint(fd, 10, 16)
+		if err != nil || n < 3 {
+			return nil, fmt.Errorf("listen: %q is no inherited socket; write fd:3", addr)
+		}
+		f := os.NewFile(uintptr(n), addr)
+		defer f.Close()
+		l, err := net.FileListener(f)
+		if err != nil {
+			return nil, fmt.Errorf("listen: take over %s: %w", addr, err)
+		}
+		return l, nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, portError("listen", addr, err)
+	}
+	return l, nil
+}
+
+// listenMachines opens the boot port at the address of each named interface, and
+// nowhere else.
+func listenMachines(cfg config.Config) ([]net.Listener, error) {
+	var out []net.Listener
+	for _, i := range cfg.Interfaces {
+		if i.Mode == "off" {
+			continue
+		}
+		ip, err := netboot.InterfaceAddress(i.Name)
+		if err != nil {
+			closeAll(out)
+			return nil, err
+		}
+		addr := net.JoinHostPort(ip.String(), fmt.Sprint(cfg.BootPort))
+		l, err := net.Listen("tcp4", addr)
+		if err != nil {
+			closeAll(out)
+			return nil, portError("boot_port", addr, err)
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+func portError(key, addr string, err error) error {
+	_, port, _ := net.SplitHostPort(addr)
+	holder := netboot.PortHolder("tcp", port)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s: %s is taken%s: end it, or give this node another port (%w)", key, addr, holder, syscall.EADDRINUSE)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%s: %s may not be opened: ports below 1024 need root or CAP_NET_BIND_SERVICE (%w)", key, addr, syscall.EACCES)
+	}
+	return fmt.Errorf("%s: %w", key, err)
+}
+
+// dashboardURL is where people find the dashboard. One that listens on every
+// address is named by that of the first network it serves, or else by the host.
+func dashboardURL(addr net.Addr, cfg config.Config) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return "http://" + addr.String()
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	for _, i := range cfg.Interfaces {
+		if ip, err := netboot.InterfaceAddress(i.Name); err == nil {
+			host = ip.String()
+			break
+		}
+	}
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(tcp.Port))
+}
+
+func closeAll(ls []net.Listener) {
+	for _, l := range ls {
+		l.Close()
+	}
+}
+
+// serve answers HTTP until ctx ends, then lets running requests finish for a
+// moment; long polls and sockets are cut.
+func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return ctx }}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-ctx.Done()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if err := srv.Shutdown(grace); err != nil {
+			srv.Close()
+		}
+	}()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	<-stopped
+	return nil
+}
+
+// served is what other nodes and their machines are to know of the networks this
+// node serves: where its boot port is, and which subnets they are.
+func served(cfg config.Config, boot []net.Listener) (urls, networks []string) {
+	for _, l := range boot {
+		urls = append(urls, "http://"+l.Addr().String())
+	}
+	for _, i := range cfg.Interfaces {
+		if i.Mode == "off" {
+			continue
+		}
+		if own, err := netboot.InterfaceNetwork(i.Name); err == nil {
+			networks = append(networks, own.Masked().String())
+		}
+	}
+	return urls, networks
+}

@@ -1,0 +1,185 @@
+package appliance
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/netboot"
+)
+
+// servedNetwork is a network this node serves.
+type servedNetwork struct {
+	netboot.Interface
+	addr    netip.Addr   // of this node there
+	network netip.Prefix // masked
+}
+
+// servedNetworks asks the kernel for the networks of the interfaces.
+func servedNetworks(interfaces []netboot.Interface) ([]servedNetwork, error) {
+	var out []servedNetwork
+	for _, i := range interfaces {
+		if i.Mode == netboot.ModeOff || i.Mode == "" {
+			continue
+		}
+		own, err := netboot.InterfaceNetwork(i.Name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, servedNetwork{Interface: i, addr: own.Addr(), network: own.Masked()})
+	}
+	return out, nil
+}
+
+// neighbours is what netboot and the agents' server know of the other nodes: which
+// machines may turn to whom, and which node answers and lends what. It answers
+// from memory.
+type neighbours struct {
+	self   string
+	view   func(func(*fleet.State))
+	served []servedNetwork
+
+	mu    sync.Mutex
+	alive map[string]bool // ids of the members that answered lately
+	heard time.Time       // up to when this node knows all that was agreed on
+}
+
+func newNeighbours(cluster *consensus.Node, served []servedNetwork) *neighbours {
+	return &neighbours{self: cluster.ID(), view: cluster.View, served: served, alive: map[string]bool{}}
+}
+
+// look takes over who is alive.
+func (n *neighbours) look(st consensus.Status) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	clear(n.alive)
+	for _, m := range st.Members {
+		n.alive[m.ID] = m.Reachable
+	}
+	n.alive[n.self] = true
+}
+
+// hear notes that everything agreed on before a time is known here.
+func (n *neighbours) hear(upTo time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.heard = upTo
+}
+
+func (n *neighbours) isAlive(id string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return id == n.self || n.alive[id]
+}
+
+// Nodes are the other nodes, one URL each: those on the machine's own network
+// first, which need no router, then those of the same region, and those that
+// answer before those that do not.
+func (n *neighbours) Nodes(own netip.AddrPort) []string {
+	var network netip.Prefix
+	for _, s := range n.served {
+		if s.addr == own.Addr().Unmap() {
+			network = s.network
+		}
+	}
+	type choice struct {
+		url, name string
+		rank      int
+	}
+	var all []choice
+	n.view(func(st *fleet.State) {
+		region := ""
+		if me := st.Node(n.self); me != nil {
+			region = me.RegionID
+		}
+		for _, o := range st.Nodes() {
+			if o.ID == n.self || len(o.BootURLs) == 0 {
+				continue
+			}
+			c := choice{url: o.BootURLs[0], name: o.Name + o.ID}
+			if o.RegionID != region {
+				c.rank++
+			}
+			near := false
+			for _, u := range o.BootURLs {
+				if at, err := netip.ParseAddrPort(strings.TrimPrefix(u, "http://")); err == nil && !near && network.Contains(at.Addr()) {
+					c.url, near = u, true
+				}
+			}
+			if !near {
+				c.rank += 2
+			}
+			if !n.isAlive(o.ID) {
+				c.rank += 4
+			}
+			all = append(all, c)
+		}
+	})
+	slices.SortFunc(all, func(a, b choice) int { return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.name, b.name)) })
+	urls := make([]string, len(all))
+	for i, c := range all {
+		urls[i] = c.url
+	}
+	return urls
+}
+
+// NodesOf is Nodes for the agents' server, which knows this node by its URL.
+func (n *neighbours) NodesOf(own string) []string {
+	at, err := netip.ParseAddrPort(strings.TrimPrefix(own, "http://"))
+	if err != nil {
+		return nil
+	}
+	return n.Nodes(at)
+}
+
+// Answering are, of the nodes that are alive, those that lend addresses on the
+// network or, for a proxy, those that serve it without.
+func (n *neighbours) Answering(network netip.Prefix, mode netboot.Mode) (self string, alive []string) {
+	name := network.String()
+	n.view(func(st *fleet.State) {
+		lends := map[string]bool{}
+		if p := st.Pool(name); p != nil {
+			for _, b := range p.Blocks {
+				lends[b.Owner] = lends[b.Owner] || b.Lends(b.Owner)
+			}
+		}
+		for _, o := range st.Nodes() {
+			if lends[o.ID] == (mode == netboot.ModeDHCP) && slices.Contains(o.Networks, name) && n.isAlive(o.ID) {
+				alive = append(alive, o.ID)
+			}
+		}
+	})
+	return n.self, alive
+}
+
+// Share is this node's part of the network's range.
+func (n *neighbours) Share(network netip.Prefix) netboot.Share {
+	n.mu.Lock()
+	heard := n.heard
+	n.mu.Unlock()
+	var pool *fleet.Pool
+	n.view(func(st *fleet.State) { pool = st.Pool(network.String()) })
+	return netboot.ShareOf(n.self, poolBlocks(pool), heard)
+}
+
+// poolBlocks is a pool in netboot's terms.
+func poolBlocks(p *fleet.Pool) []netboot.PoolBlock {
+	if p == nil {
+		return nil
+	}
+	out := make([]netboot.PoolBlock, len(p.Blocks)) // places count, so none is left out
+	for i, b := range p.Blocks {
+		first, err := netip.ParseAddr(b.First)
+		last, err2 := netip.ParseAddr(b.Last)
+		if err != nil || err2 != nil || !b.Lends(b.Owner) {
+			continue // nobody lends it
+		}
+		out[i] = netboot.PoolBlock{Range: netboot.Range{First: first, Last: last}, Owner: b.Owner, Wanted: b.Wanted}
+	}
+	return out
+}

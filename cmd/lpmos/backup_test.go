@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lpmos/lpmos/appliance/trust"
+	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/consensus/consensustest"
+	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/api"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// kept is the backup of a cluster with one node, that has some machines and its
+// keys, and the secret of the cluster.
+func kept(dir, address string) (backup []byte, secret string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	keys, err := trust.Found(dir, "", time.Now())
+	if err != nil {
+		return nil, "", err
+	}
+	cfg := consensustest.Config(filepath.Join(dir, "raft"))
+	cfg.NodeID = keys.Node
+	n, err := consensus.Open(cfg)
+	if err != nil {
+		return nil, "", err
+	}
+	defer n.Close()
+	if err := n.Ready(ctx); err != nil {
+		return nil, "", err
+	}
+	do := func(b fleet.Body) any {
+		result, proposeErr := n.Propose(ctx, b)
+		if proposeErr != nil {
+			err = proposeErr
+		}
+		return result
+	}
+	do(fleet.PutCluster{Cluster: fleet.Cluster{ID: keys.Cluster, CACert: keys.CA.Raw, Sealed: keys.Founding()}})
+	do(fleet.PutNode{Node: fleet.Node{ID: keys.Node, Name: "old", RegionID: "dc1", ClusterAddress: address}})
+	do(consensustest.Image())
+	for i := range 3 {
+		consensustest.Server(i, do)
+	}
+	consensustest.Install(1, 0, do)
+	if err != nil {
+		return nil, "", err
+	}
+	var b bytes.Buffer
+	if _, err := n.Backup(ctx, &b); err != nil {
+		return nil, "", err
+	}
+	return b.Bytes(), keys.Secret.Text(), nil
+}
+
+// makeBackup is the command "backup FILE SECRET-FILE [ADDRESS]" of scripts: a
+// backup of a cluster that is gone, and its secret. The address is what its node
+// had for others.
+func makeBackup(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: backup FILE SECRET-FILE [ADDRESS]")
+	}
+	dir, err := os.MkdirTemp(ts.MkAbs("."), ".kept")
+	ts.Check(err)
+	address := ""
+	if len(args) > 2 {
+		address = args[2]
+	}
+	b, secret, err := kept(dir, address)
+	ts.Check(err)
+	ts.Check(os.RemoveAll(dir))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(secret+"\n"), 0o600))
+}
+
+func TestABackupIsKeptWholeOrNotAtAll(t *testing.T) {
+	whole, _, err := kept(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sends []byte
+	refuses := http.StatusOK
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/api/v1/backup" {
+			t.Errorf("it asks for %s", r.URL.Path)
+		}
+		if refuses != http.StatusOK {
+			api.NewProblem(refuses, "no majority of the cluster is in reach").WriteTo(w)
+			return
+		}
+		w.Write(sends) //nolint:errcheck // the client judges
+	}))
+	defer node.Close()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "b")
+	backup := func(flags ...string) (code int, out string) {
+		var stdout, stderr bytes.Buffer
+		code = run(context.Background(), append([]string{"backup", file, "--node", node.URL}, flags...), &stdout, &stderr)
+		return code, stdout.String() + stderr.String()
+	}
+	holds := func(want string) {
+		t.Helper()
+		found, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, f := range found {
+			b, err := os.ReadFile(filepath.Join(dir, f.Name()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += f.Name() + " " + string(b)
+		}
+		if got != want {
+			t.Errorf("the directory holds %.100q, want %.100q", got, want)
+		}
+	}
+
+	sends = whole[:len(whole)-7]
+	if code, out := backup(); code != exitError || !strings.Contains(out, "what the node sent is not whole: the backup cannot be used: its last line is not where it belongs") {
+		t.Errorf("cut short: exit code %d, %s", code, out)
+	}
+	holds("")
+	refuses = http.StatusServiceUnavailable
+	if code, out := backup(); code != exitError || !strings.Contains(out, "error: no majority of the cluster is in reach") {
+		t.Errorf("refused: exit code %d, %s", code, out)
+	}
+	holds("")
+	refuses, sends = http.StatusOK, whole
+	if code, out := backup(); code != exitOK || !strings.Contains(out, "machines  3\n") || !strings.Contains(out, "tasks     1\n") || !strings.Contains(out, "sha256    ") {
+		t.Errorf("exit code %d, %s", code, out)
+	}
+	holds("b " + string(whole))
+	sends = nil
+	if code, out := backup(); code != exitConflict || !strings.Contains(out, "is there already; nothing was written\nhint: give another name, or --force") {
+		t.Errorf("over another: exit code %d, %s", code, out)
+	}
+	if code, _ := backup("--force"); code != exitError {
+		t.Errorf("over another, with nothing: exit code %d", code)
+	}
+	holds("b " + string(whole))
+	sends = whole
+	if code, out := backup("--force", "--json"); code != exitOK || !strings.Contains(out, `"machines": 3`) || !strings.Contains(out, `"sha256": "`) {
+		t.Errorf("over another, forced: exit code %d, %s", code, out)
+	}
+	file = dir
+	if code, out := backup(); code != exitUsage || !strings.Contains(out, "is a directory") {
+		t.Errorf("over a directory: exit code %d, %s", code, out)
+	}
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"net"
+	"net/http"
+	"testing/fstest"
+
+	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/ui"
+	"github.com/lpmos/lpmos/ui/api/apitest"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// fleetKey finds a script's fleet among the values of its environment.
+type fleetKey struct{}
+
+// fleetCommand is a fleet in memory at the usual address, for what a node alone
+// cannot show: a cluster of three, and what happens to it.
+//
+//	fleet                start it
+//	fleet silent         node n3 is silent from now on
+//	fleet cut-off        n1, which is asked, reaches nobody
+//	fleet one-voter      n2 and n3 stand by
+//	fleet namesakes      n2 is called n3, too
+func fleetCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: fleet [silent|cut-off|one-voter|namesakes]")
+	}
+	node := ts.Value(fleetKey{}).(*apitest.Node)
+	if len(args) == 0 {
+		ts.Check(apitest.Gallery(node))
+		page, err := ui.New(ui.Config{API: node.Config(), Static: fstest.MapFS{"index.html": {Data: []byte("the dashboard")}}})
+		ts.Check(err)
+		l, err := net.Listen("tcp", "127.0.0.1:8080")
+		ts.Check(err)
+		srv := &http.Server{Handler: page}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = srv.Serve(l) // it ends when it is closed
+		}()
+		ts.Defer(func() {
+			page.Close()
+			_ = srv.Close()
+			<-done
+		})
+		return
+	}
+	switch args[0] {
+	case "silent":
+		node.Membership.Silence()
+	case "cut-off":
+		node.Membership.CutOff()
+	case "one-voter":
+		node.Membership.Set(func(s *consensus.Status) { s.Members[1].Voter, s.Members[2].Voter = false, false })
+	case "namesakes":
+		node.Membership.Set(func(s *consensus.Status) { s.Members[1].Name = "n3" })
+	default:
+		ts.Fatalf("a fleet cannot be %q", args[0])
+	}
+	node.Clock.Tick()
+}
