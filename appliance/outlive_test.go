@@ -42,13 +42,15 @@ func newSite(t *testing.T) *site {
 	s := &site{t: t}
 	log := slog.New(slog.DiscardHandler)
 	var stores [3]*images.Store
+	var given [3]peerImages
 	s.c = consensustest.NewCluster(t, 3, func(i int, cfg *consensus.Config) {
 		store, err := images.OpenStore(t.TempDir(), images.StoreOptions{Reserve: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
 		stores[i] = store
-		cfg.Calls, cfg.Describe = forPeers(store), func() consensus.Described { return describe(store) }
+		given[i].open(store)
+		cfg.Calls, cfg.Describe = &given[i], given[i].describe
 	})
 	for i, n := range s.c.Nodes {
 		replica := newReplicator(config.Config{CopyLimit: 100}, n, stores[i], log)

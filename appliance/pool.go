@@ -53,8 +53,8 @@ func newPoolKeeper(cluster *consensus.Node, boot *netboot.Server, n *neighbours,
 	return &poolKeeper{cluster: cluster, boot: boot, neighbours: n, served: n.served, now: time.Now, log: log, claimed: map[netip.Prefix]time.Time{}, begun: make(chan struct{})}
 }
 
-// begin claims as soon as this node is on record. One that is cut off does not wait for the others: it has known machines
-// to serve.
+// begin claims as soon as this node is on record. One that is cut off does not
+// wait for the others: it has known machines to serve.
 func (k *poolKeeper) begin(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, firstKeepIn)
 	defer cancel()

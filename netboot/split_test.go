@@ -293,8 +293,10 @@ func TestNothingIsLentBehindAYield(t *testing.T) {
 	block := span("10.77.0.100", "10.77.0.109")
 	terms := all(l, r) // as they were when the REQUEST came
 	until := time.Unix(1700003600, 0)
-	if !l.Vacate(block) || !l.Vacate(block) {
-		t.Fatal("nobody is in it")
+	for range 2 { // asked again, it is as closed as it was
+		if !l.Vacate(block) {
+			t.Fatal("nobody is in it")
+		}
 	}
 	if err := l.Commit(macA, block.First, until, terms); !errors.Is(err, errNotLent) {
 		t.Errorf("lent behind the yield: %v", err)
