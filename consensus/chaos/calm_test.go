@@ -200,3 +200,24 @@ func TestClocksThatJumpElectNobody(t *testing.T) {
 		}
 	})
 }
+
+// One answer that is late says nothing about the wire. Timers that follow it cost
+// two elections at once, and seconds at the next fail-over.
+func TestAHiccupChangesNoTimers(t *testing.T) {
+	root := shm(t)
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, root, 3, rand.New(rand.NewPCG(1, 1)), nil, func(_ *slot, c *consensus.Config) { c.Heartbeat = 0 })
+		defer w.close()
+		time.Sleep(20 * time.Second)
+		term := terms(w.nodes())
+		for range 3 {
+			w.cable.far(180 * time.Millisecond)
+			time.Sleep(600 * time.Millisecond)
+			w.cable.far(0)
+			time.Sleep(20 * time.Second)
+		}
+		if now := terms(w.nodes()); now != term {
+			t.Errorf("%d elections", now-term)
+		}
+	})
+}
