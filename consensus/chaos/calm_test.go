@@ -211,7 +211,7 @@ func TestAHiccupChangesNoTimers(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		term := terms(w.nodes())
 		for range 3 {
-			w.cable.far(180 * time.Millisecond)
+			w.cable.far(80 * time.Millisecond)
 			time.Sleep(600 * time.Millisecond)
 			w.cable.far(0)
 			time.Sleep(20 * time.Second)
