@@ -177,14 +177,35 @@ func (n *Node) lead(l *life) {
 			if err := n.await(l, l.raft.Barrier(0)); err != nil || n.failure() != nil {
 				continue
 			}
-			if err := n.beginAnew(l); err != nil {
-				n.log.Error("this node cannot lead", "error", err)
+			if !n.beganAnew(l) {
 				continue
 			}
 			n.leading.Store(term)
 			n.caughtUp()
 			n.log.Info("this node leads the cluster", slog.Uint64("term", term))
 			n.watching.Go(func() { n.tookOffice(l, term) })
+		}
+	}
+}
+
+// beganAnew tries for as long as this node leads: it takes no command before, and
+// one that is alone is not elected again.
+func (n *Node) beganAnew(l *life) bool {
+	for {
+		err := n.beginAnew(l)
+		if err == nil {
+			return true
+		}
+		n.log.Error("this node cannot lead yet", "error", err)
+		select {
+		case <-l.over:
+			return false
+		case <-n.brokenDown:
+			return false
+		case <-time.After(time.Second):
+		}
+		if l.raft.State() != raft.Leader {
+			return false
 		}
 	}
 }

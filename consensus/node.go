@@ -55,6 +55,7 @@ type Node struct {
 
 	leader  *leaderView
 	joining atomic.Bool   // what the others have has not all come yet
+	anew    atomic.Bool   // a new epoch is due, and nothing may go before it (anew.go)
 	leading atomic.Uint64 // the term in which this node leads and has applied what came before
 
 	readyMu sync.Mutex
@@ -120,6 +121,7 @@ func (n *Node) start() (err error) {
 	}
 	n.disk.logs = checked{n.disk.bolt, n.guard, &n.figures.fsync, n.corrupted}
 	n.joining.Store(n.disk.joining)
+	n.anew.Store(n.dir.has(anewFile))
 	if n.deferred, err = openDeferred(n.dir); err != nil {
 		return err
 	}
