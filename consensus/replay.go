@@ -93,7 +93,10 @@ func (n *Node) caughtUp() {
 }
 
 func (n *Node) show() {
+	seen := n.state.Index()
 	n.state, n.next = n.next, nil
 	n.progress.reset()
-	n.feed.reset(n.state.Index())
+	// Entries up to seen may have been others than those agreed on, so who has come
+	// that far has to look anew, also later, when the index is reached again.
+	n.feed.reset(max(n.state.Index(), seen+1))
 }
