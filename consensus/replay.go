@@ -61,8 +61,8 @@ func (n *Node) replay() error {
 		if err != nil {
 			break // the state machine will meet it, and stop with the reason
 		}
-		for _, c := range cmds {
-			s.Apply(i, c) //nolint:errcheck // refusals belong to a log
+		if !applies(s, i, cmds) {
+			return nil // as above; what came of s is shown to nobody
 		}
 	}
 	n.mu.Lock()
@@ -72,6 +72,15 @@ func (n *Node) replay() error {
 		n.feed.reset(s.Index())
 	}
 	return nil
+}
+
+// applies applies an entry, unless a rule panics over it.
+func applies(s *fleet.State, index uint64, cmds []fleet.Command) (ok bool) {
+	defer func() { ok = recover() == nil }()
+	for _, c := range cmds {
+		s.Apply(index, c) //nolint:errcheck // refusals belong to a log
+	}
+	return true
 }
 
 // overtake lets readers see the state machine once it is as far as what they
