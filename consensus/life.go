@@ -31,7 +31,10 @@ func (n *Node) life() *life { return n.lives.Load() }
 func (n *Node) born(heartbeat time.Duration) (*life, error) {
 	rc := n.cfg.raftConfig(n.dir.id, heartbeat)
 	l := &life{timer: heartbeat, over: make(chan struct{}), dead: make(chan struct{})}
-	var err error
+	err := n.guard.settle()
+	if err != nil {
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
 	if l.logs, err = raft.NewLogCache(512, n.disk.logs); err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
@@ -93,6 +96,13 @@ func (n *Node) die(l *life) error {
 	return n.cut(l)
 }
 
+// cutLast ends the last life: none begins any more. The node is ending by now.
+func (n *Node) cutLast() error {
+	n.reborn.Lock()
+	defer n.reborn.Unlock()
+	return n.cut(n.life())
+}
+
 // cut ends Raft without ceremony.
 func (n *Node) cut(l *life) error {
 	first := false
@@ -106,9 +116,9 @@ func (n *Node) cut(l *life) error {
 		close(l.dead)
 	}()
 	var err error
-	if n.failure() == nil {
-		err = <-done
-	} else {
+	select {
+	case err = <-done:
+	case <-n.brokenDown:
 		// A part of Raft may be held back for good (see corrupted); the process ends.
 		select {
 		case err = <-done:

@@ -29,6 +29,8 @@ type Node struct {
 	disk  *disk
 	guard *guard
 	lives atomic.Pointer[life]
+	// reborn is held while one life takes another's place.
+	reborn sync.Mutex
 
 	// mu guards the state and lets readers in between batches. The locks of
 	// progress and feed are taken inside it, in this order.
@@ -169,7 +171,7 @@ func (n *Node) live() {
 			n.endOnce.Do(func() { close(n.ending) })
 			n.feed.close()
 			n.waiters.failed(fmt.Errorf("%w: %w", ErrUncertain, err))
-			if err := n.cut(n.life()); err != nil {
+			if err := n.cutLast(); err != nil {
 				n.log.Error("raft did not stop cleanly", "error", err)
 			}
 			return
@@ -369,7 +371,7 @@ func (n *Node) close() error {
 	}
 	// 5. Raft and its wire; it applies and snapshots until then.
 	n.endOnce.Do(func() { close(n.ending) })
-	errs = append(errs, n.cut(n.life()))
+	errs = append(errs, n.cutLast())
 	n.wg.Wait()
 	n.watching.Wait()
 	if n.caller != nil {

@@ -201,3 +201,39 @@ func TestASnapshotThatCameAtTheEndOfALifeIsTakenOver(t *testing.T) {
 		}
 	})
 }
+
+// A node that is closed while it starts Raft anew leaves none behind.
+func TestClosingWhileRaftStartsAnew(t *testing.T) {
+	for range 3 {
+		port, err := consensustest.NewNetwork().Join("n1", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := consensustest.Config(t.TempDir())
+		cfg.NodeID, cfg.Network = "n1", port
+		n := consensustest.Open(t, cfg)
+		begun, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for i := range 10 {
+				n.Retime(500 * time.Millisecond)
+				if i == 0 {
+					close(begun)
+				}
+			}
+		}()
+		<-begun
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		if role := n.Status().Role; role != "stopped" {
+			t.Fatalf("it is closed and its Raft is a %s", role)
+		}
+		select {
+		case err := <-n.Failed():
+			t.Fatalf("Raft was started in a node that was closed: %v", err)
+		default:
+		}
+	}
+}
