@@ -68,6 +68,7 @@ type Node struct {
 	raftConns  chan net.Conn
 	conns      conns
 	peers      *peers
+	order      sync.Mutex // held by the leader while it changes the members
 	news       news
 	deferred   *deferred
 	figures    figures
