@@ -42,7 +42,7 @@ func (s replicaSeam) Wanted() (out []images.Want) {
 				out = append(out, images.Want{Digest: img.Digest, Name: img.Name, StoredBytes: img.Stored})
 			}
 		}
-		for _, t := range st.Tasks() {
+		for _, t := range st.CurrentTasks() {
 			if t.Plan != nil && t.Open() && !known[t.Plan.Image.Digest] {
 				known[t.Plan.Image.Digest] = true
 				out = append(out, images.Want{Digest: t.Plan.Image.Digest, Name: t.Plan.Image.Name})
