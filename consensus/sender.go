@@ -235,6 +235,9 @@ type entered struct {
 
 // append puts an entry into the log of the leader, which has to be this node.
 func (n *Node) append(entry []byte, _ int) (entered, error) {
+	if n.anew.Load() {
+		return entered{}, ErrNotReady
+	}
 	l := n.life()
 	f := l.raft.Apply(entry, proposeTimeout)
 	err := n.await(l, f)
