@@ -111,6 +111,11 @@ func (n *Node) commit(ctx context.Context, body fleet.Body) (any, error) {
 		if failed := n.failure(); failed != nil {
 			return nil, n.giveUp(c.Retry, failed)
 		}
+		select {
+		case <-n.stop:
+			return nil, n.giveUp(c.Retry, n.whyNot())
+		default:
+		}
 		if off := n.cutOff(); off != nil {
 			return nil, n.giveUp(c.Retry, off)
 		}

@@ -49,6 +49,8 @@ func (s *sender) send(ctx context.Context, raw []byte, told chan outcome) error 
 	case s.queue <- t:
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-s.n.stop:
+		return ErrNotReady
 	}
 	for {
 		select {
@@ -61,6 +63,8 @@ func (s *sender) send(ctx context.Context, raw []byte, told chan outcome) error 
 			t.done = nil // agreed on; it is applied here in a moment
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
+		case <-s.n.stop: // nobody gathers tries any more
+			return ErrUncertain
 		}
 	}
 }
@@ -141,7 +145,7 @@ func (n *Node) enterLog(entry []byte) error {
 	var said *callError
 	switch {
 	case err == nil:
-		n.life().wire.committed(id, addr, at.Index, at.Term)
+		n.life().wire.committed(ctx, id, addr, at)
 		return nil
 	case errors.As(err, &said) && said.status == http.StatusConflict:
 		return fmt.Errorf("%w: %w", ErrNotReady, err)
