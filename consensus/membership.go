@@ -186,6 +186,9 @@ func (n *Node) changeHere(ctx context.Context, c change) error {
 		if up, _, _ := n.peers.reach(c.ID); !up {
 			return refused("%s does not answer; a voter that is silent makes the cluster weaker", name)
 		}
+		if n.peers.filling(c.ID) {
+			return fmt.Errorf("%w: %s has not got all yet that was agreed on, and gives no vote before", ErrNotReady, name)
+		}
 		f = l.raft.AddVoter(s.ID, s.Address, 0, memberTime)
 	case opDemote:
 		// The wish first: keepOrder would give the vote back in between.

@@ -88,6 +88,7 @@ func (n *Node) seats() []seat {
 			if goal > last {
 				x.behind = goal - last
 			}
+			x.filling = n.peers.filling(x.id)
 		}
 		out = append(out, x)
 	}

@@ -26,6 +26,9 @@ const (
 	// stuckAfter is how long a follower may stand still, with entries to follow,
 	// before its connections are made anew.
 	stuckAfter = 5 * time.Second
+	// bulk is how many bytes sent in that time show that a follower is being filled,
+	// by a snapshot that is not in its log yet; heartbeats alone are a tenth of it.
+	bulk = 256 << 10
 )
 
 // peers is what this node knows of the others: it asks each how it is.
@@ -44,6 +47,7 @@ type peer struct {
 	moved   time.Time     // when its log last grew, or had nothing to grow by
 	asking  bool
 	lastLog uint64
+	sent    uint64 // bytes, when it was last seen to move
 }
 
 // peerStatus is a node's word on itself.
@@ -54,6 +58,7 @@ type peerStatus struct {
 	Applied   uint64        `json:"applied"`
 	LastLog   uint64        `json:"last_log"`
 	LongTrip  time.Duration `json:"long_trip"` // the longest round trip it has measured lately
+	Filling   bool          `json:"filling,omitempty"`
 	Problem   string        `json:"problem,omitempty"`
 	Described Described     `json:"described,omitzero"`
 }
@@ -66,7 +71,7 @@ func (n *Node) own() peerStatus {
 	n.mu.RLock()
 	applied := n.machine().Index()
 	n.mu.RUnlock()
-	st := peerStatus{ID: n.dir.id, Time: n.now(), Term: r.CurrentTerm(), Applied: applied, LastLog: r.LastIndex(), LongTrip: n.peers.longest()}
+	st := peerStatus{ID: n.dir.id, Time: n.now(), Term: r.CurrentTerm(), Applied: applied, LastLog: r.LastIndex(), LongTrip: n.peers.longest(), Filling: n.joining.Load()}
 	if err := n.guard.state(); err != nil {
 		st.Problem = err.Error()
 	}
@@ -170,7 +175,7 @@ func (n *Node) unstick(servers []raft.Server) {
 	}
 	goal := n.life().raft.CommitIndex()
 	for _, s := range servers {
-		if n.peers.stuck(string(s.ID), goal, time.Now()) {
+		if n.peers.stuck(string(s.ID), goal, n.conns.sentTo(string(s.Address)), time.Now()) {
 			count := n.conns.reset(string(s.Address))
 			n.log.Warn("a node answers but its log stands still; connecting to it anew", slog.String("node", n.nameOf(string(s.ID))), slog.Int("connections", count))
 		}
@@ -239,21 +244,22 @@ func (p *peers) note(id string, said peerStatus, trip time.Duration, clock time.
 }
 
 // stuck reports whether a peer that answers has not come nearer to the goal for
-// too long; it is then given that long again.
-func (p *peers) stuck(id string, goal uint64, now time.Time) bool {
+// too long; it is then given that long again. sent are the bytes it was sent so far.
+func (p *peers) stuck(id string, goal, sent uint64, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	one := p.by[id]
-	if one == nil || !one.up || one.lastLog >= goal {
-		if one != nil {
-			one.moved = now
-		}
+	if one == nil {
+		return false
+	}
+	if !one.up || one.lastLog >= goal || sent-one.sent >= bulk {
+		one.moved, one.sent = now, sent
 		return false
 	}
 	if now.Sub(one.moved) < stuckAfter {
 		return false
 	}
-	one.moved = now
+	one.moved, one.sent = now, sent
 	return true
 }
 
@@ -406,6 +412,14 @@ func (p *peers) reach(id string) (up bool, since time.Time, lastLog uint64) {
 		return false, time.Now(), 0 // it has not been asked yet
 	}
 	return one.up, one.since, one.lastLog
+}
+
+// filling reports whether a peer lacks what others have, so that it gives no vote.
+func (p *peers) filling(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	one := p.by[id]
+	return one != nil && one.said.Filling
 }
 
 // problem is the sentence for people: what this node cannot do now, and why.

@@ -147,7 +147,7 @@ func (n *Node) enterLog(entry []byte) error {
 	case err == nil:
 		n.life().wire.committed(ctx, id, addr, at)
 		return nil
-	case errors.As(err, &said) && said.status == http.StatusConflict:
+	case errors.As(err, &said) && (said.status == http.StatusConflict || said.status == http.StatusForbidden || said.status == http.StatusBadRequest):
 		return fmt.Errorf("%w: %w", ErrNotReady, err)
 	case errors.As(err, &said) && said.status == http.StatusInsufficientStorage:
 		return ErrNoSpace
