@@ -43,19 +43,28 @@ type fleetSeam struct{ cluster *consensus.Node }
 
 func (f fleetSeam) Decide(_ context.Context, m netboot.Machine) netboot.Decision {
 	var d fleet.BootDecision
-	f.cluster.View(func(s *fleet.State) {
-		d = s.Boot(m.MAC)
-		t := s.TaskForMAC(m.MAC)
-		if t == nil || t.Status != wire.StatusInstalling {
-			return
-		}
+	var t *fleet.Task
+	var machine *fleet.Machine
+	look := func() {
+		f.cluster.View(func(s *fleet.State) {
+			d = s.Boot(m.MAC)
+			if t = s.TaskForMAC(m.MAC); t != nil {
+				machine = s.Machine(t.MachineID)
+			}
+		})
+	}
+	look()
+	if t != nil && t.Status == wire.StatusInstalling {
 		// An install that has ended while the others could not be told: they still
-		// take it to be under way, and this node knows better.
+		// take it to be under way, and this node knows better. What is kept may be on
+		// its way to the disk, so the state is not held for it.
 		if end, kept := f.cluster.DeferredFor(t.ID); kept && end.Error == nil && end.Generation == t.Generation {
 			d.Action, d.Reason = fleet.BootLocal, "task "+t.ID+" has installed it, which the other nodes are told when they can be reached"
-			d.LocalDrive = driveOf(s.Machine(t.MachineID), t.Plan.Erase.DiskID)
+			d.LocalDrive = driveOf(machine, t.Plan.Erase.DiskID)
+		} else {
+			look() // it may have been told just now
 		}
-	})
+	}
 	return netboot.Decision{Action: netboot.Action(d.Action), MachineID: d.MachineID, Name: d.Name,
 		Reason: d.Reason, LocalDrive: d.LocalDrive}
 }

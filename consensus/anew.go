@@ -2,7 +2,6 @@ package consensus
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -35,14 +34,14 @@ func (d *dataDir) putAnew(a anew) error {
 	return d.write(anewFile, string(b))
 }
 
-// beginAnew writes the entry if one is due. A new leader calls it before
-// anybody can propose. Should it be written twice, because of a crash in
+// beginAnew writes the entry if one is due. Until a leader has done so, append
+// takes nothing from anybody. Should it be written twice, because of a crash in
 // between, the second raises the epoch once more and does no harm.
 func (n *Node) beginAnew(l *life) error {
-	b, err := os.ReadFile(n.dir.file(anewFile))
-	if errors.Is(err, os.ErrNotExist) {
+	if !n.anew.Load() {
 		return nil
 	}
+	b, err := os.ReadFile(n.dir.file(anewFile))
 	if err != nil {
 		return fmt.Errorf("begin a new epoch: %w", err)
 	}
@@ -71,6 +70,7 @@ func (n *Node) beginAnew(l *life) error {
 	if err != nil {
 		return fmt.Errorf("begin a new epoch: %w", err)
 	}
+	n.anew.Store(false)
 	n.log.Warn("a new epoch has begun: what was approved has to be approved again", "reason", a.Reason)
 	return nil
 }

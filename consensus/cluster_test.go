@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -198,6 +199,49 @@ func TestMembers(t *testing.T) {
 	}
 	c.Until("the removed node says so", func() bool { return c.Nodes[leader].Status().Problem != "" })
 	consensustest.Propose[*fleet.Node](t, c.Nodes[rest[1]], putNode("after"))
+}
+
+// A vote that a person gives stays given, and another goes for it. So the only
+// voter of two nodes can be removed, by the way that its refusal names.
+func TestAVoteThatIsGivenStays(t *testing.T) {
+	voters := func(n *consensus.Node) (out []string) {
+		for _, m := range n.Status().Members {
+			if m.Voter {
+				out = append(out, m.ID)
+			}
+		}
+		return out
+	}
+	c := consensustest.NewCluster(t, 2, nil)
+	if err := c.Nodes[1].Remove(t.Context(), "n1", "ann"); fleet.ErrorCode(err) != fleet.Conflict {
+		t.Fatalf("remove the only voter: %v", err)
+	}
+	if err := c.Nodes[0].Promote(t.Context(), "n2", "ann"); err != nil {
+		t.Fatal(err)
+	}
+	c.Until("the other votes alone", func() bool { return slices.Equal(voters(c.Nodes[1]), []string{"n2"}) && c.Nodes[1].Leads() })
+	if err := c.Nodes[1].Remove(t.Context(), "n1", "ann"); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(c.Nodes[1].Status().Members); got != 1 {
+		t.Errorf("there are %d members", got)
+	}
+	consensustest.Propose[*fleet.Node](t, c.Nodes[1], putNode("after"))
+
+	c = consensustest.NewCluster(t, 4, nil)
+	by := c.Nodes[c.Leader()]
+	var standby string
+	for _, m := range by.Status().Members {
+		if !m.Voter {
+			standby = m.ID
+		}
+	}
+	if err := by.Promote(t.Context(), standby, "ann"); err != nil {
+		t.Fatal(err)
+	}
+	if got := voters(by); len(got) != 3 || !slices.Contains(got, standby) {
+		t.Errorf("%s was given a vote, and now these vote: %v", standby, got)
+	}
 }
 
 func TestADamagedNodeIsFilledAgain(t *testing.T) {

@@ -109,6 +109,35 @@ func (g *guard) write(f, undo func() error) error {
 	}
 }
 
+// settle ends what a write that was given up has begun: it waits for it and takes
+// away what it left. Whoever reads the log anew must not find entries that count as
+// not written, and that the next write would take away.
+func (g *guard) settle() error {
+	g.mu.Lock()
+	writing := g.writing
+	g.mu.Unlock()
+	if writing != nil {
+		select {
+		case <-writing:
+		case <-g.stop:
+			return errStopping
+		}
+	}
+	g.mu.Lock()
+	left := g.undo
+	g.mu.Unlock()
+	if left == nil {
+		return nil
+	}
+	if err := left(); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.undo = nil
+	g.mu.Unlock()
+	return nil
+}
+
 // note remembers how a write went. What is neither full nor slow does not mend.
 func (g *guard) note(err error) error {
 	g.mu.Lock()

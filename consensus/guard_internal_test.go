@@ -33,3 +33,42 @@ func TestAWriteThatHangsLeavesNothingBehind(t *testing.T) {
 		t.Errorf("then %v (%v)", order, err)
 	}
 }
+
+// Raft that starts anew reads the log: it must not find, nor lose later, what
+// counts as not written.
+func TestAWriteThatHungIsOverBeforeTheLogIsReadAnew(t *testing.T) {
+	stop := make(chan struct{})
+	g := &guard{deadline: 10 * time.Millisecond, stop: stop}
+	var order []string
+	release := make(chan struct{})
+	if err := g.write(func() error { <-release; order = append(order, "late"); return nil }, func() error { order = append(order, "undo"); return nil }); !errors.Is(err, errHangs) {
+		t.Fatal(err)
+	}
+	settled := make(chan error, 1)
+	go func() { settled <- g.settle() }()
+	select {
+	case err := <-settled:
+		t.Fatalf("it did not wait for the write (%v)", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(release)
+	if err := <-settled; err != nil {
+		t.Fatal(err)
+	}
+	g.deadline = 10 * time.Second
+	if err := g.write(func() error { order = append(order, "next"); return nil }, nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(order) != 3 || order[0] != "late" || order[1] != "undo" || order[2] != "next" {
+		t.Errorf("the order was %v", order)
+	}
+	never := make(chan struct{})
+	g.deadline = time.Millisecond
+	if err := g.write(func() error { <-never; return nil }, func() error { return nil }); !errors.Is(err, errHangs) {
+		t.Fatal(err)
+	}
+	close(stop)
+	if err := g.settle(); !errors.Is(err, errStopping) {
+		t.Errorf("a node that ends waits for its disk: %v", err)
+	}
+}

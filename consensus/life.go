@@ -31,7 +31,10 @@ func (n *Node) life() *life { return n.lives.Load() }
 func (n *Node) born(heartbeat time.Duration) (*life, error) {
 	rc := n.cfg.raftConfig(n.dir.id, heartbeat)
 	l := &life{timer: heartbeat, over: make(chan struct{}), dead: make(chan struct{})}
-	var err error
+	err := n.guard.settle()
+	if err != nil {
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
 	if l.logs, err = raft.NewLogCache(512, n.disk.logs); err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
@@ -93,6 +96,13 @@ func (n *Node) die(l *life) error {
 	return n.cut(l)
 }
 
+// cutLast ends the last life: none begins any more. The node is ending by now.
+func (n *Node) cutLast() error {
+	n.reborn.Lock()
+	defer n.reborn.Unlock()
+	return n.cut(n.life())
+}
+
 // cut ends Raft without ceremony.
 func (n *Node) cut(l *life) error {
 	first := false
@@ -106,9 +116,9 @@ func (n *Node) cut(l *life) error {
 		close(l.dead)
 	}()
 	var err error
-	if n.failure() == nil {
-		err = <-done
-	} else {
+	select {
+	case err = <-done:
+	case <-n.brokenDown:
 		// A part of Raft may be held back for good (see corrupted); the process ends.
 		select {
 		case err = <-done:
@@ -177,14 +187,35 @@ func (n *Node) lead(l *life) {
 			if err := n.await(l, l.raft.Barrier(0)); err != nil || n.failure() != nil {
 				continue
 			}
-			if err := n.beginAnew(l); err != nil {
-				n.log.Error("this node cannot lead", "error", err)
+			if !n.beganAnew(l) {
 				continue
 			}
 			n.leading.Store(term)
 			n.caughtUp()
 			n.log.Info("this node leads the cluster", slog.Uint64("term", term))
 			n.watching.Go(func() { n.tookOffice(l, term) })
+		}
+	}
+}
+
+// beganAnew tries for as long as this node leads: it takes no command before, and
+// one that is alone is not elected again.
+func (n *Node) beganAnew(l *life) bool {
+	for {
+		err := n.beginAnew(l)
+		if err == nil {
+			return true
+		}
+		n.log.Error("this node cannot lead yet", "error", err)
+		select {
+		case <-l.over:
+			return false
+		case <-n.brokenDown:
+			return false
+		case <-time.After(time.Second):
+		}
+		if l.raft.State() != raft.Leader {
+			return false
 		}
 	}
 }

@@ -138,6 +138,8 @@ func (n *Node) changeHere(ctx context.Context, c change) error {
 	if !n.Leads() {
 		return ErrNotReady
 	}
+	n.order.Lock()
+	defer n.order.Unlock()
 	l := n.life()
 	s, known := n.server(c.ID)
 	name := n.nameOf(c.ID)
@@ -171,6 +173,11 @@ func (n *Node) changeHere(ctx context.Context, c change) error {
 			f = l.raft.DemoteVoter(s.ID, 0, memberTime)
 		}
 	case opRemove:
+		// The record first: should the rest not come about, the node is a member still,
+		// and who asks again finds it.
+		if err := n.strike(ctx, c.ID, c.By); err != nil {
+			return err
+		}
 		f = l.raft.RemoveServer(s.ID, 0, memberTime)
 	case opPromote:
 		if voter {
@@ -210,17 +217,22 @@ func (n *Node) changeHere(ctx context.Context, c change) error {
 		}
 		n.log.Info("the members have changed", slog.String("change", c.Op), slog.String("node", name))
 	}
-	switch c.Op {
-	case opRemove:
-		_, err := n.commit(ctx, fleet.RemoveNode{ID: c.ID, By: c.By})
-		if fleet.ErrorCode(err) == fleet.NotFound {
-			return nil // it never said who it is
+	if c.Op == opPromote {
+		if err := n.seat(ctx, c, false); err != nil {
+			return err
 		}
-		return err
-	case opPromote:
-		return n.seat(ctx, c, false)
+		return n.makeRoom(l, c.ID)
 	}
 	return nil
+}
+
+// strike takes a node off the record, if it ever said who it is.
+func (n *Node) strike(ctx context.Context, id, by string) error {
+	_, err := n.commit(ctx, fleet.RemoveNode{ID: id, By: by})
+	if fleet.ErrorCode(err) == fleet.NotFound {
+		return nil
+	}
+	return err
 }
 
 // seat keeps what a person wants of a node.
@@ -271,79 +283,4 @@ func (n *Node) tookOffice(l *life, term uint64) {
 	if l.wire != nil {
 		n.keepOrder(l, term)
 	}
-}
-
-// keepOrder carries out what the rules say for as long as this node leads in
-// that term.
-func (n *Node) keepOrder(l *life, term uint64) {
-	tick := time.NewTicker(min(time.Second, n.cfg.SettleAfter/2+time.Millisecond))
-	defer tick.Stop()
-	for {
-		select {
-		case <-n.stop:
-			return
-		case <-l.over:
-			return
-		case <-tick.C:
-		}
-		if !n.Leads() || l.raft.CurrentTerm() != term {
-			return
-		}
-		s, ok := nextStep(time.Now(), n.seats(), n.cfg.SettleAfter, n.cfg.DeadAfter)
-		if !ok {
-			continue
-		}
-		var f raft.Future
-		switch s.kind {
-		case promote:
-			if at, ok := n.server(s.id); ok {
-				f = l.raft.AddVoter(at.ID, at.Address, 0, memberTime)
-			}
-		case demote:
-			f = l.raft.DemoteVoter(raft.ServerID(s.id), 0, memberTime)
-		case remove:
-			f = l.raft.RemoveServer(raft.ServerID(s.id), 0, memberTime)
-		}
-		if f == nil {
-			continue
-		}
-		name := n.nameOf(s.id)
-		if err := n.await(l, f); err != nil {
-			n.log.Warn("the members could not be put in order", slog.String("step", string(s.kind)), slog.String("node", name), slog.Any("error", err))
-			continue
-		}
-		n.log.Info("the members were put in order", slog.String("step", string(s.kind)), slog.String("node", name), slog.String("because", s.why))
-		if s.kind == remove {
-			ctx, cancel := context.WithTimeout(context.Background(), proposeTimeout)
-			if _, err := n.commit(ctx, fleet.RemoveNode{ID: s.id, By: "the cluster: " + s.why}); err != nil && fleet.ErrorCode(err) == "" {
-				n.log.Warn("a removed node is still on record", "node", name, "error", err)
-			}
-			cancel()
-		}
-	}
-}
-
-// seats are the members as the rules see them.
-func (n *Node) seats() []seat {
-	goal := n.life().raft.LastIndex()
-	var out []seat
-	for _, s := range n.servers() {
-		x := seat{id: string(s.ID), voter: s.Suffrage == raft.Voter}
-		n.mu.RLock()
-		if f := n.state.Node(x.id); f != nil {
-			x.region, x.standsBy = f.RegionID, f.StandsBy
-		}
-		n.mu.RUnlock()
-		if x.id == n.dir.id {
-			x.leader, x.up = true, true
-		} else {
-			var last uint64
-			x.up, x.since, last = n.peers.reach(x.id)
-			if goal > last {
-				x.behind = goal - last
-			}
-		}
-		out = append(out, x)
-	}
-	return out
 }

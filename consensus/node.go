@@ -29,6 +29,8 @@ type Node struct {
 	disk  *disk
 	guard *guard
 	lives atomic.Pointer[life]
+	// reborn is held while one life takes another's place.
+	reborn sync.Mutex
 
 	// mu guards the state and lets readers in between batches. The locks of
 	// progress and feed are taken inside it, in this order.
@@ -57,6 +59,7 @@ type Node struct {
 
 	leader  *leaderView
 	joining atomic.Bool   // what the others have has not all come yet
+	anew    atomic.Bool   // a new epoch is due, and nothing may go before it (anew.go)
 	leading atomic.Uint64 // the term in which this node leads and has applied what came before
 
 	readyMu sync.Mutex
@@ -67,6 +70,7 @@ type Node struct {
 	raftConns  chan net.Conn
 	conns      conns
 	peers      *peers
+	order      sync.Mutex // held by the leader while it changes the members
 	news       news
 	deferred   *deferred
 	figures    figures
@@ -123,6 +127,7 @@ func (n *Node) start() (err error) {
 	}
 	n.disk.logs = checked{n.disk.bolt, n.guard, &n.figures.fsync, n.corrupted}
 	n.joining.Store(n.disk.joining)
+	n.anew.Store(n.dir.has(anewFile))
 	if n.deferred, err = openDeferred(n.dir); err != nil {
 		return err
 	}
@@ -171,7 +176,7 @@ func (n *Node) live() {
 			n.endOnce.Do(func() { close(n.ending) })
 			n.feed.close()
 			n.waiters.failed(fmt.Errorf("%w: %w", ErrUncertain, err))
-			if err := n.cut(n.life()); err != nil {
+			if err := n.cutLast(); err != nil {
 				n.log.Error("raft did not stop cleanly", "error", err)
 			}
 			return
@@ -371,7 +376,7 @@ func (n *Node) close() error {
 	}
 	// 5. Raft and its wire; it applies and snapshots until then.
 	n.endOnce.Do(func() { close(n.ending) })
-	errs = append(errs, n.cut(n.life()))
+	errs = append(errs, n.cutLast())
 	n.wg.Wait()
 	n.watching.Wait()
 	if n.caller != nil {

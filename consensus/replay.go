@@ -59,17 +59,19 @@ func (n *Node) replay() error {
 	} else {
 		n.next = fleet.NewState()
 	}
+	whole := true
 	err = n.entries(first, last, func(l *raft.Log) bool {
 		if l.Type != raft.LogCommand {
 			return true
 		}
 		cmds, err := fleet.DecodeEntry(l.Data)
-		for _, c := range cmds {
-			s.Apply(l.Index, c) //nolint:errcheck // refusals belong to a log
+		if err != nil {
+			return false // the state machine will meet it, and stop with the reason
 		}
-		return err == nil // else the state machine will meet it, and stop with the reason
+		whole = applies(s, l.Index, cmds) // or as above, and s is shown to nobody
+		return whole
 	})
-	if err != nil || s.Index() == 0 {
+	if err != nil || !whole || s.Index() == 0 {
 		n.next, n.restored = nil, 0
 		return err
 	}
@@ -131,6 +133,15 @@ func (n *Node) votesAlone(c raft.Configuration) bool {
 	return alone
 }
 
+// applies applies an entry, unless a rule panics over it.
+func applies(s *fleet.State, index uint64, cmds []fleet.Command) (ok bool) {
+	defer func() { ok = recover() == nil }()
+	for _, c := range cmds {
+		s.Apply(index, c) //nolint:errcheck // refusals belong to a log
+	}
+	return true
+}
+
 // overtake lets readers see the state machine once it is as far as what they
 // see. n.mu is held.
 func (n *Node) overtake() {
@@ -150,7 +161,10 @@ func (n *Node) caughtUp() {
 }
 
 func (n *Node) show() {
+	seen := n.state.Index()
 	n.state, n.next = n.next, nil
 	n.progress.reset()
-	n.feed.reset(n.state.Index())
+	// Entries up to seen may have been others than those agreed on, so who has come
+	// that far has to look anew, also later, when the index is reached again.
+	n.feed.reset(max(n.state.Index(), seen+1))
 }

@@ -238,3 +238,27 @@ func TestRestoreTouchesNothingThatIsThere(t *testing.T) {
 		}
 	}
 }
+
+// Agents ask from the first moment. None of them may be let erase a disk on the
+// word of an approval out of the backup, which somebody may have acted on since.
+func TestNothingGoesBeforeTheNewEpoch(t *testing.T) {
+	for range 10 {
+		cfg := consensustest.Config(filepath.Join(t.TempDir(), "raft"))
+		s := approvedState(t)
+		if _, err := consensus.Restore(restoring(cfg.Dir, s)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := consensus.Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		task := s.Task("approved")
+		_, err = n.Propose(t.Context(), fleet.StartInstall{TaskID: task.ID, Generation: task.Generation, PlanHash: task.PlanHash, SessionHash: s.Machine(task.MachineID).SessionHash})
+		if fleet.ErrorCode(err) != fleet.Conflict {
+			t.Errorf("an install that was approved before the backup begins: %v", err)
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -35,6 +35,7 @@ const (
 	promote stepKind = "promote"
 	demote  stepKind = "demote"
 	remove  stepKind = "remove"
+	yield   stepKind = "hand over to"
 )
 
 type step struct {
@@ -86,6 +87,14 @@ func nextStep(now time.Time, seats []seat, settle, dead time.Duration) (s step, 
 		}
 	}
 	want := votersFor(willing)
+	// One that leads is never demoted, so one that is to stand by lets another lead.
+	if i := slices.IndexFunc(seats, func(x seat) bool { return x.leader && x.standsBy }); i >= 0 {
+		for _, v := range voters {
+			if !v.leader && v.up && !v.standsBy {
+				return step{yield, v.id, "the node that leads is to stand by"}, true
+			}
+		}
+	}
 	switch {
 	case len(voters) > want || len(voters) > 1 && len(voters)%2 == 0 && len(candidates) == 0:
 		if x, ok := leastNeeded(voters, in); ok && enough(voters, x.id) {

@@ -21,7 +21,7 @@ const (
 	// those that the leader sends to the disks: its own works on one while the
 	// followers' work on the one before.
 	onTheWay  = 2
-	onTheDisk = 1
+	onTheDisk = 2
 )
 
 // sender gathers the commands that wait into one entry. While one is on its way
@@ -31,13 +31,15 @@ const (
 type sender struct {
 	queue chan *try
 	slots chan struct{}
-	take  func(entry []byte) (entered, error) // puts an entry where it belongs
+	take  func(entry []byte, commands int) (entered, error) // puts an entry where it belongs
+	pace  pace
 }
 
 // try is one attempt to get an entry into the log.
 type try struct {
-	raw  []byte
-	done chan attempt // holds one
+	raw      []byte
+	commands int          // in it
+	done     chan attempt // holds one
 }
 
 // attempt is what came of a try; without an error a majority has it.
@@ -46,14 +48,14 @@ type attempt struct {
 	err error
 }
 
-func newSender(underWay int, take func([]byte) (entered, error)) *sender {
+func newSender(underWay int, take func(entry []byte, commands int) (entered, error)) *sender {
 	return &sender{queue: make(chan *try, 4*maxTogether), slots: make(chan struct{}, underWay), take: take}
 }
 
 // send tries once. The error is always set: the outcome of the command, an
 // ErrUncertain when nobody knows what became of it, or why it was not taken.
 func (s *sender) send(ctx context.Context, raw []byte, told chan outcome) error {
-	t := &try{raw: raw, done: make(chan attempt, 1)}
+	t := &try{raw: raw, commands: 1, done: make(chan attempt, 1)}
 	select {
 	case s.queue <- t:
 	case <-ctx.Done():
@@ -74,9 +76,9 @@ func (s *sender) send(ctx context.Context, raw []byte, told chan outcome) error 
 	}
 }
 
-// put is send for an entry that nobody here waits to see applied.
-func (s *sender) put(ctx context.Context, raw []byte) (entered, error) {
-	t := &try{raw: raw, done: make(chan attempt, 1)}
+// put is send for an entry of some commands that nobody here waits to see applied.
+func (s *sender) put(ctx context.Context, raw []byte, commands int) (entered, error) {
+	t := &try{raw: raw, commands: commands, done: make(chan attempt, 1)}
 	select {
 	case s.queue <- t:
 	case <-ctx.Done():
@@ -108,39 +110,92 @@ func (s *sender) run(stop <-chan struct{}) {
 			return
 		case s.slots <- struct{}{}:
 		}
-		size := len(batch[0].raw)
-	gather:
-		for len(batch) < maxTogether && size < maxEntry/2 {
+		batch = s.gather(batch)
+		wg.Go(func() { s.carry(batch) })
+	}
+}
+
+// gather adds what waits to the first of a batch. When many write, those who were
+// answered with the last entry come back within a fraction of the time an entry
+// takes: one that leaves without them makes everybody wait for two.
+func (s *sender) gather(batch []*try) []*try {
+	count, size := batch[0].commands, len(batch[0].raw)
+	crowd, patience := s.pace.expect()
+	var late <-chan time.Time
+	for count < maxTogether && size < maxEntry/2 {
+		var t *try
+		select {
+		case t = <-s.queue:
+		default:
+			if count >= crowd {
+				return batch
+			}
+			if late == nil {
+				timer := time.NewTimer(patience)
+				defer timer.Stop()
+				late = timer.C
+			}
 			select {
-			case t := <-s.queue:
-				batch = append(batch, t)
-				size += len(t.raw)
-			default:
-				break gather
+			case t = <-s.queue:
+			case <-late:
+				return batch
 			}
 		}
-		wg.Go(func() {
-			raws := make([][]byte, len(batch))
-			for i, t := range batch {
-				raws[i] = t.raw
-			}
-			var a attempt
-			entry, err := fleet.JoinEntries(raws...)
-			if a.err = err; err == nil {
-				a.at, a.err = s.take(entry)
-			}
-			<-s.slots
-			for _, t := range batch {
-				t.done <- a
-			}
-		})
+		batch = append(batch, t)
+		count += t.commands
+		size += len(t.raw)
 	}
+	return batch
+}
+
+// carry takes a batch where it belongs, as one entry.
+func (s *sender) carry(batch []*try) {
+	began := time.Now()
+	raws, count := make([][]byte, len(batch)), 0
+	for i, t := range batch {
+		raws[i] = t.raw
+		count += t.commands
+	}
+	var a attempt
+	entry, err := fleet.JoinEntries(raws...)
+	if a.err = err; err == nil {
+		a.at, a.err = s.take(entry, count)
+	}
+	s.pace.note(count, len(s.queue), time.Since(began))
+	<-s.slots
+	for _, t := range batch {
+		t.done <- a
+	}
+}
+
+// pace remembers how many commands there are to wait for, and how long one may.
+type pace struct {
+	mu    sync.Mutex
+	crowd int
+	took  time.Duration // of the last entry
+}
+
+// longestWait bounds how long an entry is kept back for others.
+const longestWait = 2 * time.Millisecond
+
+// note takes in that an entry of so many commands has been agreed on while others
+// came to wait. A crowd that gets smaller is forgotten over some entries.
+func (p *pace) note(commands, waiting int, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.crowd, p.took = max(commands+waiting, p.crowd*7/8), took
+}
+
+func (p *pace) expect() (crowd int, patience time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.crowd, min(p.took/2, longestWait)
 }
 
 // enterLog puts an entry into the log of the cluster. The error is ErrUncertain
 // when it is not known whether a majority has it, anything else when it was not
 // taken.
-func (n *Node) enterLog(entry []byte) (entered, error) {
+func (n *Node) enterLog(entry []byte, commands int) (entered, error) {
 	id, addr, changed := n.leader.now()
 	ctx, cancel := context.WithTimeout(context.Background(), proposeTimeout)
 	defer cancel()
@@ -148,7 +203,7 @@ func (n *Node) enterLog(entry []byte) (entered, error) {
 	case id == "":
 		return entered{}, ErrNotReady
 	case string(id) == n.dir.id:
-		return n.inbox.put(ctx, entry)
+		return n.inbox.put(ctx, entry, commands)
 	}
 	go func() { // a leader that is none any more is not waited for
 		select {
@@ -179,7 +234,10 @@ type entered struct {
 }
 
 // append puts an entry into the log of the leader, which has to be this node.
-func (n *Node) append(entry []byte) (entered, error) {
+func (n *Node) append(entry []byte, _ int) (entered, error) {
+	if n.anew.Load() {
+		return entered{}, ErrNotReady
+	}
 	l := n.life()
 	f := l.raft.Apply(entry, proposeTimeout)
 	err := n.await(l, f)
@@ -204,7 +262,8 @@ func (n *Node) answerPropose(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	if _, err := fleet.DecodeEntry(entry); err != nil {
+	commands, err := fleet.DecodeEntry(entry)
+	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
@@ -213,7 +272,7 @@ func (n *Node) answerPropose(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer n.inFlight.Done()
-	at, err := n.inbox.put(r.Context(), entry)
+	at, err := n.inbox.put(r.Context(), entry, len(commands))
 	switch {
 	case err == nil:
 		reply(w, at)

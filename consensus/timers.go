@@ -78,8 +78,13 @@ func (t *tuner) due(has, want time.Duration, now time.Time) bool {
 	return false
 }
 
-// retime starts Raft anew with another timer.
+// retime starts Raft anew with another timer, unless the node is ending.
 func (n *Node) retime(to time.Duration) {
+	n.reborn.Lock()
+	defer n.reborn.Unlock()
+	if n.isEnding() {
+		return
+	}
 	old := n.life()
 	n.log.Info("the round trips between nodes call for another election timeout", slog.Duration("was", old.timer), slog.Duration("is", to))
 	if err := n.dir.write(timerFile, strconv.Itoa(int(to/time.Millisecond))); err != nil {
@@ -88,9 +93,23 @@ func (n *Node) retime(to time.Duration) {
 	if err := n.die(old); err != nil {
 		n.log.Warn("raft did not stop cleanly", "error", err)
 	}
-	if _, err := n.born(to); err != nil {
+	if n.isEnding() { // it was asked to while Raft was stopping: nobody would end another life
+		return
+	}
+	if _, err := n.born(to); err != nil && !n.isEnding() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.breakdown(err)
+	}
+}
+
+func (n *Node) isEnding() bool {
+	select {
+	case <-n.ending:
+		return true
+	case <-n.brokenDown:
+		return true
+	default:
+		return false
 	}
 }

@@ -97,6 +97,61 @@ func TestWhoVerifiesSeesNothingThatWasNotAgreedOn(t *testing.T) {
 	})
 }
 
+// Whoever was shown entries that were not agreed on is not let go on behind them:
+// others stand there now.
+func TestWhoSawWhatWasNotAgreedOnLooksAnew(t *testing.T) {
+	c := consensustest.NewCluster(t, 3, func(_ int, cfg *consensus.Config) { cfg.Heartbeat = 300 * time.Millisecond })
+	was := c.Leader()
+	c.Isolate(was)
+	var writers sync.WaitGroup
+	had := c.Nodes[was].Stats()["log_index"].(uint64)
+	for i := range 8 {
+		raw, err := fleet.Command{ID: fmt.Sprint("c", i), At: time.Now(), Body: putNode(fmt.Sprint("phantom-", i))}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		writers.Go(func() {
+			if c.Nodes[was].ApplyRaw(raw) == nil {
+				t.Error("a node that is alone has agreed with itself")
+			}
+		})
+	}
+	c.Until("they are in the log of the one node", func() bool { return c.Nodes[was].Stats()["log_index"].(uint64) >= had+8 })
+	writers.Wait()
+	if err := c.Stop(was); err != nil {
+		t.Fatal(err)
+	}
+	c.Start(was)
+	var shown uint64
+	c.Nodes[was].View(func(s *fleet.State) { shown = s.Index() })
+	if shown < had+8 {
+		t.Fatalf("it shows its log up to %d of %d", shown, had+8)
+	}
+	c.Net.Heal()
+	if err := c.Nodes[was].Verify(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; ; i++ {
+		var now uint64
+		c.Nodes[was].View(func(s *fleet.State) { now = s.Index() })
+		if w, err := c.Nodes[was].Watch(shown); err == nil {
+			w.Close()
+			t.Fatalf("at %d it lets somebody go on from %d", now, shown)
+		}
+		if now > shown {
+			break
+		}
+		consensustest.Propose[*fleet.Node](t, c.Nodes[was], putNode(fmt.Sprint("real-", i)))
+	}
+	var now uint64
+	c.Nodes[was].View(func(s *fleet.State) { now = s.Index() })
+	w, err := c.Nodes[was].Watch(now)
+	if err != nil {
+		t.Fatalf("who has seen all that was agreed on cannot go on: %v", err)
+	}
+	w.Close()
+}
+
 // The index that is named to who verifies covers what lies behind a snapshot:
 // they may not have come that far.
 func TestTheVerifiedIndexCoversWhatIsBehindASnapshot(t *testing.T) {
@@ -145,4 +200,40 @@ func TestASnapshotThatCameAtTheEndOfALifeIsTakenOver(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A node that is closed while it starts Raft anew leaves none behind.
+func TestClosingWhileRaftStartsAnew(t *testing.T) {
+	for range 3 {
+		port, err := consensustest.NewNetwork().Join("n1", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := consensustest.Config(t.TempDir())
+		cfg.NodeID, cfg.Network = "n1", port
+		n := consensustest.Open(t, cfg)
+		begun, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for i := range 10 {
+				n.Retime(500 * time.Millisecond)
+				if i == 0 {
+					close(begun)
+				}
+			}
+		}()
+		<-begun
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		if role := n.Status().Role; role != "stopped" {
+			t.Fatalf("it is closed and its Raft is a %s", role)
+		}
+		select {
+		case err := <-n.Failed():
+			t.Fatalf("Raft was started in a node that was closed: %v", err)
+		default:
+		}
+	}
 }
