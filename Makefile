@@ -89,7 +89,7 @@ bench: build ui/e2e/node_modules/.installed ## figures of the parts, and of a br
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
 
 bench-scale: build ## a node that knows 10,000 machines and 100,000 past tasks: restart, memory, backup, restore, lists
-	$(GO) test -count=1 -timeout 30m -tags scale -run TestScale ./appliance/scale
+	$(GO) test -count=1 -timeout 30m -tags scale -run TestScale -v ./appliance/scale
 
 lint: deps ## formatting, vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these" >&2; exit 1; }
