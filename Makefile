@@ -21,7 +21,7 @@ LISTEN   ?= 127.0.0.1:8080
 GO_FILES := $(shell git ls-files -co --exclude-standard '*.go') go.mod go.sum
 UI_FILES := $(shell git ls-files -co --exclude-standard ui/static)
 
-.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench lint fuzz kill-test chaos deps clean
+.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-scale lint fuzz kill-test chaos deps clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -88,10 +88,13 @@ build/images/%.raw: $(IMAGE_FILES) | bin/lpmos
 bench: build ui/e2e/node_modules/.installed ## figures of the parts, and of a browser that 1,000 machines reach
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
 
+bench-scale: build ## a node that knows 10,000 machines and 100,000 past tasks: restart, memory, backup, restore, lists
+	$(GO) test -count=1 -timeout 30m -tags scale -run TestScale -v ./appliance/scale
+
 lint: deps ## formatting, vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these" >&2; exit 1; }
-	$(GO) vet -tags journey ./...
-	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags journey ./...
+	$(GO) vet -tags journey,scale ./...
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags journey,scale ./...
 
 fuzz: ## every fuzz target for $(FUZZTIME) each
 	@for pkg in $$($(GO) list ./...); do \

@@ -45,7 +45,6 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	if err := consensus.GoFirst(); err != nil {
 		log.Debug("this node runs as any other process", "reason", err)
 	}
-	collectEarly()
 	// The directory first: nobody else may write what we are about to read.
 	dir, err := takeDataDir(cfg.DataDir)
 	if err != nil {
@@ -69,6 +68,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		}
 		return err
 	}
+	go collectEarly()
 	cluster := self.Node
 	defer func() { err = errors.Join(err, cluster.Close()) }()
 

@@ -83,7 +83,7 @@ func (a anew) bodies(s *fleet.State, members map[string]bool) []fleet.Body {
 	}
 	for _, node := range s.Nodes() {
 		if !members[node.ID] {
-			out = append(out, fleet.RemoveNode{ID: node.ID, By: a.By})
+			out = append(out, fleet.RemoveNode{ID: node.ID, By: a.By, Gone: true})
 		}
 	}
 	return out

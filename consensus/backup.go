@@ -9,8 +9,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
@@ -92,7 +90,7 @@ func writeBackup(w io.Writer, info BackupInfo, picture *fleet.Snapshot) (BackupI
 	if err := json.NewEncoder(out).Encode(info); err != nil {
 		return info, fmt.Errorf("write backup: %w", err)
 	}
-	packed, err := zstd.NewWriter(out, zstd.WithEncoderConcurrency(1))
+	packed, err := packer(out)
 	if err != nil {
 		return info, fmt.Errorf("write backup: %w", err)
 	}

@@ -110,7 +110,7 @@ func TestDamageIsToldAndNeverServed(t *testing.T) {
 		{"a log that is no database", false, change("raft.db", func(b []byte) []byte { return bytes.Repeat([]byte("x"), len(b)) })},
 		{"an empty log", true, change("raft.db", empty)},
 		{"no log beside a snapshot", true, change("raft.db", gone)},
-		{"a flipped letter in every snapshot", true, change("snapshots/*/state.bin", flip("name of"))},
+		{"a flipped bit in every snapshot", true, change("snapshots/*/state.bin", func(b []byte) []byte { b[len(b)/2] ^= 1; return b })},
 		{"no snapshot where the log needs one", true, change("snapshots/*/meta.json", gone)},
 		{"no format", false, change("format", gone)},
 		{"a format that is no number", false, change("format", func([]byte) []byte { return []byte("one") })},

@@ -148,3 +148,9 @@ func Promises(cfg Config) (string, error) {
 	cand, errCand := v.Get([]byte(keyVoteCand))
 	return fmt.Sprint(term, voteTerm, string(cand)), errors.Join(errTerm, errVote, errCand)
 }
+
+// The form of snapshots on disk.
+var (
+	PackState   = packState
+	UnpackState = unpackState
+)

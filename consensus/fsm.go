@@ -23,16 +23,10 @@ func (f fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // stands in the log; what the rules said goes to the waiters.
 func (f fsm) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
-	cmds := make([][]fleet.Command, len(logs))
-	errs := make([]error, len(logs))
-	var size int64
 	for i, l := range logs {
 		out[i] = entered{Index: l.Index, Term: l.Term}
-		if l.Type == raft.LogCommand {
-			cmds[i], errs[i] = fleet.DecodeEntry(l.Data)
-			size += int64(len(l.Data))
-		}
 	}
+	d := decodeEntries(logs)
 	n := f.n
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -40,15 +34,15 @@ func (f fsm) ApplyBatch(logs []*raft.Log) []any {
 		switch {
 		case l.Type != raft.LogCommand, n.broken != nil:
 		case l.Index <= n.machine().Index(): // an earlier life of Raft brought it
-		case errs[i] != nil:
-			n.breakdown(fmt.Errorf("%w (entry %d): %w", ErrApply, l.Index, errs[i]))
+		case d.errs[i] != nil:
+			n.breakdown(fmt.Errorf("%w (entry %d): %w", ErrApply, l.Index, d.errs[i]))
 		default:
-			n.apply(l.Index, cmds[i])
+			n.apply(l.Index, d.cmds[i])
 		}
 	}
 	n.overtake()
 	n.move()
-	n.grown(size)
+	n.grown(d.size)
 	return out
 }
 
@@ -116,7 +110,7 @@ func (f fsm) Snapshot() (raft.FSMSnapshot, error) {
 // Restore puts the state of a snapshot in place of the present one.
 func (f fsm) Restore(r io.ReadCloser) (err error) {
 	defer r.Close()
-	s, err := fleet.Restore(r)
+	s, err := unpackState(r)
 	n := f.n
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -141,7 +135,7 @@ type picture struct{ *fleet.Snapshot }
 
 // Persist writes the picture; the sink syncs it to disk before it counts.
 func (p picture) Persist(sink raft.SnapshotSink) error {
-	if err := p.Write(sink); err != nil {
+	if err := packState(sink, p.Snapshot); err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
 	return sink.Close()

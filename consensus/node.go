@@ -300,7 +300,7 @@ func (n *Node) ID() string { return n.dir.id }
 // (a report, the progress of all installs), so their number alone does not
 // bound the disk.
 func (n *Node) grown(size int64) {
-	if n.unsaved.Add(size) < max(n.cfg.SnapshotBytes, 2*n.lastSaved.Load()) {
+	if n.unsaved.Add(size) < max(n.cfg.SnapshotBytes, n.lastSaved.Load()) {
 		return
 	}
 	select {
@@ -321,7 +321,7 @@ func (n *Node) save() {
 }
 
 // noteSnapshot remembers how large the newest snapshot is: the log may always
-// grow to twice that, or a large fleet would do nothing but write snapshots.
+// grow to as much, or a large fleet would do nothing but write snapshots.
 func (n *Node) noteSnapshot() {
 	if list, err := n.disk.snaps.List(); err == nil && len(list) > 0 {
 		n.lastSaved.Store(list[0].Size)

@@ -231,7 +231,7 @@ func (r *replayed) Apply(l *raft.Log) any {
 
 // Restore begins with a snapshot.
 func (r *replayed) Restore(in io.ReadCloser) error {
-	s, err := fleet.Restore(in)
+	s, err := unpackState(in)
 	if err != nil {
 		return errors.Join(err, in.Close())
 	}

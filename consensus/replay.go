@@ -47,7 +47,7 @@ func (n *Node) replay() error {
 	}
 	s := fleet.NewState()
 	if base.index > 0 {
-		if s, err = fleet.Restore(base); err != nil {
+		if s, err = unpackState(base); err != nil {
 			return n.dir.notUnderstood(err)
 		}
 	}

@@ -45,9 +45,11 @@ type (
 	}
 
 	// RemoveNode forgets a node; addresses it may have lent stay its own for a while.
+	// One that is Gone lends none any more, so that it is a short one.
 	RemoveNode struct {
-		ID string
-		By string
+		ID   string
+		By   string
+		Gone bool `json:",omitempty"` // a person says that it will never run again
 	}
 
 	// NoteLeader records who leads, once a term.

@@ -116,7 +116,7 @@ func anyClusterBody(t *rapid.T, r *rig) Body {
 	case 3:
 		return RedeemToken{ID: id, SecretHash: rapid.SampledFrom([]string{"h", "h", "x"}).Draw(t, "secret"), NodeID: node}
 	case 4:
-		return RemoveNode{ID: node, By: "ann"}
+		return RemoveNode{ID: node, By: "ann", Gone: rapid.Bool().Draw(t, "gone")}
 	case 5:
 		return NoteLeader{NodeID: node, Term: rapid.Uint64Range(0, 9).Draw(t, "term")}
 	case 6:

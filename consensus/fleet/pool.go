@@ -35,7 +35,12 @@ const poolBlocks = 16
 
 // poolRest is how long a freed block rests: its owner may go on for 24 hours
 // without hearing of the others, and a lease runs 2 hours.
-const poolRest = 26 * time.Hour
+const poolRest = aloneRest + leaseRest
+
+const (
+	aloneRest = 24 * time.Hour
+	leaseRest = 2 * time.Hour
+)
 
 // Pool of a network in CIDR form, or nil.
 func (s *State) Pool(network string) *Pool { return s.pools[network] }

@@ -92,6 +92,9 @@ func writeLog(t *testing.T, name string) {
 	do(TakePool{NodeID: "n1", Network: "10.0.0.0/24", Blocks: []int{8}}) // refused: too early
 	r.at = r.at.Add(poolRest)
 	do(TakePool{NodeID: "n1", Network: "10.0.0.0/24", Blocks: []int{8, 9}})
+	do(RemoveNode{ID: "n1", By: "ann", Gone: true})
+	do(RaiseEpoch{Reason: "restored", By: "ann", NewIdentity: true})
+	do(PutCluster{Cluster{ID: "c3"}})
 	late := r.command(debian())
 	late.Retry = true
 	entry(late)

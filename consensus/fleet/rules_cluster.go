@@ -142,7 +142,11 @@ func (b RemoveNode) apply(s *State, c Command) (any, error) {
 	what := who(b.By) + " removed node " + s.nodeName(n.ID)
 	delete(s.nodes, n.ID)
 	s.events = append(s.events, Event{Type: EventNodeDeleted, ID: n.ID, Name: n.Name})
-	s.freePools(n.ID, c.At)
+	freed := c.At
+	if b.Gone {
+		freed = freed.Add(-aloneRest)
+	}
+	s.freePools(n.ID, freed)
 	s.note(c, AuditRecord{By: b.By, Node: n.ID, What: what})
 	return nil, nil
 }
