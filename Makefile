@@ -14,13 +14,14 @@ export CGO_ENABLED ?= 0
 ASSETS   := images/bootimage/assets
 FUZZTIME ?= 60s
 KILLS    ?= 20
+SEEDS    ?= 200
 LAB_DIR  ?= build/rack
 LISTEN   ?= 127.0.0.1:8080
 
 GO_FILES := $(shell git ls-files -co --exclude-standard '*.go') go.mod go.sum
 UI_FILES := $(shell git ls-files -co --exclude-standard ui/static)
 
-.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench lint fuzz kill-test deps clean
+.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench lint fuzz kill-test chaos deps clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -43,13 +44,17 @@ test-ui: deps build ui/e2e/node_modules/.installed
 
 test-journey: deps build images ui/e2e/node_modules/.installed
 	$(GO) test -count=1 -timeout 40m -tags journey -run 'TestImagesBoot' ./images/osimage -v
-	$(GO) test -count=1 -timeout 40m -tags journey ./appliance/journey -v
+	$(GO) test -count=1 -timeout 90m -tags journey ./appliance/journey -v
 
 test-firmware: deps build ## boot SeaBIOS and OVMF in every way against the netboot code alone
 	LPMOS_TEST_QEMU=1 LPMOS_TEST_KERNEL=$(CURDIR)/$(ASSETS)/vmlinuz $(GO) test -count=1 -timeout 30m -v -run TestRealFirmware ./netboot
 
-kill-test: deps build images ## kill -9 the node $(KILLS) times at random moments of an install
-	LPMOS_KILLS=$(KILLS) $(GO) test -count=1 -timeout 120m -tags journey -run TestNodeKilled ./appliance/journey -v
+kill-test: deps build images ## kill -9 the node that serves an install, $(KILLS) times: one alone, and one of three
+	LPMOS_KILLS=$(KILLS) $(GO) test -count=1 -timeout 240m -tags journey -run 'TestNodeKilled|TestServingNodeKilled' ./appliance/journey -v
+
+chaos: ## the long runs of consensus/chaos: $(SEEDS) seeds of faults, 1,000 kills, 200 fail-overs, 1,000 flipped bits; hours
+	LPMOS_SEEDS=$(SEEDS) LPMOS_SEED_SECONDS=30 LPMOS_KILLS=1000 LPMOS_FAILOVERS=200 LPMOS_CALM_SECONDS=600 LPMOS_FLIPS=1000 LPMOS_FAULTS=200 \
+	  $(GO) test -count=1 -timeout 8h -v ./consensus/chaos
 
 build: bin/lpmos ## the node's binary, bin/lpmos, with the boot image in it
 

@@ -42,6 +42,7 @@ func Join(ctx context.Context, cfg config.Config, inv Invitation, version string
 
 func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger) (err error) {
 	started := time.Now()
+	collectEarly()
 	// The directory first: nobody else may write what we are about to read.
 	dir, err := takeDataDir(cfg.DataDir)
 	if err != nil {

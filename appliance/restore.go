@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -61,21 +60,21 @@ func (r Restore) Run(ctx context.Context) (Restored, error) {
 		return Restored{}, err
 	}
 
-	if err := os.MkdirAll(r.DataDir, 0o700); err != nil {
-		return Restored{}, fmt.Errorf("data directory: %w", err)
+	dir, err := takeDataDir(r.DataDir)
+	if err != nil {
+		return Restored{}, err
 	}
+	defer dir.Close()
 	out := Restored{BackupInfo: info, NewIdentity: keys == nil}
 	if keys != nil {
 		if out.NodeID, err = keys(); err != nil {
 			return Restored{}, err
 		}
 	}
-	out.NodeID, err = consensus.Restore(consensus.Restoring{Dir: r.raftDir(), NodeID: out.NodeID, Info: info, State: state,
+	out.NodeID, err = consensus.Restore(consensus.Restoring{Dir: raftDir(r.DataDir), NodeID: out.NodeID, Info: info, State: state,
 		NewIdentity: out.NewIdentity, By: r.By, Logger: r.Log, Rand: rand.Reader})
 	return out, err
 }
-
-func (r Restore) raftDir() string { return filepath.Join(r.DataDir, "raft") }
 
 func readBackup(file string) (consensus.BackupInfo, *fleet.State, error) {
 	f, err := os.Open(file)
@@ -106,7 +105,7 @@ func (r Restore) checkDir() error {
 			return fmt.Errorf("%s is not empty, and not the data directory of a node: it holds %q; restore into a directory of its own", r.DataDir, f.Name())
 		}
 	}
-	return consensus.CheckBare(r.raftDir())
+	return consensus.CheckBare(raftDir(r.DataDir))
 }
 
 // checkGone refuses while a node of the cluster is there: it would go on erasing
@@ -121,10 +120,16 @@ func (r Restore) checkGone(ctx context.Context, s *fleet.State) error {
 			members = append(members, consensus.Member{ID: n.ID, Name: n.Name, Address: n.ClusterAddress})
 		}
 	}
+	return checkGone(ctx, members, "the cluster of the backup lives",
+		"remove what it no longer needs with lpmos node remove, or join this node to it with lpmos up --join")
+}
+
+// checkGone refuses while one of the nodes answers at its address.
+func checkGone(ctx context.Context, members []consensus.Member, what, instead string) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	if alive := consensus.Answering(ctx, members, (&net.Dialer{}).DialContext); len(alive) > 0 {
-		return &StillThere{Nodes: alive, What: "the cluster of the backup lives", Instead: "remove what it no longer needs with lpmos node remove, or join this node to it with lpmos up --join"}
+		return &StillThere{Nodes: alive, What: what, Instead: instead}
 	}
 	return nil
 }

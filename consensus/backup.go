@@ -76,7 +76,10 @@ func (n *Node) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 
 // describe takes from the state what a backup says of it.
 func (i *BackupInfo) describe(s *fleet.State) {
-	i.Index, i.Machines, i.Tasks = s.Index(), len(s.Machines()), len(s.Tasks())
+	i.Index, i.Machines, i.Tasks = s.Index(), len(s.Machines()), 0
+	for _, n := range s.TaskCounts() {
+		i.Tasks += n
+	}
 	if c := s.Cluster(); c != nil {
 		i.Cluster, i.Epoch = c.ID, c.Epoch
 	}

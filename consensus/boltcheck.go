@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"io"
 	"os"
+	"slices"
 )
 
 // checkBolt reads a bbolt file (format 2) page by page and refuses one whose
@@ -35,9 +36,22 @@ func checkPages(f io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.tree(root, nil, nil)
-	return err
+	if _, err = c.tree(root, nil, nil); err != nil {
+		return err
+	}
+	// A bucket under another name would be made anew, and empty.
+	slices.Sort(c.buckets)
+	if !slices.Equal(c.buckets, []string{bucketConf, bucketLogs}) {
+		return fmt.Errorf("it holds the buckets %q", c.buckets)
+	}
+	return nil
 }
+
+// The buckets of raft-boltdb.
+const (
+	bucketConf = "conf"
+	bucketLogs = "logs"
+)
 
 // The sizes and flags of bbolt's file format.
 const (
@@ -55,13 +69,19 @@ type boltChecker struct {
 	pageSize int64
 	end      uint64 // the first page never used
 	reached  map[uint64]struct{}
+	buckets  []string // their names; the last is the one that is being looked at
 }
 
-// meta finds the newest readable of the two roots, as bbolt does.
+// meta finds the newest of the two roots. Both have to be readable: bbolt would go
+// back to the older one without a word, and what was acknowledged last be gone. A
+// write that was cut off is no excuse, for a root lies within one sector.
 func (c *boltChecker) meta(fileSize int64) (root uint64, err error) {
-	newest, found := uint64(0), false
-	sizes := []int64{int64(os.Getpagesize()), 4096, 16384, 65536}
-	for _, at := range append([]int64{0}, sizes...) {
+	newest, found := uint64(0), 0
+	places := []int64{0, 4096, 16384, 65536}
+	if own := int64(os.Getpagesize()); !slices.Contains(places, own) {
+		places = append(places, own)
+	}
+	for _, at := range places {
 		b := make([]byte, boltMetaBytes)
 		if _, err := c.f.ReadAt(b, at+boltPageHeader); err != nil {
 			continue
@@ -73,14 +93,17 @@ func (c *boltChecker) meta(fileSize int64) (root uint64, err error) {
 			binary.NativeEndian.Uint64(b[56:]) != sum.Sum64() || pageSize < 1024 || at != 0 && at != pageSize {
 			continue
 		}
-		if txid := binary.NativeEndian.Uint64(b[48:]); !found || txid > newest {
-			newest, found = txid, true
+		found++
+		if txid := binary.NativeEndian.Uint64(b[48:]); found == 1 || txid > newest {
+			newest = txid
 			root, c.end, c.pageSize = binary.NativeEndian.Uint64(b[16:]), binary.NativeEndian.Uint64(b[40:]), pageSize
 		}
 	}
 	switch {
-	case !found:
+	case found == 0:
 		return 0, errors.New("neither root can be read")
+	case found == 1:
+		return 0, errors.New("one of the two roots cannot be read")
 	case c.end > uint64(fileSize/c.pageSize):
 		return 0, fmt.Errorf("the file has %d bytes, too few for its %d pages", fileSize, c.end)
 	}
@@ -167,7 +190,10 @@ func (c *boltChecker) elements(b []byte, id uint64, min, end []byte) (greatest [
 			}
 			last, err = c.tree(binary.NativeEndian.Uint64(e[8:]), key, next)
 		case kind == boltIsBucket:
+			c.buckets = append(c.buckets, string(key))
 			err = c.bucket(values[i], id)
+		case kind == 0 && c.within(bucketConf) && !slices.Contains([]string{keyTerm, keyVoteTerm, keyVoteCand}, string(key)):
+			err = fmt.Errorf("entry %d of page %d is %q, which nobody has put there", i, id, key)
 		case kind != 0:
 			err = fmt.Errorf("entry %d of page %d is of kind %#x", i, id, kind)
 		}
@@ -179,6 +205,10 @@ func (c *boltChecker) elements(b []byte, id uint64, min, end []byte) (greatest [
 		return nil, nil
 	}
 	return last, nil
+}
+
+func (c *boltChecker) within(bucket string) bool {
+	return len(c.buckets) > 0 && c.buckets[len(c.buckets)-1] == bucket
 }
 
 // bucket checks a bucket's root, or the page that follows in its own value.

@@ -201,6 +201,53 @@ func TestAFlippedByteIsToldOrHarmless(t *testing.T) {
 	}
 }
 
+// Term and vote have no entry around them whose checksum would tell. Every bit of
+// them, and of the names of the buckets, is flipped.
+func TestAFlippedPromiseIsTold(t *testing.T) {
+	cfg, _ := written(t, true)
+	was, err := consensus.Promises(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(cfg.Dir, "raft.db")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	told, all := 0, 0
+	for name, length := range map[string]int{"CurrentTerm": 11 + 13, "LastVoteTerm": 12 + 13, "LastVoteCand": 12 + 20, "conf": 4, "logs": 4} {
+		for at := range whole[:1<<20] {
+			if !bytes.HasPrefix(whole[at:], []byte(name)) {
+				continue // pages that are of no use any more hold it, too
+			}
+			for i := range length * 8 {
+				where := at + i/8
+				if _, err := f.WriteAt([]byte{whole[where] ^ 1<<(i%8)}, int64(where)); err != nil {
+					t.Fatal(err)
+				}
+				all++
+				is, err := consensus.Promises(cfg)
+				if errors.Is(err, consensus.ErrCorrupt) {
+					told++
+				} else if err != nil || is != was {
+					t.Errorf("bit %d of %s at %d: term and vote are %q (%v), they were %q", i, name, at, is, err, was)
+				}
+				if _, err := f.WriteAt(whole[where:where+1], int64(where)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if told < 300 {
+		t.Errorf("%d of %d flips were told", told, all)
+	}
+}
+
 // bbolt ends the process over whatever it looks for when it opens a file: where
 // keys lie, too. So every flip that is let through must open.
 func TestWhatIsLetThroughOpens(t *testing.T) {

@@ -20,7 +20,7 @@ type disk struct {
 	path  string // of the log
 	bolt  *raftboltdb.BoltStore
 	logs  raft.LogStore
-	snaps *raft.FileSnapshotStore
+	snaps *snapshots
 	// joining says that nothing has come from the others yet.
 	joining bool
 }
@@ -37,7 +37,7 @@ const keepSnapshots = 2
 // them.
 func openDisk(d *dataDir, c Config) (*disk, error) {
 	rc := c.raftConfig(d.id, c.Heartbeat)
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(d.path, keepSnapshots, rc.Logger)
+	snaps, err := openSnapshots(d, rc.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
@@ -65,7 +65,7 @@ func openDisk(d *dataDir, c Config) (*disk, error) {
 
 // makeLog makes a new log: empty for a node that joins, else one in which this
 // node is the only voter.
-func makeLog(d *dataDir, rc *raft.Config, snaps *raft.FileSnapshotStore, c Config) error {
+func makeLog(d *dataDir, rc *raft.Config, snaps *snapshots, c Config) error {
 	if list, err := snaps.List(); err != nil || len(list) > 0 {
 		return fmt.Errorf("%w: %s holds snapshots but no log", ErrCorrupt, d.path)
 	}
@@ -159,15 +159,20 @@ func (k *disk) verify() (err error) {
 		l = one
 	}
 	// The term is written before any entry of it. Reading panics if it is cut.
-	term, err := k.bolt.GetUint64([]byte(keyTerm))
+	promises := vault{BoltStore: k.bolt}
+	term, err := promises.GetUint64([]byte(keyTerm))
 	if k.joining && last == 0 && (err == nil || errors.Is(err, raftboltdb.ErrKeyNotFound)) {
 		return nil
 	}
 	if err != nil || term < l.Term {
 		return fmt.Errorf("%w: %s: term %d behind a log of term %d (%v)", ErrCorrupt, k.path, term, l.Term, err)
 	}
-	if _, err := k.bolt.GetUint64([]byte("LastVoteTerm")); err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
-		return fmt.Errorf("%w: %s: last vote: %w", ErrCorrupt, k.path, err)
+	_, errTerm := promises.GetUint64([]byte(keyVoteTerm))
+	_, errCand := promises.Get([]byte(keyVoteCand))
+	for _, err := range []error{errTerm, errCand} {
+		if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+			return fmt.Errorf("%w: %s: last vote: %w", ErrCorrupt, k.path, err)
+		}
 	}
 	if last > base && (first == 0 || first > base+1) {
 		return fmt.Errorf("%w: the log begins at entry %d but the newest readable snapshot ends at %d", ErrCorrupt, first, base)

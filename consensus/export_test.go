@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"github.com/hashicorp/raft"
+	"fmt"
 	"io"
 	"log/slog"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
@@ -122,3 +124,27 @@ func (n *Node) Verified(ctx context.Context) (uint64, error) {
 
 // Retime starts Raft anew.
 func (n *Node) Retime(to time.Duration) { n.retime(to) }
+
+// Promises opens what a stopped node keeps, as it would itself, and gives its term
+// and vote.
+func Promises(cfg Config) (string, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return "", err
+	}
+	d, err := openDir(cfg.Dir, cfg.NodeID, cfg.Rand)
+	if err != nil {
+		return "", err
+	}
+	defer d.close()
+	k, err := openDisk(d, cfg)
+	if err != nil {
+		return "", err
+	}
+	defer k.bolt.Close()
+	v := vault{BoltStore: k.bolt}
+	term, errTerm := v.GetUint64([]byte(keyTerm))
+	voteTerm, errVote := v.GetUint64([]byte(keyVoteTerm))
+	cand, errCand := v.Get([]byte(keyVoteCand))
+	return fmt.Sprint(term, voteTerm, string(cand)), errors.Join(errTerm, errVote, errCand)
+}

@@ -1,8 +1,12 @@
 package consensus
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -186,8 +190,12 @@ type vault struct {
 
 var errStopping = errors.New("the node is stopping")
 
-// keyTerm is Raft's name for the current term in its StableStore.
-const keyTerm = "CurrentTerm"
+// Raft's names in its StableStore.
+const (
+	keyTerm     = "CurrentTerm"
+	keyVoteTerm = "LastVoteTerm"
+	keyVoteCand = "LastVoteCand"
+)
 
 func (v vault) persist(f func() error) error {
 	for v.guard.room() {
@@ -207,12 +215,54 @@ func (v vault) persist(f func() error) error {
 
 // Set keeps a value.
 func (v vault) Set(key, val []byte) error {
-	return v.persist(func() error { return v.BoltStore.Set(key, val) })
+	return v.persist(func() error { return v.BoltStore.Set(key, sealed(key, val)) })
+}
+
+// Get reads a value.
+func (v vault) Get(key []byte) ([]byte, error) {
+	b, err := v.BoltStore.Get(key)
+	if at := len(b) - sealBytes; err == nil && at >= 0 && b[at] == 0 { // else it is of the time before there were seals
+		return unsealed(key, b)
+	}
+	return b, err
+}
+
+// GetUint64 reads a number.
+func (v vault) GetUint64(key []byte) (uint64, error) {
+	b, err := v.BoltStore.Get(key)
+	if err == nil && len(b) != 8 { // of that time, too
+		if b, err = unsealed(key, b); err == nil && len(b) != 8 {
+			err = fmt.Errorf("%w: %s has %d bytes", ErrCorrupt, key, len(b))
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
+
+// sealBytes stand behind a value: a zero, which no address holds, and a checksum of
+// key and value. A node that misremembers its vote may give a second.
+const sealBytes = 5
+
+func sealed(key, val []byte) []byte {
+	out := append(slices.Clone(val), 0)
+	return binary.BigEndian.AppendUint32(out, crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, val))
+}
+
+func unsealed(key, b []byte) ([]byte, error) {
+	at := max(0, len(b)-sealBytes)
+	if !bytes.Equal(b, sealed(key, b[:at])) {
+		return nil, fmt.Errorf("%w: the checksum of %s is wrong", ErrCorrupt, key)
+	}
+	return b[:at], nil
 }
 
 // SetUint64 keeps a number.
 func (v vault) SetUint64(key []byte, val uint64) error {
-	err := v.persist(func() error { return v.BoltStore.SetUint64(key, val) })
+	err := v.persist(func() error {
+		return v.BoltStore.Set(key, sealed(key, binary.BigEndian.AppendUint64(nil, val)))
+	})
 	if errors.Is(err, errStopping) && string(key) == keyTerm {
 		// Raft panics over this one. A term that is forgotten does no harm while no
 		// vote is given in it, and none is: those are refused below.

@@ -52,7 +52,7 @@ func (n *Node) born(heartbeat time.Duration) (*life, error) {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	n.mu.RLock()
-	has := n.machine().Index()
+	has := max(n.machine().Index(), n.restored)
 	n.mu.RUnlock()
 	rc.NoSnapshotRestoreOnStart = has > 0 && (len(snaps) == 0 || snaps[0].Index <= has)
 	l.raft, err = raft.NewRaft(rc, fsm{n}, l.logs, vault{n.disk.bolt, n.guard}, n.disk.snaps, trans)

@@ -36,6 +36,7 @@ type Node struct {
 	// progress and feed are taken inside it, in this order.
 	mu         sync.RWMutex
 	state      *fleet.State  // what readers see
+	restored   uint64        // index of the snapshot that replay took next from
 	next       *fleet.State  // of the state machine while readers see an older one (replay.go); nil: the same
 	moved      chan struct{} // closed and made anew whenever the state machine moves
 	broken     error
@@ -53,7 +54,8 @@ type Node struct {
 	closing  bool
 	inFlight sync.WaitGroup
 	waiters  waiters
-	sender   *sender
+	sender   *sender // of what is proposed here
+	inbox    *sender // of a leader
 
 	leader  *leaderView
 	joining atomic.Bool   // what the others have has not all come yet
@@ -104,7 +106,8 @@ func Open(cfg Config) (*Node, error) {
 		failed: make(chan error, 1), brokenDown: make(chan struct{}), tooLong: make(chan struct{}, 1),
 		ready: make(chan struct{}), stop: make(chan struct{}), ending: make(chan struct{}),
 		leader: newLeaderView(time.Now()), raftConns: make(chan net.Conn), peers: newPeers()}
-	n.sender = newSender(n)
+	n.sender = newSender(onTheWay, n.stop, n.enterLog)
+	n.inbox = newSender(onTheDisk, n.stop, n.append)
 	n.guard = &guard{dir: dir.path, deadline: cfg.WriteDeadline, free: freeBytes, failed: n.cannotStore, stop: n.ending}
 	if cfg.Network != nil {
 		n.caller = newCaller(cfg.Network)
@@ -145,10 +148,11 @@ func (n *Node) start() (err error) {
 		return err
 	}
 	n.noteSnapshot()
-	n.wg.Add(4)
+	n.wg.Add(5)
 	go n.live()
 	go n.flushProgress(n.cfg.ProgressInterval)
-	go func() { defer n.wg.Done(); n.sender.run(n.stop) }()
+	go func() { defer n.wg.Done(); n.sender.run() }()
+	go func() { defer n.wg.Done(); n.inbox.run() }()
 	go n.carryDeferred()
 	if n.cfg.Network != nil {
 		n.wg.Add(2)

@@ -57,7 +57,7 @@ type peerStatus struct {
 	Term      uint64        `json:"term"`
 	Applied   uint64        `json:"applied"`
 	LastLog   uint64        `json:"last_log"`
-	LongTrip  time.Duration `json:"long_trip"` // the longest round trip it has measured lately
+	LongTrip  time.Duration `json:"long_trip"` // how long its round trips take lately
 	Filling   bool          `json:"filling,omitempty"`
 	Problem   string        `json:"problem,omitempty"`
 	Described Described     `json:"described,omitzero"`
@@ -252,7 +252,7 @@ func (p *peers) stuck(id string, goal, sent uint64, now time.Time) bool {
 	if one == nil {
 		return false
 	}
-	if !one.up || one.lastLog >= goal || sent-one.sent >= bulk {
+	if !one.up || one.lastLog >= goal || sent-one.sent >= bulk || now.Sub(one.at) > 3*lookEvery { // old news tells nothing
 		one.moved, one.sent = now, sent
 		return false
 	}
@@ -263,15 +263,18 @@ func (p *peers) stuck(id string, goal, sent uint64, now time.Time) bool {
 	return true
 }
 
-// longest is the longest round trip of all peers lately.
+// longest is how long round trips to the farthest peer take lately. One in four may
+// take longer: an answer that was late once, because a machine was busy, says
+// nothing about the wire.
 func (p *peers) longest() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out time.Duration
 	for _, one := range p.by {
 		// The first includes the making of a connection.
-		for _, t := range one.trips[min(1, len(one.trips)):] {
-			out = max(out, t)
+		trips := slices.Sorted(slices.Values(one.trips[min(1, len(one.trips)):]))
+		if len(trips) > 0 {
+			out = max(out, trips[len(trips)*3/4])
 		}
 	}
 	return out

@@ -83,7 +83,7 @@ func openStopped(path string, log *slog.Logger) (*dataDir, *disk, error) {
 func readLog(d *dataDir, log *slog.Logger) (k *disk, err error) {
 	path := d.file(dbFile)
 	defer damaged(&err, path)
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(d.path, keepSnapshots, newRaftLogger(log))
+	snaps, err := openSnapshots(d, newRaftLogger(log))
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}

@@ -3,6 +3,7 @@ package consensus_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -135,5 +136,54 @@ func TestR19_ARecoverThatWasCutOffIsBegunAnewOrComplete(t *testing.T) {
 				t.Errorf("the epoch is %d, the nodes are %v", st.Cluster().Epoch, st.Nodes())
 			}
 		})
+	}
+}
+
+func TestOneOfThreeGoesOnAndOthersJoinAnew(t *testing.T) {
+	c := consensustest.NewCluster(t, 3, nil)
+	consensustest.Propose[*fleet.Cluster](t, c.Nodes[1], fleet.PutCluster{Cluster: fleet.Cluster{ID: "c1"}})
+	for i := range 20 {
+		consensustest.Propose[*fleet.Image](t, c.Nodes[i%3], fleet.PutImage{Image: fleet.Image{Name: fmt.Sprint("image-", i), Digest: strings.Repeat("ab", 32), SizeBytes: 1}})
+	}
+	if err := c.Nodes[2].Verify(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if err := c.Stop(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := survivor(t, c.Dir(2))
+	address := ""
+	for _, m := range s.Others() {
+		if m.ID == consensustest.Name(1) {
+			address = m.Address
+		}
+	}
+	if len(s.Others()) != 2 || address == "" {
+		t.Errorf("the others of %s are %+v", s.Node, s.Others())
+	}
+	if err := errors.Join(s.Recover("ann", "two of three burned"), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c.Start(2)
+	c.Ready(2)
+	c.Nodes[2].View(func(st *fleet.State) {
+		if len(st.Images()) != 20 || st.Cluster().Epoch != 2 || len(st.Nodes()) != 1 {
+			t.Errorf("it has %d images, epoch %d and %d nodes", len(st.Images()), st.Cluster().Epoch, len(st.Nodes()))
+		}
+	})
+	// A new node under the old one's name, with nothing of its own.
+	if err := os.RemoveAll(c.Dir(1)); err != nil {
+		t.Fatal(err)
+	}
+	c.Start(1)
+	if err := c.Nodes[2].Admit(context.Background(), consensustest.Name(1), address); err != nil {
+		t.Fatal(err)
+	}
+	c.Ready(1)
+	consensustest.Propose[*fleet.Image](t, c.Nodes[1], fleet.PutImage{Image: fleet.Image{Name: "after", Digest: strings.Repeat("cd", 32), SizeBytes: 1}})
+	if got, want := content(t, c.Nodes[1]), content(t, c.Nodes[2]); got != want {
+		t.Error("the two do not know the same")
 	}
 }

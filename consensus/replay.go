@@ -3,6 +3,8 @@ package consensus
 import (
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 
 	"github.com/hashicorp/raft"
 
@@ -18,27 +20,14 @@ import (
 // in the log, which needs the majority.
 
 // replay makes the state that readers see until the state machine has caught up
-// with it.
+// with it. A node that votes alone needs none: it finds out at once what is agreed
+// on.
 func (n *Node) replay() error {
-	s := fleet.NewState()
-	list, err := n.disk.snaps.List()
+	base, config, err := n.baseSnapshot()
 	if err != nil {
-		return fmt.Errorf("%w: list snapshots: %w", ErrCorrupt, err)
+		return err
 	}
-	from := uint64(0)
-	for _, meta := range list {
-		_, r, err := n.disk.snaps.Open(meta.ID)
-		if err != nil {
-			continue // openDisk has made sure that one can be read
-		}
-		restored, err := fleet.Restore(r)
-		r.Close()
-		if err != nil {
-			return n.dir.notUnderstood(err)
-		}
-		s, from = restored, meta.Index
-		break
-	}
+	defer base.Close() //nolint:errcheck // it was only read
 	first, err := n.disk.bolt.FirstIndex()
 	if err != nil {
 		return err
@@ -47,31 +36,101 @@ func (n *Node) replay() error {
 	if err != nil {
 		return err
 	}
-	for i := max(first, from+1); i <= last && i > 0; i++ {
+	first = max(first, base.index+1, 1)
+	if err := n.entries(first, last, func(l *raft.Log) bool {
+		if l.Type == raft.LogConfiguration {
+			config = raft.DecodeConfiguration(l.Data)
+		}
+		return true
+	}); err != nil || n.votesAlone(config) {
+		return err
+	}
+	s := fleet.NewState()
+	if base.index > 0 {
+		if s, err = fleet.Restore(base); err != nil {
+			return n.dir.notUnderstood(err)
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if base.newest {
+		// The state machine begins with the same, and need not read it again.
+		n.next, n.restored = s.Clone(), base.index
+	} else {
+		n.next = fleet.NewState()
+	}
+	whole := true
+	err = n.entries(first, last, func(l *raft.Log) bool {
+		if l.Type != raft.LogCommand {
+			return true
+		}
+		cmds, err := fleet.DecodeEntry(l.Data)
+		if err != nil {
+			return false // the state machine will meet it, and stop with the reason
+		}
+		whole = applies(s, l.Index, cmds) // or as above, and s is shown to nobody
+		return whole
+	})
+	if err != nil || !whole || s.Index() == 0 {
+		n.next, n.restored = nil, 0
+		return err
+	}
+	n.state = s
+	n.feed.reset(s.Index())
+	return nil
+}
+
+// base is the snapshot that a state begins with.
+type base struct {
+	io.ReadCloser
+	index  uint64 // 0: there is none
+	newest bool   // of all, also those that cannot be read
+}
+
+// baseSnapshot finds the newest snapshot that can be read, and who the members
+// were then.
+func (n *Node) baseSnapshot() (b base, config raft.Configuration, err error) {
+	list, err := n.disk.snaps.List()
+	if err != nil {
+		return b, config, fmt.Errorf("%w: list snapshots: %w", ErrCorrupt, err)
+	}
+	for i, meta := range list {
+		_, r, err := n.disk.snaps.Open(meta.ID)
+		if err != nil {
+			continue // openDisk has made sure that one can be read
+		}
+		return base{r, meta.Index, i == 0}, meta.Configuration, nil
+	}
+	return base{ReadCloser: io.NopCloser(strings.NewReader(""))}, config, nil
+}
+
+// entries reads the log from one entry to another, until f says no.
+func (n *Node) entries(first, last uint64, f func(l *raft.Log) bool) error {
+	for i := first; i <= last; i++ {
 		var l raft.Log
 		if err := n.disk.logs.GetLog(i, &l); errors.Is(err, raft.ErrLogNotFound) {
 			continue
 		} else if err != nil {
 			return err
 		}
-		if l.Type != raft.LogCommand {
-			continue
+		if !f(&l) {
+			return nil
 		}
-		cmds, err := fleet.DecodeEntry(l.Data)
-		if err != nil {
-			break // the state machine will meet it, and stop with the reason
-		}
-		if !applies(s, i, cmds) {
-			return nil // as above; what came of s is shown to nobody
-		}
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if s.Index() > 0 {
-		n.state, n.next = s, fleet.NewState()
-		n.feed.reset(s.Index())
 	}
 	return nil
+}
+
+func (n *Node) votesAlone(c raft.Configuration) bool {
+	alone := false
+	for _, s := range c.Servers {
+		if s.Suffrage == raft.Voter {
+			alone = string(s.ID) == n.dir.id
+			if !alone {
+				return false
+			}
+		}
+	}
+	return alone
 }
 
 // applies applies an entry, unless a rule panics over it.

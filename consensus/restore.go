@@ -114,7 +114,7 @@ func makeRestoredLog(path string, term uint64) error {
 
 // writeState writes the state as a snapshot of a cluster with this node alone.
 func (r Restoring) writeState(d *dataDir) error {
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(d.path, keepSnapshots, newRaftLogger(r.Logger))
+	snaps, err := openSnapshots(d, newRaftLogger(r.Logger))
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,121 +17,203 @@ import (
 const (
 	maxTogether = 256     // commands
 	maxEntry    = 4 << 20 // bytes, of one command and, nearly, of several
-	// under way at once: the leader's disk works on one while the followers' disks
-	// work on the one before.
-	maxUnderWay = 3
+	// Entries under way at once, of those that a node sends to the leader, and of
+	// those that the leader sends to the disks: its own works on one while the
+	// followers' work on the one before.
+	onTheWay  = 2
+	onTheDisk = 2
 )
 
 // sender gathers the commands that wait into one entry. While one is on its way
-// to the disks the next fills up: few writers wait for nobody, many share.
+// to the disks the next fills up: few writers wait for nobody, many share. A node
+// has two: what is proposed on it goes through the first, to the leader; the
+// leader's second gathers what the first ones of all nodes bring.
 type sender struct {
-	n     *Node
 	queue chan *try
 	slots chan struct{}
+	take  func(entry []byte, commands int) (entered, error) // puts an entry where it belongs
+	pace  pace
+	stop  <-chan struct{} // closed when nobody gathers any more
 }
 
-// try is one attempt to get a command into the log.
+// try is one attempt to get an entry into the log.
 type try struct {
-	raw  []byte
-	done chan error // holds one: nil when a majority has it
+	raw      []byte
+	commands int          // in it
+	done     chan attempt // holds one
 }
 
-func newSender(n *Node) *sender {
-	return &sender{n: n, queue: make(chan *try, 4*maxTogether), slots: make(chan struct{}, maxUnderWay)}
+// attempt is what came of a try; without an error a majority has it.
+type attempt struct {
+	at  entered
+	err error
+}
+
+func newSender(underWay int, stop <-chan struct{}, take func(entry []byte, commands int) (entered, error)) *sender {
+	return &sender{queue: make(chan *try, 4*maxTogether), slots: make(chan struct{}, underWay), take: take, stop: stop}
 }
 
 // send tries once. The error is always set: the outcome of the command, an
 // ErrUncertain when nobody knows what became of it, or why it was not taken.
 func (s *sender) send(ctx context.Context, raw []byte, told chan outcome) error {
-	t := &try{raw: raw, done: make(chan error, 1)}
+	t := &try{raw: raw, commands: 1, done: make(chan attempt, 1)}
 	select {
 	case s.queue <- t:
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-s.n.stop:
+	case <-s.stop:
 		return ErrNotReady
 	}
 	for {
 		select {
 		case o := <-told:
 			return o
-		case err := <-t.done:
-			if err != nil {
-				return err
+		case a := <-t.done:
+			if a.err != nil {
+				return a.err
 			}
 			t.done = nil // agreed on; it is applied here in a moment
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
-		case <-s.n.stop: // nobody gathers tries any more
+		case <-s.stop:
 			return ErrUncertain
 		}
 	}
 }
 
+// put is send for an entry of some commands that nobody here waits to see applied.
+func (s *sender) put(ctx context.Context, raw []byte, commands int) (entered, error) {
+	t := &try{raw: raw, commands: commands, done: make(chan attempt, 1)}
+	select {
+	case s.queue <- t:
+	case <-ctx.Done():
+		return entered{}, ErrNotReady
+	case <-s.stop:
+		return entered{}, ErrNotReady
+	}
+	select {
+	case a := <-t.done:
+		return a.at, a.err
+	case <-ctx.Done():
+		return entered{}, fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
+	case <-s.stop:
+		return entered{}, ErrUncertain
+	}
+}
+
 // run gathers until the node closes.
-func (s *sender) run(stop <-chan struct{}) {
+func (s *sender) run() {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
 		var batch []*try
 		select {
-		case <-stop:
+		case <-s.stop:
 			return
 		case t := <-s.queue:
 			batch = append(batch, t)
 		}
 		select {
-		case <-stop:
-			batch[0].done <- ErrNotReady
+		case <-s.stop:
+			batch[0].done <- attempt{err: ErrNotReady}
 			return
 		case s.slots <- struct{}{}:
 		}
-		size := len(batch[0].raw)
-	gather:
-		for len(batch) < maxTogether && size < maxEntry/2 {
+		batch = s.gather(batch)
+		wg.Go(func() { s.carry(batch) })
+	}
+}
+
+// gather adds what waits to the first of a batch. When many write, those who were
+// answered with the last entry come back within a fraction of the time an entry
+// takes: one that leaves without them makes everybody wait for two.
+func (s *sender) gather(batch []*try) []*try {
+	count, size := batch[0].commands, len(batch[0].raw)
+	crowd, patience := s.pace.expect()
+	var late <-chan time.Time
+	for count < maxTogether && size < maxEntry/2 {
+		var t *try
+		select {
+		case t = <-s.queue:
+		default:
+			if count >= crowd {
+				return batch
+			}
+			if late == nil {
+				timer := time.NewTimer(patience)
+				defer timer.Stop()
+				late = timer.C
+			}
 			select {
-			case t := <-s.queue:
-				batch = append(batch, t)
-				size += len(t.raw)
-			default:
-				break gather
+			case t = <-s.queue:
+			case <-late:
+				return batch
 			}
 		}
-		wg.Go(func() {
-			err := s.n.enterLog(together(batch))
-			<-s.slots
-			for _, t := range batch {
-				t.done <- err
-			}
-		})
+		batch = append(batch, t)
+		count += t.commands
+		size += len(t.raw)
 	}
+	return batch
 }
 
-// together is the entry of several commands: a JSON array, or the one itself.
-func together(batch []*try) []byte {
-	if len(batch) == 1 {
-		return batch[0].raw
-	}
-	raws := make([][]byte, len(batch))
+// carry takes a batch where it belongs, as one entry.
+func (s *sender) carry(batch []*try) {
+	began := time.Now()
+	raws, count := make([][]byte, len(batch)), 0
 	for i, t := range batch {
 		raws[i] = t.raw
+		count += t.commands
 	}
-	return append(append([]byte{'['}, bytes.Join(raws, []byte{','})...), ']')
+	var a attempt
+	entry, err := fleet.JoinEntries(raws...)
+	if a.err = err; err == nil {
+		a.at, a.err = s.take(entry, count)
+	}
+	s.pace.note(count, len(s.queue), time.Since(began))
+	<-s.slots
+	for _, t := range batch {
+		t.done <- a
+	}
 }
 
-// enterLog puts an entry into the log of the cluster: nil when a majority has it,
-// ErrUncertain when that is not known, anything else when it was not taken.
-func (n *Node) enterLog(entry []byte) error {
+// pace remembers how many commands there are to wait for, and how long one may.
+type pace struct {
+	mu    sync.Mutex
+	crowd int
+	took  time.Duration // of the last entry
+}
+
+// longestWait bounds how long an entry is kept back for others.
+const longestWait = 2 * time.Millisecond
+
+// note takes in that an entry of so many commands has been agreed on while others
+// came to wait. A crowd that gets smaller is forgotten over some entries.
+func (p *pace) note(commands, waiting int, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.crowd, p.took = max(commands+waiting, p.crowd*7/8), took
+}
+
+func (p *pace) expect() (crowd int, patience time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.crowd, min(p.took/2, longestWait)
+}
+
+// enterLog puts an entry into the log of the cluster. The error is ErrUncertain
+// when it is not known whether a majority has it, anything else when it was not
+// taken.
+func (n *Node) enterLog(entry []byte, commands int) (entered, error) {
 	id, addr, changed := n.leader.now()
-	switch {
-	case id == "":
-		return ErrNotReady
-	case string(id) == n.dir.id:
-		_, err := n.append(entry)
-		return err
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), proposeTimeout)
 	defer cancel()
+	switch {
+	case id == "":
+		return entered{}, ErrNotReady
+	case string(id) == n.dir.id:
+		return n.inbox.put(ctx, entry, commands)
+	}
 	go func() { // a leader that is none any more is not waited for
 		select {
 		case <-changed:
@@ -146,13 +227,13 @@ func (n *Node) enterLog(entry []byte) error {
 	switch {
 	case err == nil:
 		n.life().wire.committed(ctx, id, addr, at)
-		return nil
+		return at, nil
 	case errors.As(err, &said) && (said.status == http.StatusConflict || said.status == http.StatusForbidden || said.status == http.StatusBadRequest):
-		return fmt.Errorf("%w: %w", ErrNotReady, err)
+		return at, fmt.Errorf("%w: %w", ErrNotReady, err)
 	case errors.As(err, &said) && said.status == http.StatusInsufficientStorage:
-		return ErrNoSpace
+		return at, ErrNoSpace
 	}
-	return fmt.Errorf("%w: %w", ErrUncertain, err)
+	return at, fmt.Errorf("%w: %w", ErrUncertain, err)
 }
 
 // entered is where an entry stands in the log.
@@ -162,7 +243,7 @@ type entered struct {
 }
 
 // append puts an entry into the log of the leader, which has to be this node.
-func (n *Node) append(entry []byte) (entered, error) {
+func (n *Node) append(entry []byte, _ int) (entered, error) {
 	if n.anew.Load() {
 		return entered{}, ErrNotReady
 	}
@@ -190,7 +271,8 @@ func (n *Node) answerPropose(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	if _, err := fleet.DecodeEntry(entry); err != nil {
+	commands, err := fleet.DecodeEntry(entry)
+	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
@@ -199,7 +281,7 @@ func (n *Node) answerPropose(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer n.inFlight.Done()
-	at, err := n.append(entry)
+	at, err := n.inbox.put(r.Context(), entry, len(commands))
 	switch {
 	case err == nil:
 		reply(w, at)

@@ -15,7 +15,7 @@ var timerSteps = []time.Duration{leastTimer, 500 * time.Millisecond, time.Second
 
 const (
 	leastTimer = 250 * time.Millisecond
-	// tripsPerTimer is how many of the longest round trips lately have to fit into
+	// tripsPerTimer is how many of the long round trips lately have to fit into
 	// the timeout: a heartbeat is sent every tenth of it, and waits for the answer
 	// to the one before.
 	tripsPerTimer = 6

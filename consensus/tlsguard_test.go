@@ -29,9 +29,8 @@ func TestS45_ThousandSilentConnections(t *testing.T) {
 		defer conn.Close()
 		silent = append(silent, conn)
 	}
-	if during := runtime.NumGoroutine() - before; during > 200 {
-		t.Errorf("%d goroutines serve those that say nothing", during)
-	}
+	// Those that are cut off to make room take a moment to end.
+	until(t, 3*time.Second, "few goroutines serve those that say nothing", func() bool { return runtime.NumGoroutine()-before <= 200 })
 	// A node gets in all the same, though it has their address.
 	out := dial(t, n2, n1, consensus.KindRaft)
 	in, peer := accept(t, n1, consensus.KindRaft)

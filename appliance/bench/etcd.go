@@ -79,6 +79,14 @@ func (e *etcd) run(ctx context.Context, writers int, d time.Duration) (result, e
 	})
 }
 
+func (e *etcd) pids() []int {
+	out := []int{os.Getpid()}
+	for _, p := range e.procs {
+		out = append(out, p.Process.Pid)
+	}
+	return out
+}
+
 func (e *etcd) close() {
 	for _, c := range e.clients {
 		c.Close()

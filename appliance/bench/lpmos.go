@@ -309,6 +309,13 @@ func (n *nodes) run(_ context.Context, writers int, d time.Duration) (result, er
 	return r, nil
 }
 
+func (n *nodes) pids() (out []int) {
+	for _, c := range n.all {
+		out = append(out, c.cmd.Process.Pid)
+	}
+	return out
+}
+
 func (n *nodes) close() {
 	for _, c := range n.all {
 		c.in.Close()

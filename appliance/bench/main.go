@@ -34,6 +34,7 @@ type result struct {
 	Ops  int             `json:"ops"`
 	Took time.Duration   `json:"took"`
 	Lat  []time.Duration `json:"lat"` // sorted
+	CPU  time.Duration   `json:"-"`   // of all processes of the cluster, and of who writes to it
 }
 
 func (r result) rate() float64 { return float64(r.Ops) / r.Took.Seconds() }
@@ -48,7 +49,29 @@ func (r result) at(p float64) time.Duration {
 // store is a cluster that can be written to by a number of writers.
 type store interface {
 	run(ctx context.Context, writers int, d time.Duration) (result, error)
+	pids() []int // its processes, and that of its writers
 	close()
+}
+
+// cpu is the processor time that processes have used so far.
+func cpu(pids []int) (sum time.Duration) {
+	for _, pid := range pids {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue
+		}
+		// Behind the name in brackets: fields 14 and 15 of all, in hundredths of a second.
+		_, rest, _ := strings.Cut(string(b), ") ")
+		if f := strings.Fields(rest); len(f) > 12 {
+			for _, ticks := range f[11:13] {
+				n, err := strconv.Atoi(ticks)
+				if err == nil {
+					sum += time.Duration(n) * 10 * time.Millisecond
+				}
+			}
+		}
+	}
+	return sum
 }
 
 func main() {
@@ -90,7 +113,7 @@ func compare(dir string, rounds int, d time.Duration, list string) error {
 		return fmt.Errorf("start three etcd: %w", err)
 	}
 	defer theirs.close()
-	fmt.Printf("%8s  %30s  %30s  %20s\n", "writers", "lpmos /s, p50, p99", "etcd /s, p50, p99", "ratio /s, p99")
+	fmt.Printf("%8s  %34s  %34s  %20s\n", "writers", "lpmos /s, p50, p99, CPU each", "etcd /s, p50, p99, CPU each", "ratio /s, p99, CPU")
 	for text := range strings.SplitSeq(list, ",") {
 		writers, err := strconv.Atoi(strings.TrimSpace(text))
 		if err != nil || writers < 1 || writers > tasks {
@@ -102,16 +125,18 @@ func compare(dir string, rounds int, d time.Duration, list string) error {
 				s   store
 				out *[]result
 			}{{ours, &a}, {theirs, &b}} {
+				before := cpu(side.s.pids())
 				r, err := side.s.run(ctx, writers, d)
 				if err != nil {
 					return err
 				}
+				r.CPU = cpu(side.s.pids()) - before
 				*side.out = append(*side.out, r)
 			}
 		}
 		x, y := median(a), median(b)
-		fmt.Printf("%8d  %30s  %30s  %20s\n", writers, line(x), line(y),
-			fmt.Sprintf("%.2f, %.2f", x.rate()/y.rate(), float64(x.at(0.99))/float64(y.at(0.99))))
+		fmt.Printf("%8d  %34s  %34s  %20s\n", writers, line(x), line(y),
+			fmt.Sprintf("%.2f, %.2f, %.2f", x.rate()/y.rate(), float64(x.at(0.99))/float64(y.at(0.99)), float64(x.each())/float64(y.each())))
 	}
 	return nil
 }
@@ -122,8 +147,11 @@ func median(rs []result) result {
 	return rs[len(rs)/2]
 }
 
+// each is the processor time of one update.
+func (r result) each() time.Duration { return r.CPU / time.Duration(max(1, r.Ops)) }
+
 func line(r result) string {
-	return fmt.Sprintf("%.0f, %s, %s", r.rate(), r.at(0.5).Round(100*time.Microsecond), r.at(0.99).Round(100*time.Microsecond))
+	return fmt.Sprintf("%.0f, %s, %s, %s", r.rate(), r.at(0.5).Round(100*time.Microsecond), r.at(0.99).Round(100*time.Microsecond), r.each().Round(time.Microsecond))
 }
 
 // writeAll runs writers that each repeat write until the time is over.

@@ -19,8 +19,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// kept is the backup of a cluster with one node, that has some machines and its
-// keys, and the secret of the cluster.
+// kept makes the data directory of a node, which has some machines and at
+// address another member of its cluster, if that is given. It returns a backup of
+// it and the secret of the cluster.
 func kept(dir, address string) (backup []byte, secret string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -30,6 +31,9 @@ func kept(dir, address string) (backup []byte, secret string, err error) {
 	}
 	cfg := consensustest.Config(filepath.Join(dir, "raft"))
 	cfg.NodeID = keys.Node
+	if cfg.Network, err = consensustest.NewNetwork().Join(keys.Node, ""); err != nil {
+		return nil, "", err
+	}
 	n, err := consensus.Open(cfg)
 	if err != nil {
 		return nil, "", err
@@ -37,6 +41,11 @@ func kept(dir, address string) (backup []byte, secret string, err error) {
 	defer n.Close()
 	if err := n.Ready(ctx); err != nil {
 		return nil, "", err
+	}
+	if address != "" {
+		if err := n.Admit(ctx, "the-other", address); err != nil {
+			return nil, "", err
+		}
 	}
 	do := func(b fleet.Body) any {
 		result, proposeErr := n.Propose(ctx, b)
@@ -46,7 +55,8 @@ func kept(dir, address string) (backup []byte, secret string, err error) {
 		return result
 	}
 	do(fleet.PutCluster{Cluster: fleet.Cluster{ID: keys.Cluster, CACert: keys.CA.Raw, Sealed: keys.Founding()}})
-	do(fleet.PutNode{Node: fleet.Node{ID: keys.Node, Name: "old", RegionID: "dc1", ClusterAddress: address}})
+	do(fleet.PutNode{Node: fleet.Node{ID: keys.Node, Name: "old", RegionID: "dc1"}})
+	do(fleet.PutNode{Node: fleet.Node{ID: "the-other", Name: "other", RegionID: "dc2", ClusterAddress: address}})
 	do(consensustest.Image())
 	for i := range 3 {
 		consensustest.Server(i, do)
@@ -59,7 +69,18 @@ func kept(dir, address string) (backup []byte, secret string, err error) {
 	if _, err := n.Backup(ctx, &b); err != nil {
 		return nil, "", err
 	}
-	return b.Bytes(), keys.Secret.Text(), nil
+	return b.Bytes(), keys.Secret.Text(), keys.Founded()
+}
+
+// makeMember is the command "member DIR ADDRESS" of scripts: the data directory of
+// a node of two, the other of which was at the address.
+func makeMember(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: member DIR ADDRESS")
+	}
+	ts.Check(os.Mkdir(ts.MkAbs(args[0]), 0o700))
+	_, _, err := kept(ts.MkAbs(args[0]), args[1])
+	ts.Check(err)
 }
 
 // makeBackup is the command "backup FILE SECRET-FILE [ADDRESS]" of scripts: a

@@ -25,6 +25,7 @@ import (
 //	exits CODE PROG …    run a program that has to end with this code
 //	disk FILE [SEED]     make a disk image with a partition table
 //	backup FILE SECRET   make a backup of a cluster that is gone (backup_test.go)
+//	member DIR ADDRESS   make the directory of a node of two (backup_test.go)
 //	keep NAME PATTERN    put what the pattern's group found in stdout into $NAME
 //	watch NAME FLAGS…    let "lpmos task watch FLAGS…" run, once it has printed a line
 //	watched NAME PATTERN wait until it has printed a line like this
@@ -42,6 +43,7 @@ func TestScripts(t *testing.T) {
 			"fleet": fleetCommand,
 
 			"backup": makeBackup,
+			"member": makeMember,
 
 			"watch":   startWatch,
 			"watched": watched,

@@ -37,11 +37,10 @@ type plan struct {
 
 // order is what a client asks of a child, and told what it answers.
 type order struct {
-	Kind       string // "create", "cancel", "retry", "get", "admit", "transfer", "status"
-	ID         string
-	Address    string
-	TimeoutMS  int
-	Generation uint64
+	Kind      string // "create", "cancel", "retry", "all", "admit", "transfer", "status"
+	ID        string
+	Address   string
+	TimeoutMS int
 }
 
 type told struct {
@@ -173,7 +172,7 @@ func carry(n *consensus.Node, o order) (t told) {
 	return t
 }
 
-// fleetOf are the processes of one cluster.
+// processes are the nodes of one cluster.
 type processes struct {
 	t     testing.TB
 	nodes []*process

@@ -14,14 +14,13 @@ import (
 
 // diary is what one writer knows: what was acknowledged, and what may have been done.
 type diary struct {
-	name     string
-	mu       sync.Mutex
-	created  map[string]result
-	retried  map[string][2]uint64 // by task: the generation at least, and at most
-	wrong    []string
-	acked    *atomic.Int64
-	lost     int // operations whose end is not known
-	refusals int
+	name    string
+	mu      sync.Mutex
+	created map[string]result
+	retried map[string][2]uint64 // by task: the generation at least, and at most
+	wrong   []string
+	acked   *atomic.Int64
+	lost    int // operations whose end is not known
 }
 
 func (d *diary) note(format string, args ...any) {
@@ -152,7 +151,6 @@ func TestKilledNodesLoseNothingAndDoubleNothing(t *testing.T) {
 		have := map[string]uint64{}
 		for _, line := range all.Created {
 			id, generation, _ := strings.Cut(line, " ")
-			fmt.Sscan(generation, new(uint64)) //nolint:errcheck // it is a number
 			var g uint64
 			fmt.Sscan(generation, &g) //nolint:errcheck // it is a number
 			have[id] = g

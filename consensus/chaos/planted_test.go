@@ -94,7 +94,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			for seed := range 20 {
 				a := honest()
 				b.plant(&a)
-				s := play(t, uint64(1000+seed), 3, 10, a, b.trouble)
+				s := play(t, uint64(1000+seed), 3, 5, a, b.trouble)
 				if _, wrong := s.judge(30 * time.Second); len(wrong) > 0 {
 					t.Logf("found by seed %d: %v", seed, wrong)
 					return

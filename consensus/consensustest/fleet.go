@@ -107,7 +107,7 @@ func inventory(n, installs int) wire.Inventory {
 		inv.Memory.DIMMs = append(inv.Memory.DIMMs, wire.DIMM{Slot: fmt.Sprintf("A%d", i+1), SizeBytes: 32 << 30, Type: "DDR4",
 			SpeedMTs: 3200, Manufacturer: "Hynix", Serial: fmt.Sprintf("%08X", n*16+i), Part: "HMA84GR7DJR4N-XN"})
 	}
-	for i := range 3 {
+	for i := range 2 {
 		d := wire.Disk{Name: fmt.Sprintf("nvme%dn1", i), Model: "Dell Express Flash NVMe P5500 1.92TB SFF", Serial: fmt.Sprintf("PHLE%010d", n*4+i),
 			WWN: fmt.Sprintf("eui.01000000000000%010x", n*4+i), Firmware: "2CV1DC1G", Transport: "nvme", SizeBytes: uint64(1920+i) * gb,
 			LogicalSector: 512, PhysicalSector: 4096}
@@ -123,7 +123,7 @@ func inventory(n, installs int) wire.Inventory {
 		}
 		inv.Disks = append(inv.Disks, d)
 	}
-	for i := range 4 {
+	for i := range 2 {
 		inv.NICs = append(inv.NICs, wire.NIC{Name: fmt.Sprintf("eno%dnp%d", i+1, i), MAC: mac(n, i), Driver: "bnxt_en", Firmware: "224.0.157.0",
 			Bus: fmt.Sprintf("0000:31:00.%d", i), SpeedMbps: 25000, Link: i < 2, Boot: i == 0})
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -22,74 +23,172 @@ type envelope struct {
 	Data    json.RawMessage `json:"data"`
 }
 
-// EncodeEntry gives one entry of the log: a command as it is, several as a list
-// that is agreed on at once and applied in order.
+// An entry is one command, or several that are agreed on at once and applied in
+// order. One is its JSON. Several are each their length in decimal digits, a colon
+// and their JSON, behind a mark that no JSON begins with: a reader finds where
+// each ends without looking at what it holds.
+const several = '#'
+
+// EncodeEntry gives one entry of the log.
 func EncodeEntry(cmds []Command) ([]byte, error) {
-	switch len(cmds) {
-	case 0:
-		return nil, errors.New("encode log entry: no commands")
-	case 1:
-		return cmds[0].Encode()
-	}
-	out := []byte{'['}
+	all := make([][]byte, len(cmds))
 	for i, c := range cmds {
-		b, err := c.Encode()
-		if err != nil {
+		var err error
+		if all[i], err = c.Encode(); err != nil {
 			return nil, err
 		}
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(out, b...)
 	}
-	return append(out, ']'), nil
+	return JoinEntries(all...)
+}
+
+// JoinEntries makes one entry of the commands of several.
+func JoinEntries(entries ...[]byte) ([]byte, error) {
+	switch len(entries) {
+	case 0:
+		return nil, errors.New("join log entries: there are none")
+	case 1:
+		return entries[0], nil
+	}
+	size := 1
+	for _, e := range entries {
+		size += len(e) + 8
+	}
+	out := append(make([]byte, 0, size), several)
+	for _, e := range entries {
+		if len(e) > 0 && e[0] == several {
+			out = append(out, e[1:]...)
+			continue
+		}
+		out = strconv.AppendInt(out, int64(len(e)), 10)
+		out = append(append(out, ':'), e...)
+	}
+	return out, nil
 }
 
 // DecodeEntry reads what EncodeEntry wrote. A kind or version that is not known
 // here gives ErrUnknownCommand.
 func DecodeEntry(b []byte) ([]Command, error) {
-	if b = bytes.TrimLeft(b, " \t\r\n"); len(b) == 0 || b[0] != '[' {
+	if len(b) == 0 || b[0] != several {
 		c, err := DecodeCommand(b)
 		if err != nil {
 			return nil, err
 		}
 		return []Command{c}, nil
 	}
-	var list []envelope
-	if err := json.Unmarshal(b, &list); err != nil {
-		return nil, fmt.Errorf("decode log entry: %w", err)
-	}
-	if len(list) == 0 {
-		return nil, errors.New("decode log entry: an empty list")
-	}
-	out := make([]Command, len(list))
-	for i, e := range list {
-		var err error
-		if out[i], err = e.command(); err != nil {
-			return nil, fmt.Errorf("command %d of %d: %w", i+1, len(list), err)
+	var out []Command
+	for rest := b[1:]; len(rest) > 0; {
+		digits, after, ok := bytes.Cut(rest, []byte{':'})
+		n, err := strconv.Atoi(string(digits))
+		if !ok || err != nil || n < 1 || n > len(after) || strconv.Itoa(n) != string(digits) {
+			return nil, fmt.Errorf("decode log entry: command %d has no length", len(out)+1)
 		}
+		c, err := DecodeCommand(after[:n])
+		if err != nil {
+			return nil, fmt.Errorf("command %d: %w", len(out)+1, err)
+		}
+		out, rest = append(out, c), after[n:]
+	}
+	if len(out) < 2 {
+		return nil, errors.New("decode log entry: fewer than two commands where several should be")
 	}
 	return out, nil
 }
 
-// Encode gives the command as it stands in the log.
+// Encode gives the command as it stands in the log: the JSON of an envelope, with
+// its fields in this order.
 func (c Command) Encode() ([]byte, error) {
 	data, err := json.Marshal(c.Body)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", c.Body.commandType(), err)
 	}
-	return json.Marshal(envelope{Version: commandVersion, ID: c.ID, At: c.At.UTC(), Type: c.Body.commandType(),
-		Retry: c.Retry, Since: c.Since, Data: data})
+	id, err := json.Marshal(c.ID)
+	if err != nil {
+		return nil, err
+	}
+	at, err := c.At.UTC().MarshalJSON()
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", c.Body.commandType(), err)
+	}
+	out := make([]byte, 0, len(data)+len(id)+len(at)+96)
+	out = append(out, `{"v":`...)
+	out = strconv.AppendInt(out, commandVersion, 10)
+	out = append(append(out, `,"id":`...), id...)
+	out = append(append(out, `,"at":`...), at...)
+	out = append(append(append(out, `,"type":"`...), c.Body.commandType()...), '"')
+	if c.Retry {
+		out = append(out, `,"retry":true`...)
+	}
+	if c.Since > 0 {
+		out = strconv.AppendUint(append(out, `,"since":`...), c.Since, 10)
+	}
+	out = append(append(out, `,"data":`...), data...)
+	return append(out, '}'), nil
 }
 
 // DecodeCommand reads one command. A kind or version that is not known here
 // gives ErrUnknownCommand.
 func DecodeCommand(b []byte) (Command, error) {
+	if e, ok := quickly(b); ok {
+		return e.command()
+	}
 	var e envelope
 	if err := json.Unmarshal(b, &e); err != nil {
 		return Command{}, fmt.Errorf("decode log entry: %w", err)
 	}
 	return e.command()
+}
+
+// quickly reads an envelope that looks just as Encode writes it, which is nearly
+// every one: the general reader goes over the data three times. ok is false for
+// any other, which may be as good.
+func quickly(b []byte) (e envelope, ok bool) {
+	const head = `{"v":2,"id":"`
+	if len(b) < len(head)+2 || string(b[:len(head)]) != head || b[len(b)-1] != '}' {
+		return e, false
+	}
+	e.Version = 2
+	rest := b[len(head):]
+	text := func(until string) (string, bool) {
+		i := bytes.Index(rest, []byte(until))
+		if i < 0 {
+			return "", false
+		}
+		v := rest[:i]
+		for _, c := range v {
+			if c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
+				return "", false
+			}
+		}
+		rest = rest[i+len(until):]
+		return string(v), true
+	}
+	if e.ID, ok = text(`","at":"`); !ok {
+		return e, false
+	}
+	at, ok := text(`","type":"`)
+	if !ok || e.At.UnmarshalText([]byte(at)) != nil {
+		return e, false
+	}
+	if e.Type, ok = text(`",`); !ok {
+		return e, false
+	}
+	if after, found := bytes.CutPrefix(rest, []byte(`"retry":true,`)); found {
+		e.Retry, rest = true, after
+	}
+	if after, found := bytes.CutPrefix(rest, []byte(`"since":`)); found {
+		digits, behind, found := bytes.Cut(after, []byte{','})
+		n, err := strconv.ParseUint(string(digits), 10, 64)
+		if !found || err != nil || strconv.FormatUint(n, 10) != string(digits) {
+			return e, false
+		}
+		e.Since, rest = n, behind
+	}
+	data, found := bytes.CutPrefix(rest, []byte(`"data":`))
+	if !found || len(data) < 2 || data[0] != '{' {
+		return e, false
+	}
+	e.Data = data[:len(data)-1] // what follows it is the last brace; decoding it finds out
+	return e, true
 }
 
 func (e envelope) command() (Command, error) {

@@ -1,11 +1,7 @@
 package fleet
 
 import (
-	"bytes"
-	"compress/flate"
-	"encoding/json"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -27,23 +23,31 @@ type pastTask struct {
 	ID         string      `json:"id"`
 	Status     wire.Status `json:"status"`
 	RegionID   string      `json:"region_id,omitempty"`
-	MachineID  string      `json:"machine_id,omitempty"`
+	MachineID  string      `json:"-"` // stands with the pack
 	PhoneToken string      `json:"phone_token,omitempty"`
-	Packed     []byte      `json:"packed"` // all the rest
 
-	task *Task // in place of Packed
+	task *Task // all of it; nil if that is in pack
+	pack *pack
 }
 
 func newPast(t *Task) *pastTask {
 	return &pastTask{ID: t.ID, Status: t.Status, RegionID: t.RegionID, MachineID: t.MachineID, PhoneToken: t.PhoneToken, task: t}
 }
 
+// full is the task itself.
+func (t *pastTask) full() *Task {
+	if t.task != nil {
+		return t.task
+	}
+	return t.from(t.pack.lines())
+}
+
 // pastTasks are in the order of their ids. The newest are unpacked, all
 // others packed, whatever the order they came in: equal states give equal snapshots.
 type pastTasks struct {
 	list     []*pastTask
-	unpacked int           // how many of the newest are
-	packer   *flate.Writer // made when it is needed first
+	unpacked int // how many of the newest are
+	packs
 }
 
 func (p *pastTasks) place(id string) (int, bool) {
@@ -70,6 +74,9 @@ func (p *pastTasks) remove(id string) {
 	if !ok {
 		return
 	}
+	if t := p.list[i]; t.pack != nil {
+		p.put(p.packs.remove(t))
+	}
 	p.list = slices.Delete(p.list, i, i+1)
 	p.tidy(len(p.list) - p.unpacked)
 }
@@ -79,15 +86,21 @@ func (p *pastTasks) tidy(i int) {
 	if i < 0 || i >= len(p.list) {
 		return
 	}
-	t := *p.list[i]
-	if old := i < len(p.list)-p.unpacked; old && t.task != nil {
-		t.Packed, t.task = p.pack(t.task), nil
-	} else if !old && t.task == nil {
-		t.task, t.Packed = t.full(), nil
-	} else {
-		return
+	t := p.list[i]
+	if old := i < len(p.list)-p.unpacked; old && t.pack == nil {
+		p.put(p.packs.add(t))
+	} else if !old && t.pack != nil {
+		p.put(p.packs.remove(t))
+		p.list[i] = newPast(t.full())
 	}
-	p.list[i] = &t
+}
+
+// put gives the list those that are packed in another way now.
+func (p *pastTasks) put(changed []*pastTask) {
+	for _, t := range changed {
+		i, _ := p.place(t.ID)
+		p.list[i] = t
+	}
 }
 
 // restored puts a list as it was read in order.
@@ -97,50 +110,11 @@ func (p *pastTasks) restored() error {
 		if i > 0 && p.list[i-1].ID == t.ID {
 			return fmt.Errorf("read snapshot: task %q is there twice", t.ID)
 		}
+	}
+	for i := range p.list {
 		p.tidy(i)
 	}
 	return nil
-}
-
-// pack makes the small form of a task.
-func (p *pastTasks) pack(t *Task) []byte {
-	c := *t
-	c.ID, c.Status, c.RegionID, c.MachineID, c.PhoneToken = "", "", "", "", ""
-	b, err := json.Marshal(c)
-	if err != nil {
-		panic("fleet: cannot pack: " + err.Error())
-	}
-	var out bytes.Buffer
-	if p.packer == nil {
-		p.packer, err = flate.NewWriterDict(&out, flate.DefaultCompression, []byte(packedWords))
-	} else {
-		p.packer.Reset(&out)
-	}
-	if err == nil {
-		_, err = p.packer.Write(b)
-	}
-	if err == nil {
-		err = p.packer.Close()
-	}
-	if err != nil {
-		panic("fleet: cannot pack: " + err.Error())
-	}
-	return bytes.Clone(out.Bytes())
-}
-
-// full is the task itself. What cannot be read, which nobody has written, is
-// told instead of it.
-func (t *pastTask) full() *Task {
-	if t.task != nil {
-		return t.task
-	}
-	var out Task
-	r := flate.NewReaderDict(bytes.NewReader(t.Packed), []byte(packedWords))
-	if err := json.NewDecoder(io.LimitReader(r, maxLine)).Decode(&out); err != nil {
-		out = Task{Problem: cut("what was kept of this task cannot be read: " + err.Error())}
-	}
-	out.ID, out.Status, out.RegionID, out.MachineID, out.PhoneToken = t.ID, t.Status, t.RegionID, t.MachineID, t.PhoneToken
-	return &out
 }
 
 // isPast reports whether nobody waits for the task any more.
@@ -181,10 +155,7 @@ func (s *State) RecentTasks() []*Task {
 func (s *State) Tasks() []*Task { return s.withPast(s.past.list) }
 
 func (s *State) withPast(past []*pastTask) []*Task {
-	out := s.CurrentTasks()
-	for _, p := range past {
-		out = append(out, p.full())
-	}
+	out := append(s.CurrentTasks(), unpack(past)...)
 	slices.SortFunc(out, func(a, b *Task) int { return strings.Compare(a.ID, b.ID) })
 	return out
 }
@@ -218,13 +189,7 @@ type TaskPage struct {
 
 // Tasks are those on the page. Unpacking takes a while, so it is not for who
 // holds the state's lock.
-func (p TaskPage) Tasks() []*Task {
-	out := make([]*Task, len(p.tasks))
-	for i, t := range p.tasks {
-		out[i] = t.full()
-	}
-	return out
-}
+func (p TaskPage) Tasks() []*Task { return unpack(p.tasks) }
 
 // MachineIDs are the machines of those on the page, where they are known.
 func (p TaskPage) MachineIDs() []string {

@@ -3,6 +3,7 @@ package fleet
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -37,7 +38,7 @@ func TestAPastTaskIsAllThatItWas(t *testing.T) {
 		r.must(create(id), report("boot-"+id))
 		r.install(id)
 	}
-	if n := len(r.s.past.list); n != 6 || r.s.past.list[0].task != nil || r.s.past.list[5].task == nil || len(r.s.CurrentTasks()) != 1 {
+	if n := len(r.s.past.list); n != 6 || r.s.past.list[0].pack == nil || r.s.past.list[5].pack != nil || len(r.s.CurrentTasks()) != 1 {
 		t.Fatalf("%d tasks are past, %d current", n, len(r.s.CurrentTasks()))
 	}
 	for id, want := range was {
@@ -45,8 +46,8 @@ func TestAPastTaskIsAllThatItWas(t *testing.T) {
 			t.Errorf("task %s is\n%s\nit was\n%s", id, asJSON(got), asJSON(want))
 		}
 	}
-	if n := len(r.s.past.list[0].Packed); n > 700 {
-		t.Errorf("a packed task is %d bytes", n)
+	if k := r.s.past.list[0].pack; len(k.Tasks) != 4 || len(k.Packed) > 4*350 {
+		t.Errorf("%d packed tasks are %d bytes", len(k.Tasks), len(k.Packed))
 	}
 	if got := r.s.TaskByPhoneToken("token-t00"); got == nil || got.ID != "t00" {
 		t.Errorf("its token finds %+v", got)
@@ -133,16 +134,75 @@ func TestAPastTaskThatCannotBeReadIsToldAndNotMissing(t *testing.T) {
 		t.Errorf("it is %+v", got)
 	}
 	for name, lines := range map[string]string{
-		"there twice":         `{"kind":"past","value":{"id":"t1","status":"failed","packed":""}}` + "\n" + `{"kind":"past","value":{"id":"t1","status":"failed","packed":""}}`,
-		"past and current":    `{"kind":"machine","value":{"id":"m1","task_id":"t1"}}` + "\n" + `{"kind":"task","value":{"id":"t1","status":"failed","machine_id":"m1"}}` + "\n" + `{"kind":"past","value":{"id":"t1","status":"failed","packed":""}}`,
-		"is open":             `{"kind":"past","value":{"id":"t1","status":"approved","packed":""}}`,
-		"is nameless":         `{"kind":"past","value":{"status":"failed","packed":""}}`,
-		"is packed otherwise": `{"kind":"past","value":{"id":"t1","status":"failed","packed":7}}`,
+		"there twice":          packOf(`{"id":"t1","status":"failed"}`) + "\n" + strings.Replace(packOf(`{"id":"t1","status":"failed"}`), `{"tasks"`, `{"machine_id":"m2","tasks"`, 1),
+		"past and current":     `{"kind":"machine","value":{"id":"m1","task_id":"t1"}}` + "\n" + `{"kind":"task","value":{"id":"t1","status":"failed","machine_id":"m1"}}` + "\n" + packOf(`{"id":"t1","status":"failed"}`),
+		"is open":              packOf(`{"id":"t1","status":"approved"}`),
+		"is nameless":          packOf(`{"status":"failed"}`),
+		"is none":              packOf(`null`),
+		"is in no order":       packOf(`{"id":"t2","status":"failed"},{"id":"t1","status":"failed"}`),
+		"is one of too many":   packOf(strings.TrimSuffix(strings.Repeat(`{"id":"t1","status":"failed"},`, packSize+1), ",")),
+		"is not there":         packOf(``),
+		"is in half a pack":    packOf(`{"id":"t1","status":"failed"}`) + "\n" + packOf(`{"id":"t2","status":"failed"}`),
+		"is packed as nothing": `{"kind":"past","value":{"tasks":[{"id":"t1","status":"failed"}]}}`,
+		"is packed otherwise":  `{"kind":"past","value":{"tasks":[{"id":"t1","status":"failed"}],"packed":7}}`,
+		"is packed wrongly":    `{"kind":"past","value":{"tasks":[{"id":"t1","status":"failed"}],"packed":"!"}}`,
 	} {
 		head := fmt.Sprintf(`{"format":"lpmos-fleet","version":2,"records":%d}`+"\n", strings.Count(lines, "\n")+1)
 		if _, err := Restore(strings.NewReader(head + lines)); err == nil {
 			t.Errorf("a past task that %s was taken", name)
 		}
+	}
+}
+
+// packOf is a record of past tasks of no machine, with nothing in it.
+func packOf(tasks string) string {
+	return `{"kind":"past","value":{"tasks":[` + tasks + `],"packed":""}}`
+}
+
+func TestTasksArePackedAlikeWhateverTheirOrder(t *testing.T) {
+	var tasks []*Task
+	for i := range 3*packSize + 3 {
+		tasks = append(tasks, &Task{ID: fmt.Sprintf("t%02d", i), MachineID: fmt.Sprint("m", i%2), Status: wire.StatusFailed, Problem: fmt.Sprint(i)})
+	}
+	written := func(p *pastTasks) string {
+		for i, at := range p.list {
+			if want := i < len(p.list)-p.unpacked; (at.pack != nil) != want {
+				t.Fatalf("task %s is packed: %v, want %v", at.ID, at.pack != nil, want)
+			}
+		}
+		for _, at := range unpack(p.list) {
+			if want := *tasks[slices.IndexFunc(tasks, func(o *Task) bool { return o.ID == at.ID })]; !reflect.DeepEqual(*at, want) {
+				t.Fatalf("task %s is %+v, it was %+v", at.ID, *at, want)
+			}
+		}
+		return asJSON(p.all())
+	}
+	inOrder := &pastTasks{unpacked: 3}
+	for _, task := range tasks {
+		inOrder.add(task)
+	}
+	want := written(inOrder)
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		mixed := &pastTasks{unpacked: 3}
+		for _, i := range rng.Perm(len(tasks)) {
+			mixed.add(tasks[i])
+			if rng.IntN(3) == 0 { // out and in again
+				other := mixed.list[rng.IntN(len(mixed.list))].full()
+				mixed.remove(other.ID)
+				mixed.add(other)
+			}
+		}
+		if got := written(mixed); got != want {
+			t.Fatalf("seed %d: packed are\n%s\nwant\n%s", seed, got, want)
+		}
+	}
+	for _, i := range rand.New(rand.NewPCG(1, 1)).Perm(len(tasks)) {
+		inOrder.remove(tasks[i].ID)
+		written(inOrder)
+	}
+	if len(inOrder.list) > 0 || len(inOrder.of) > 0 {
+		t.Errorf("all were removed, and there are %d tasks and packs of %d machines", len(inOrder.list), len(inOrder.of))
 	}
 }
 

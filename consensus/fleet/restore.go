@@ -3,6 +3,7 @@ package fleet
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -166,7 +167,7 @@ func decodeRecord(line []byte) (any, error) {
 	case "task":
 		return decodeValue[Task](rest)
 	case "past":
-		return decodeValue[pastTask](rest)
+		return decodePast(rest)
 	case "audit":
 		return decodeValue[AuditRecord](rest)
 	case "done":
@@ -178,6 +179,24 @@ func decodeRecord(line []byte) (any, error) {
 func decodeValue[T any](raw []byte) (any, error) {
 	v := new(T)
 	return v, json.Unmarshal(raw, v)
+}
+
+// decodePast reads past tasks. What is packed is most of the line and holds
+// nothing that JSON would have to be asked about.
+func decodePast(raw []byte) (any, error) {
+	head, packed, ok := bytes.Cut(raw, []byte(`,"packed":"`))
+	packed, ok2 := bytes.CutSuffix(packed, []byte(`"}`))
+	if !ok || !ok2 {
+		return nil, fmt.Errorf("%.40q are no past tasks", raw)
+	}
+	v := new(pack)
+	if err := json.Unmarshal(slices.Concat(head, []byte("}")), v); err != nil {
+		return nil, err
+	}
+	v.Packed = make([]byte, base64.StdEncoding.DecodedLen(len(packed)))
+	n, err := base64.StdEncoding.Decode(v.Packed, packed)
+	v.Packed = v.Packed[:n:n]
+	return v, err
 }
 
 // put takes a record into a state that is being restored.
@@ -216,18 +235,20 @@ func (s *State) put(record any) error {
 		}
 		s.shared.task(v)
 		s.indexTask(v)
-	case *pastTask:
-		if v.ID == "" || (&Task{Status: v.Status}).Open() {
-			return fmt.Errorf("past task %q is nameless or %s", v.ID, v.Status)
-		}
-		v.Status, v.RegionID = wire.Status(s.shared.word(string(v.Status))), s.shared.word(v.RegionID)
+	case *pack:
 		if m := s.machines[v.MachineID]; m != nil {
 			v.MachineID = m.ID
 		}
-		s.past.list = append(s.past.list, v)
-		if v.PhoneToken != "" {
-			s.byToken[v.PhoneToken] = v.ID
+		if err := s.past.packs.restore(v); err != nil {
+			return err
 		}
+		for _, t := range v.Tasks {
+			t.Status, t.RegionID = wire.Status(s.shared.word(string(t.Status))), s.shared.word(t.RegionID)
+			if t.PhoneToken != "" {
+				s.byToken[t.PhoneToken] = t.ID
+			}
+		}
+		s.past.list = append(s.past.list, v.Tasks...)
 	case *AuditRecord:
 		if len(s.audit) == maxAudit {
 			return fmt.Errorf("more than %d audit records", maxAudit)

@@ -127,7 +127,7 @@ func BenchmarkSnapshot100k(b *testing.B) {
 		b.ReportMetric(float64(len(whole))/1e6, "MB")
 	})
 	packed := 0
-	for _, p := range s.past.list {
+	for _, p := range s.past.all() {
 		packed += len(p.Packed)
 	}
 	bytesEach := float64(packed) / float64(len(s.past.list))

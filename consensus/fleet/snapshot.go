@@ -40,7 +40,7 @@ type Snapshot struct {
 	pools    []*Pool
 	machines []*Machine
 	tasks    []*Task
-	past     []*pastTask
+	past     []*pack
 	audit    []*AuditRecord
 	done     []*doneRecord
 }
@@ -68,10 +68,9 @@ func (s *State) Snapshot() *Snapshot {
 	for _, t := range s.past.list {
 		if t.task != nil {
 			sn.tasks = append(sn.tasks, t.task)
-		} else {
-			sn.past = append(sn.past, t)
 		}
 	}
+	sn.past = s.past.packs.all()
 	for part := range slices.Chunk(slices.Clone(s.done.order), deedsPerRecord) {
 		sn.done = append(sn.done, &doneRecord{Floor: s.done.floor, Deeds: part})
 	}
