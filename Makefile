@@ -21,7 +21,7 @@ LISTEN   ?= 127.0.0.1:8080
 GO_FILES := $(shell git ls-files -co --exclude-standard '*.go') go.mod go.sum
 UI_FILES := $(shell git ls-files -co --exclude-standard ui/static)
 
-.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-scale lint fuzz kill-test chaos deps clean
+.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale lint fuzz kill-test chaos deps clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -87,6 +87,10 @@ build/images/%.raw: $(IMAGE_FILES) | bin/lpmos
 
 bench: build ui/e2e/node_modules/.installed ## figures of the parts, and of a browser that 1,000 machines reach through one node and through two
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
+
+bench-raft: deps ## three nodes beside three etcd on the same disk: updates a second, latency, processor time
+	@./build-deps etcd-server
+	cd appliance/bench && $(GO) run .
 
 bench-scale: build ## a node that knows 10,000 machines and 100,000 past tasks: restart, memory, backup, restore, lists
 	$(GO) test -count=1 -timeout 30m -tags scale -run TestScale -v ./appliance/scale

@@ -15,6 +15,7 @@ func TestWhenAFollowerStandsStill(t *testing.T) {
 	sent := uint64(0)
 	after := func(d time.Duration, bytes uint64) bool {
 		now, sent = now.Add(d), sent+bytes
+		one.at = now
 		return p.stuck("n2", 10, sent, now)
 	}
 	for range 20 {
