@@ -61,11 +61,17 @@ func (m memberSeam) NewToken(ctx context.Context, by string) (api.JoinToken, err
 	return m.token(ctx, by)
 }
 
-func (m memberSeam) Promote(ctx context.Context, id, by string) error { return m.node.Promote(ctx, id, by) }
+func (m memberSeam) Promote(ctx context.Context, id, by string) error {
+	return m.node.Promote(ctx, id, by)
+}
 
-func (m memberSeam) Demote(ctx context.Context, id, by string) error { return m.node.Demote(ctx, id, by) }
+func (m memberSeam) Demote(ctx context.Context, id, by string) error {
+	return m.node.Demote(ctx, id, by)
+}
 
-func (m memberSeam) Remove(ctx context.Context, id, by string) error { return m.node.Remove(ctx, id, by) }
+func (m memberSeam) Remove(ctx context.Context, id, by string) error {
+	return m.node.Remove(ctx, id, by)
+}
 
 func (m memberSeam) Transfer(ctx context.Context, to, by string) error {
 	return m.node.TransferLeadership(ctx, to, by)

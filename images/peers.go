@@ -91,7 +91,7 @@ func (r *Replicator) absent(name string) *absence {
 // findManifest asks peers for a manifest.
 func (r *Replicator) findManifest(digest string) ([]byte, error) {
 	data, err := r.search(digest, func(p Peer) ([]byte, error) {
-		data, err := r.get(nil, p, "/x/manifest/"+digest, maxManifest)
+		data, err := r.get(r.hurried(), p, "/x/manifest/"+digest, maxManifest)
 		if err == nil {
 			_, err = parseNamed(digest, data)
 		}
@@ -227,8 +227,15 @@ func (r *Replicator) askChunk(pace context.Context, p Peer, name string) ([]byte
 	}
 }
 
-// get reads one answer of a peer in memory. pace, if not nil, keeps it to the
-// limit for as long as pace lives.
+// hurried is a pace that has ended: no limit holds.
+func (r *Replicator) hurried() context.Context {
+	ctx, cancel := context.WithCancel(r.life)
+	cancel()
+	return ctx
+}
+
+// get reads one answer of a peer in memory. It keeps to the limit for as long as
+// pace lives.
 func (r *Replicator) get(pace context.Context, p Peer, path string, limit int64) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(r.life)
 	defer cancel(nil)
@@ -240,11 +247,9 @@ func (r *Replicator) get(pace context.Context, p Peer, path string, limit int64)
 	}
 	defer resp.Body.Close()
 	body := &pacedBody{r: resp.Body, timer: timer, stall: r.opts.Stall, left: longestRead}
-	if pace != nil {
-		body.pace = func(n int) {
-			// Its error means that somebody is in a hurry now, or that the node stops.
-			_ = r.limiter.WaitN(pace, n)
-		}
+	body.pace = func(n int) {
+		// Its error means that somebody is in a hurry, or that the node stops.
+		_ = r.limiter.WaitN(pace, n)
 	}
 	data, err := readAtMost(body, limit)
 	if err != nil {

@@ -22,9 +22,15 @@ type realMembers struct{ *consensus.Node }
 func (m realMembers) NewToken(context.Context, string) (api.JoinToken, error) {
 	return api.JoinToken{}, consensus.ErrNotReady
 }
-func (m realMembers) Promote(ctx context.Context, id, by string) error { return m.Node.Promote(ctx, id, by) }
-func (m realMembers) Demote(ctx context.Context, id, by string) error  { return m.Node.Demote(ctx, id, by) }
-func (m realMembers) Remove(ctx context.Context, id, by string) error  { return m.Node.Remove(ctx, id, by) }
+func (m realMembers) Promote(ctx context.Context, id, by string) error {
+	return m.Node.Promote(ctx, id, by)
+}
+func (m realMembers) Demote(ctx context.Context, id, by string) error {
+	return m.Node.Demote(ctx, id, by)
+}
+func (m realMembers) Remove(ctx context.Context, id, by string) error {
+	return m.Node.Remove(ctx, id, by)
+}
 func (m realMembers) Transfer(ctx context.Context, to, by string) error {
 	return m.TransferLeadership(ctx, to, by)
 }

@@ -39,7 +39,6 @@ type input struct {
 	task       int
 	boot       int // start, fail, complete, report
 	generation int // start, fail, complete, stage
-	epoch      int // the round it was asked in
 }
 
 type output struct {

@@ -40,7 +40,6 @@ type slot struct {
 	fresh bool                           // its directory is to be filled by the others
 	node  atomic.Pointer[consensus.Node] // nil while it is down
 	port  *port
-	lame  chan struct{} // closed when the node before has let go of its directory
 }
 
 // shm is a directory whose fsync costs nothing: what is tested here is agreement,
