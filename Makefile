@@ -85,7 +85,7 @@ build/images/%.raw: $(IMAGE_FILES) | bin/lpmos
 	@mkdir -p $(@D)
 	bin/lpmos image build $* --out $@
 
-bench: build ui/e2e/node_modules/.installed ## figures of the parts, and of a browser that 1,000 machines reach
+bench: build ui/e2e/node_modules/.installed ## figures of the parts, and of a browser that 1,000 machines reach through one node and through two
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
 
 bench-scale: build ## a node that knows 10,000 machines and 100,000 past tasks: restart, memory, backup, restore, lists

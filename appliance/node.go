@@ -42,6 +42,9 @@ func Join(ctx context.Context, cfg config.Config, inv Invitation, version string
 
 func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger) (err error) {
 	started := time.Now()
+	if err := consensus.GoFirst(); err != nil {
+		log.Debug("this node runs as any other process", "reason", err)
+	}
 	// The directory first: nobody else may write what we are about to read.
 	dir, err := takeDataDir(cfg.DataDir)
 	if err != nil {

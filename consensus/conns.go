@@ -10,6 +10,7 @@ import (
 type conns struct {
 	mu   sync.Mutex
 	open map[string]map[*tracked]struct{} // by address
+	sent map[string]uint64                // bytes, by address
 }
 
 type tracked struct {
@@ -22,7 +23,7 @@ func (c *conns) add(to string, conn net.Conn) net.Conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.open == nil {
-		c.open = map[string]map[*tracked]struct{}{}
+		c.open, c.sent = map[string]map[*tracked]struct{}{}, map[string]uint64{}
 	}
 	if c.open[to] == nil {
 		c.open[to] = map[*tracked]struct{}{}
@@ -38,6 +39,22 @@ func (t *tracked) Close() error {
 	delete(t.of.open[t.to], t)
 	t.of.mu.Unlock()
 	return t.Conn.Close()
+}
+
+// Write counts what is sent.
+func (t *tracked) Write(b []byte) (int, error) {
+	n, err := t.Conn.Write(b)
+	t.of.mu.Lock()
+	t.of.sent[t.to] += uint64(n)
+	t.of.mu.Unlock()
+	return n, err
+}
+
+// sentTo is how many bytes were sent to an address.
+func (c *conns) sentTo(to string) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sent[to]
 }
 
 // reset closes all connections to an address.

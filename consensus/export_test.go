@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -124,6 +125,9 @@ func (n *Node) Verified(ctx context.Context) (uint64, error) {
 
 // Retime starts Raft anew.
 func (n *Node) Retime(to time.Duration) { n.retime(to) }
+
+// AnswerLive takes the news of another node.
+func (n *Node) AnswerLive(w http.ResponseWriter, r *http.Request) { n.answerLive(w, r) }
 
 // Promises opens what a stopped node keeps, as it would itself, and gives its term
 // and vote.

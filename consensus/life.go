@@ -98,8 +98,7 @@ func (n *Node) die(l *life) error {
 
 // cutLast ends the last life: none begins any more. The node is ending by now.
 func (n *Node) cutLast() error {
-	n.reborn.Lock()
-	defer n.reborn.Unlock()
+	defer n.reborn.take()()
 	return n.cut(n.life())
 }
 

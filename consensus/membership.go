@@ -138,8 +138,7 @@ func (n *Node) changeHere(ctx context.Context, c change) error {
 	if !n.Leads() {
 		return ErrNotReady
 	}
-	n.order.Lock()
-	defer n.order.Unlock()
+	defer n.order.take()()
 	l := n.life()
 	s, known := n.server(c.ID)
 	name := n.nameOf(c.ID)
@@ -185,6 +184,9 @@ func (n *Node) changeHere(ctx context.Context, c change) error {
 		}
 		if up, _, _ := n.peers.reach(c.ID); !up {
 			return refused("%s does not answer; a voter that is silent makes the cluster weaker", name)
+		}
+		if n.peers.filling(c.ID) {
+			return fmt.Errorf("%w: %s has not got all yet that was agreed on, and gives no vote before", ErrNotReady, name)
 		}
 		f = l.raft.AddVoter(s.ID, s.Address, 0, memberTime)
 	case opDemote:

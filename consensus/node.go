@@ -30,7 +30,7 @@ type Node struct {
 	guard *guard
 	lives atomic.Pointer[life]
 	// reborn is held while one life takes another's place.
-	reborn sync.Mutex
+	reborn turn
 
 	// mu guards the state and lets readers in between batches. The locks of
 	// progress and feed are taken inside it, in this order.
@@ -70,7 +70,7 @@ type Node struct {
 	raftConns  chan net.Conn
 	conns      conns
 	peers      *peers
-	order      sync.Mutex // held by the leader while it changes the members
+	order      turn // held by the leader while it changes the members
 	news       news
 	deferred   *deferred
 	figures    figures
@@ -106,8 +106,9 @@ func Open(cfg Config) (*Node, error) {
 		failed: make(chan error, 1), brokenDown: make(chan struct{}), tooLong: make(chan struct{}, 1),
 		ready: make(chan struct{}), stop: make(chan struct{}), ending: make(chan struct{}),
 		leader: newLeaderView(time.Now()), raftConns: make(chan net.Conn), peers: newPeers()}
-	n.sender = newSender(onTheWay, n.enterLog)
-	n.inbox = newSender(onTheDisk, n.append)
+	n.reborn, n.order = make(turn, 1), make(turn, 1)
+	n.sender = newSender(onTheWay, n.stop, n.enterLog)
+	n.inbox = newSender(onTheDisk, n.stop, n.append)
 	n.guard = &guard{dir: dir.path, deadline: cfg.WriteDeadline, free: freeBytes, failed: n.cannotStore, stop: n.ending}
 	if cfg.Network != nil {
 		n.caller = newCaller(cfg.Network)
@@ -119,6 +120,16 @@ func Open(cfg Config) (*Node, error) {
 		return nil, errors.Join(err, dir.close())
 	}
 	return n, nil
+}
+
+// turn is a lock for what takes long: Raft, disks and other nodes are waited for
+// while it is held. Make it with room for one.
+type turn chan struct{}
+
+// take waits for the turn; what it returns gives it back.
+func (t turn) take() (done func()) {
+	t <- struct{}{}
+	return func() { <-t }
 }
 
 func (n *Node) start() (err error) {
@@ -151,8 +162,8 @@ func (n *Node) start() (err error) {
 	n.wg.Add(5)
 	go n.live()
 	go n.flushProgress(n.cfg.ProgressInterval)
-	go func() { defer n.wg.Done(); n.sender.run(n.stop) }()
-	go func() { defer n.wg.Done(); n.inbox.run(n.stop) }()
+	go func() { defer n.wg.Done(); n.sender.run() }()
+	go func() { defer n.wg.Done(); n.inbox.run() }()
 	go n.carryDeferred()
 	if n.cfg.Network != nil {
 		n.wg.Add(2)

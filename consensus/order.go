@@ -34,8 +34,7 @@ func (n *Node) keepOrder(l *life, term uint64) {
 
 // putInOrder carries out one step.
 func (n *Node) putInOrder(l *life) {
-	n.order.Lock()
-	defer n.order.Unlock()
+	defer n.order.take()()
 	s, ok := nextStep(time.Now(), n.seats(), n.cfg.SettleAfter, n.cfg.DeadAfter)
 	if !ok {
 		return
@@ -88,6 +87,7 @@ func (n *Node) seats() []seat {
 			if goal > last {
 				x.behind = goal - last
 			}
+			x.filling = n.peers.filling(x.id)
 		}
 		out = append(out, x)
 	}

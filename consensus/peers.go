@@ -26,6 +26,9 @@ const (
 	// stuckAfter is how long a follower may stand still, with entries to follow,
 	// before its connections are made anew.
 	stuckAfter = 5 * time.Second
+	// bulk is how many bytes sent in that time show that a follower is being filled,
+	// by a snapshot that is not in its log yet; heartbeats alone are a tenth of it.
+	bulk = 256 << 10
 )
 
 // peers is what this node knows of the others: it asks each how it is.
@@ -44,6 +47,7 @@ type peer struct {
 	moved   time.Time     // when its log last grew, or had nothing to grow by
 	asking  bool
 	lastLog uint64
+	sent    uint64 // bytes, when it was last seen to move
 }
 
 // peerStatus is a node's word on itself.
@@ -54,6 +58,7 @@ type peerStatus struct {
 	Applied   uint64        `json:"applied"`
 	LastLog   uint64        `json:"last_log"`
 	LongTrip  time.Duration `json:"long_trip"` // how long its round trips take lately
+	Filling   bool          `json:"filling,omitempty"`
 	Problem   string        `json:"problem,omitempty"`
 	Described Described     `json:"described,omitzero"`
 }
@@ -66,7 +71,7 @@ func (n *Node) own() peerStatus {
 	n.mu.RLock()
 	applied := n.machine().Index()
 	n.mu.RUnlock()
-	st := peerStatus{ID: n.dir.id, Time: n.now(), Term: r.CurrentTerm(), Applied: applied, LastLog: r.LastIndex(), LongTrip: n.peers.longest()}
+	st := peerStatus{ID: n.dir.id, Time: n.now(), Term: r.CurrentTerm(), Applied: applied, LastLog: r.LastIndex(), LongTrip: n.peers.longest(), Filling: n.joining.Load()}
 	if err := n.guard.state(); err != nil {
 		st.Problem = err.Error()
 	}
@@ -170,7 +175,7 @@ func (n *Node) unstick(servers []raft.Server) {
 	}
 	goal := n.life().raft.CommitIndex()
 	for _, s := range servers {
-		if n.peers.stuck(string(s.ID), goal, time.Now()) {
+		if n.peers.stuck(string(s.ID), goal, n.conns.sentTo(string(s.Address)), time.Now()) {
 			count := n.conns.reset(string(s.Address))
 			n.log.Warn("a node answers but its log stands still; connecting to it anew", slog.String("node", n.nameOf(string(s.ID))), slog.Int("connections", count))
 		}
@@ -239,27 +244,29 @@ func (p *peers) note(id string, said peerStatus, trip time.Duration, clock time.
 }
 
 // stuck reports whether a peer that answers has not come nearer to the goal for
-// too long; it is then given that long again.
-func (p *peers) stuck(id string, goal uint64, now time.Time) bool {
+// too long; it is then given that long again. sent are the bytes it was sent so far.
+func (p *peers) stuck(id string, goal, sent uint64, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	one := p.by[id]
-	if one == nil || !one.up || one.lastLog >= goal || now.Sub(one.at) > 3*lookEvery { // old news tells nothing
-		if one != nil {
-			one.moved = now
-		}
+	if one == nil {
+		return false
+	}
+	// Old news tells nothing.
+	if !one.up || one.lastLog >= goal || sent-one.sent >= bulk || now.Sub(one.at) > 3*lookEvery {
+		one.moved, one.sent = now, sent
 		return false
 	}
 	if now.Sub(one.moved) < stuckAfter {
 		return false
 	}
-	one.moved = now
+	one.moved, one.sent = now, sent
 	return true
 }
 
-// longest is how long round trips to the farthest peer take lately. One in four may
-// take longer: an answer that was late once, because a machine was busy, says
-// nothing about the wire.
+// longest is how long round trips to the farthest peer take lately. Few may take
+// longer: an answer that was late once, because a machine was busy, says nothing
+// about the wire.
 func (p *peers) longest() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -267,8 +274,8 @@ func (p *peers) longest() time.Duration {
 	for _, one := range p.by {
 		// The first includes the making of a connection.
 		trips := slices.Sorted(slices.Values(one.trips[min(1, len(one.trips)):]))
-		if len(trips) > 0 {
-			out = max(out, trips[len(trips)*3/4])
+		if n := len(trips); n > 1 {
+			out = max(out, trips[n-2-n/10])
 		}
 	}
 	return out
@@ -409,6 +416,14 @@ func (p *peers) reach(id string) (up bool, since time.Time, lastLog uint64) {
 		return false, time.Now(), 0 // it has not been asked yet
 	}
 	return one.up, one.since, one.lastLog
+}
+
+// filling reports whether a peer lacks what others have, so that it gives no vote.
+func (p *peers) filling(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	one := p.by[id]
+	return one != nil && one.said.Filling
 }
 
 // problem is the sentence for people: what this node cannot do now, and why.

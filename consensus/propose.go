@@ -94,7 +94,7 @@ func (n *Node) commit(ctx context.Context, body fleet.Body) (any, error) {
 		case errors.As(err, &o):
 			n.figures.commit.observe(time.Since(began))
 			if fleet.ErrorCode(o.err) == fleet.Uncertain {
-				return nil, fmt.Errorf("%w: %w", ErrUncertain, o.err)
+				return nil, fmt.Errorf("%w: %v", ErrUncertain, o.err) // it is no refusal, which errors.As would find
 			}
 			return o.result, o.err
 		case errors.Is(err, ErrUncertain):
@@ -110,6 +110,11 @@ func (n *Node) commit(ctx context.Context, body fleet.Body) (any, error) {
 		}
 		if failed := n.failure(); failed != nil {
 			return nil, n.giveUp(c.Retry, failed)
+		}
+		select {
+		case <-n.stop:
+			return nil, n.giveUp(c.Retry, n.whyNot())
+		default:
 		}
 		if off := n.cutOff(); off != nil {
 			return nil, n.giveUp(c.Retry, off)

@@ -26,6 +26,7 @@ type seat struct {
 	up         bool      // it answers
 	since      time.Time // since when it does or does not
 	behind     uint64    // entries its log lacks
+	filling    bool      // it gives no vote yet
 	standsBy   bool      // a person wants it not to vote
 }
 
@@ -73,7 +74,7 @@ func nextStep(now time.Time, seats []seat, settle, dead time.Duration) (s step, 
 			continue
 		}
 		willing++
-		if !x.voter && x.up && now.Sub(x.since) >= settle && x.behind <= caughtUpWithin {
+		if !x.voter && x.up && now.Sub(x.since) >= settle && x.behind <= caughtUpWithin && !x.filling {
 			candidates = append(candidates, x)
 		}
 	}

@@ -33,6 +33,7 @@ type sender struct {
 	slots chan struct{}
 	take  func(entry []byte, commands int) (entered, error) // puts an entry where it belongs
 	pace  pace
+	stop  <-chan struct{} // closed when nobody gathers any more
 }
 
 // try is one attempt to get an entry into the log.
@@ -48,8 +49,8 @@ type attempt struct {
 	err error
 }
 
-func newSender(underWay int, take func(entry []byte, commands int) (entered, error)) *sender {
-	return &sender{queue: make(chan *try, 4*maxTogether), slots: make(chan struct{}, underWay), take: take}
+func newSender(underWay int, stop <-chan struct{}, take func(entry []byte, commands int) (entered, error)) *sender {
+	return &sender{stop: stop, queue: make(chan *try, 4*maxTogether), slots: make(chan struct{}, underWay), take: take}
 }
 
 // send tries once. The error is always set: the outcome of the command, an
@@ -60,6 +61,8 @@ func (s *sender) send(ctx context.Context, raw []byte, told chan outcome) error 
 	case s.queue <- t:
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-s.stop:
+		return ErrNotReady
 	}
 	for {
 		select {
@@ -72,6 +75,8 @@ func (s *sender) send(ctx context.Context, raw []byte, told chan outcome) error 
 			t.done = nil // agreed on; it is applied here in a moment
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
+		case <-s.stop: // nobody gathers tries any more
+			return ErrUncertain
 		}
 	}
 }
@@ -83,29 +88,33 @@ func (s *sender) put(ctx context.Context, raw []byte, commands int) (entered, er
 	case s.queue <- t:
 	case <-ctx.Done():
 		return entered{}, ErrNotReady
+	case <-s.stop:
+		return entered{}, ErrNotReady
 	}
 	select {
 	case a := <-t.done:
 		return a.at, a.err
+	case <-s.stop:
+		return entered{}, ErrUncertain
 	case <-ctx.Done():
 		return entered{}, fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
 	}
 }
 
 // run gathers until the node closes.
-func (s *sender) run(stop <-chan struct{}) {
+func (s *sender) run() {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
 		var batch []*try
 		select {
-		case <-stop:
+		case <-s.stop:
 			return
 		case t := <-s.queue:
 			batch = append(batch, t)
 		}
 		select {
-		case <-stop:
+		case <-s.stop:
 			batch[0].done <- attempt{err: ErrNotReady}
 			return
 		case s.slots <- struct{}{}:
@@ -217,9 +226,9 @@ func (n *Node) enterLog(entry []byte, commands int) (entered, error) {
 	var said *callError
 	switch {
 	case err == nil:
-		n.life().wire.committed(id, addr, at.Index, at.Term)
+		n.life().wire.committed(ctx, id, addr, at)
 		return at, nil
-	case errors.As(err, &said) && said.status == http.StatusConflict:
+	case errors.As(err, &said) && (said.status == http.StatusConflict || said.status == http.StatusForbidden || said.status == http.StatusBadRequest):
 		return at, fmt.Errorf("%w: %w", ErrNotReady, err)
 	case errors.As(err, &said) && said.status == http.StatusInsufficientStorage:
 		return at, ErrNoSpace

@@ -80,8 +80,7 @@ func (t *tuner) due(has, want time.Duration, now time.Time) bool {
 
 // retime starts Raft anew with another timer, unless the node is ending.
 func (n *Node) retime(to time.Duration) {
-	n.reborn.Lock()
-	defer n.reborn.Unlock()
+	defer n.reborn.take()()
 	if n.isEnding() {
 		return
 	}

@@ -84,15 +84,24 @@ func (w *carrier) Close() error {
 // would send a little later (up to twice CommitTimeout): an AppendEntries without
 // entries that names the entry before it, so Raft checks that its log holds that
 // entry. A node that has not got it yet refuses, and waits for the leader.
-func (w *carrier) committed(leader raft.ServerID, address raft.ServerAddress, index, term uint64) {
+func (w *carrier) committed(ctx context.Context, leader raft.ServerID, address raft.ServerAddress, at entered) {
 	answer := make(chan raft.RPCResponse, 1)
-	w.put(raft.RPC{RespChan: answer, Command: &raft.AppendEntriesRequest{
+	rpc := raft.RPC{RespChan: answer, Command: &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader), Addr: w.EncodePeer(leader, address)},
-		Term:      term, PrevLogEntry: index, PrevLogTerm: term, LeaderCommitIndex: index,
-	}})
+		Term:      at.Term, PrevLogEntry: at.Index, PrevLogTerm: at.Term, LeaderCommitIndex: at.Index,
+	}}
+	// Raft may be held back by its disk, or for good in a node that has broken down.
+	select {
+	case w.rpcs <- rpc:
+	case <-w.stop:
+		return
+	case <-ctx.Done():
+		return
+	}
 	select {
 	case <-answer:
 	case <-w.stop:
+	case <-ctx.Done():
 	}
 }
 

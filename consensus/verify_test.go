@@ -57,11 +57,11 @@ func TestANodeFilledByASnapshotStartsAgain(t *testing.T) {
 	})
 }
 
-// What a dead leader wrote and nobody agreed on is not to be seen by who has
-// verified the state.
-func TestWhoVerifiesSeesNothingThatWasNotAgreedOn(t *testing.T) {
-	c := consensustest.NewCluster(t, 3, func(_ int, cfg *consensus.Config) { cfg.Heartbeat = 300 * time.Millisecond })
-	was := c.Leader()
+// leavePhantoms stops the leader with entries in its log that nobody agrees on, the
+// newest at last, and leaves it cut off.
+func leavePhantoms(t *testing.T, c *consensustest.Cluster) (was int, last uint64) {
+	t.Helper()
+	was = c.Leader()
 	c.Isolate(was)
 	// More entries than the next leader begins with.
 	var writers sync.WaitGroup
@@ -82,6 +82,14 @@ func TestWhoVerifiesSeesNothingThatWasNotAgreedOn(t *testing.T) {
 	if err := c.Stop(was); err != nil {
 		t.Fatal(err)
 	}
+	return was, had + 8
+}
+
+// What a dead leader wrote and nobody agreed on is not to be seen by who has
+// verified the state.
+func TestWhoVerifiesSeesNothingThatWasNotAgreedOn(t *testing.T) {
+	c := consensustest.NewCluster(t, 3, func(_ int, cfg *consensus.Config) { cfg.Heartbeat = 300 * time.Millisecond })
+	was, _ := leavePhantoms(t, c)
 	c.Leader()
 	c.Net.Heal()
 	c.Start(was)
@@ -101,31 +109,12 @@ func TestWhoVerifiesSeesNothingThatWasNotAgreedOn(t *testing.T) {
 // others stand there now.
 func TestWhoSawWhatWasNotAgreedOnLooksAnew(t *testing.T) {
 	c := consensustest.NewCluster(t, 3, func(_ int, cfg *consensus.Config) { cfg.Heartbeat = 300 * time.Millisecond })
-	was := c.Leader()
-	c.Isolate(was)
-	var writers sync.WaitGroup
-	had := c.Nodes[was].Stats()["log_index"].(uint64)
-	for i := range 8 {
-		raw, err := fleet.Command{ID: fmt.Sprint("c", i), At: time.Now(), Body: putNode(fmt.Sprint("phantom-", i))}.Encode()
-		if err != nil {
-			t.Fatal(err)
-		}
-		writers.Go(func() {
-			if c.Nodes[was].ApplyRaw(raw) == nil {
-				t.Error("a node that is alone has agreed with itself")
-			}
-		})
-	}
-	c.Until("they are in the log of the one node", func() bool { return c.Nodes[was].Stats()["log_index"].(uint64) >= had+8 })
-	writers.Wait()
-	if err := c.Stop(was); err != nil {
-		t.Fatal(err)
-	}
+	was, last := leavePhantoms(t, c)
 	c.Start(was)
 	var shown uint64
 	c.Nodes[was].View(func(s *fleet.State) { shown = s.Index() })
-	if shown < had+8 {
-		t.Fatalf("it shows its log up to %d of %d", shown, had+8)
+	if shown < last {
+		t.Fatalf("it shows its log up to %d of %d", shown, last)
 	}
 	c.Net.Heal()
 	if err := c.Nodes[was].Verify(t.Context()); err != nil {

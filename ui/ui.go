@@ -4,7 +4,7 @@
 // A browser gets a snapshot with its index first, then what changes. Changes of
 // state are told at once; percentages are conflated per viewer, so that the
 // newest value wins and nobody has a backlog: ten times a second for the rows on
-// the screen, once a second for the others. A viewer that cannot keep up is cut
+// the screen, every 0.8 s for the others. A viewer that cannot keep up is cut
 // and comes back with the last index it has seen.
 package ui
 
@@ -45,7 +45,7 @@ type Limits struct {
 	Write      time.Duration // for one frame to leave; 10 s
 	KeepAlive  time.Duration // between pings; 20 s
 	Fast       time.Duration // between progress of rows on the screen; 100 ms
-	Slow       time.Duration // between progress of the others, and counts; 1 s
+	Slow       time.Duration // between progress of the others, and counts; 800 ms
 }
 
 func (l Limits) withDefaults() Limits {
@@ -54,7 +54,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Write, 10*time.Second)
 	set(&l.KeepAlive, 20*time.Second)
 	set(&l.Fast, 100*time.Millisecond)
-	set(&l.Slow, time.Second)
+	set(&l.Slow, 800*time.Millisecond)
 	return l
 }
 

@@ -1,6 +1,6 @@
-// Looks at the fleet page of a node that 1,000 machines report to, and says how
-// old what it shows is. Started by BenchmarkBrowser1000x10 in ui, which speaks
-// to it in lines of JSON:
+// Looks at the fleet page of a node while 1,000 machines report to it or to another,
+// and says how old what it shows is. Started by the browser benchmarks in ui, which
+// speak to it in lines of JSON:
 //   node bench.mjs URL
 //   → {"Rows": n}                                   the page is live
 //   ← {"start": ms, "from": %, "per_second": %, "seconds": n}   a percentage p was made at start + (p - from) / per_second
@@ -74,9 +74,10 @@ const saw = await page.evaluate(async ({ start, from, per_second: perSecond, sec
   const took = (performance.now() - began) / 1000;
   const part = (share, list) => list.toSorted((a, b) => a - b)[Math.min(list.length - 1, Math.floor(list.length * share))];
   const within = (looks, a, b) => looks.filter(([at]) => at >= a * 1000 && at <= b * 1000).flatMap(([, ages]) => ages);
-  const every = within(samples, 0, took), last = within(samples, took - 2, took);
+  const every = within(samples, 0, took), last = within(samples, took - 2, took), whole = within(all, 0, took);
   return {
-    samples: every.length, age_p50: part(0.5, every), age_p95: part(0.95, every), all_p95: part(0.95, within(all, 0, took)),
+    samples: every.length, age_p50: part(0.5, every), age_p95: part(0.95, every), age_p99: part(0.99, every),
+    all_p50: part(0.5, whole), all_p95: part(0.95, whole), all_p99: part(0.99, whole),
     first_p50: part(0.5, within(samples, 0, 2)), last_p50: part(0.5, last),
     end_screen: Math.max(...last), end_all: Math.max(...within(all, took - 2, took)), rows: bars().length, machines: known().length,
     frames: (seen.frames - frames) / took, values: (seen.values - values) / took,
