@@ -66,7 +66,7 @@ type Config struct {
 	RingEvents int
 
 	// SnapshotEntries and SnapshotBytes are how much log may grow before a
-	// snapshot takes its place. Defaults 8192 and 32 MiB.
+	// snapshot takes its place. Defaults 8192 and 16 MiB.
 	SnapshotEntries uint64
 	SnapshotBytes   int64
 	// TrailingEntries are kept behind a snapshot. Default 512.
@@ -89,7 +89,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.ProgressInterval, time.Second)
 	setDefault(&c.RingEvents, 16384)
 	setDefault(&c.SnapshotEntries, 8192)
-	setDefault(&c.SnapshotBytes, 32<<20)
+	setDefault(&c.SnapshotBytes, 16<<20)
 	setDefault(&c.TrailingEntries, 512)
 	if c.Now == nil {
 		c.Now = time.Now

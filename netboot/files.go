@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 )
@@ -22,16 +23,21 @@ const (
 // ErrNoBootFile says that a boot file is missing from the build.
 var ErrNoBootFile = errors.New("boot file missing")
 
-// Files are the boot files, read once and kept in memory: a table of fixed
-// names, so that no name from the wire ever reaches a file system.
+// Files are the boot files: a table of fixed names, opened once, so that no name
+// from the wire ever reaches a file system.
 type Files struct {
 	byName map[string]file
 }
 
+// file is read where it lies. Those in the binary are part of it in memory, and
+// as copies of 20 MB they would be there twice.
 type file struct {
-	data []byte
-	etag string // strong: the SHA-256 of data, in quotes
+	io.ReaderAt
+	size int64
+	etag string // strong: the SHA-256 of what is in it, in quotes
 }
+
+func (f file) reader() *io.SectionReader { return io.NewSectionReader(f, 0, f.size) }
 
 // LoadFiles reads the boot files out of fsys. When some are missing it returns
 // the others and an error that wraps ErrNoBootFile and names them: a node
@@ -40,7 +46,7 @@ func LoadFiles(fsys fs.FS) (*Files, error) {
 	f := &Files{byName: make(map[string]file)}
 	var missing []string
 	for _, name := range []string{LoaderBIOS, LoaderUEFI, LoaderUEFIAll, FileKernel, FileInitrd} {
-		data, err := fs.ReadFile(fsys, name)
+		opened, err := openFile(fsys, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			missing = append(missing, name)
 			continue
@@ -48,13 +54,29 @@ func LoadFiles(fsys fs.FS) (*Files, error) {
 		if err != nil {
 			return nil, fmt.Errorf("boot file %s: %w", name, err)
 		}
-		sum := sha256.Sum256(data)
-		f.byName[name] = file{data: data, etag: `"` + hex.EncodeToString(sum[:]) + `"`}
+		f.byName[name] = opened
 	}
 	if missing != nil {
 		return f, fmt.Errorf("%w: %s; build them with: make boot-image", ErrNoBootFile, strings.Join(missing, ", "))
 	}
 	return f, nil
+}
+
+func openFile(fsys fs.FS, name string) (file, error) {
+	opened, err := fsys.Open(name)
+	if err != nil {
+		return file{}, err
+	}
+	sum := sha256.New()
+	size, err := io.Copy(sum, opened)
+	if err != nil {
+		return file{}, errors.Join(err, opened.Close())
+	}
+	at, ok := opened.(io.ReaderAt)
+	if !ok {
+		return file{}, errors.Join(errors.New("it cannot be read in parts"), opened.Close())
+	}
+	return file{at, size, `"` + hex.EncodeToString(sum.Sum(nil)) + `"`}, nil
 }
 
 // find looks a name up. Firmware writes some with a leading slash or two

@@ -1,7 +1,6 @@
 package netboot
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -164,7 +163,7 @@ func (h *bootHTTP) file(w http.ResponseWriter, r *http.Request, name string) {
 	}
 	w.Header().Set("ETag", f.etag)
 	w.Header().Set("Content-Type", "application/octet-stream")
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.data))
+	http.ServeContent(w, r, "", time.Time{}, f.reader())
 }
 
 // nodeAddr is the address the request came in on: the one address the machine

@@ -1,7 +1,6 @@
 package netboot
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -52,14 +51,15 @@ type tftpServer struct {
 }
 
 // find is the whole of what TFTP can give.
-func (t *tftpServer) find(name string) ([]byte, bool) {
+func (t *tftpServer) find(name string) (*io.SectionReader, bool) {
 	name = strings.TrimLeft(name, "/")
 	switch name {
 	case LoaderBIOS, LoaderUEFI, LoaderUEFIAll:
 		f, ok := t.files.find(name)
-		return f.data, ok
+		return f.reader(), ok
 	case FileAutoexec:
-		return []byte(autoexecScript(netip.AddrPortFrom(t.link.addr, uint16(t.bootPort)))), true
+		script := autoexecScript(netip.AddrPortFrom(t.link.addr, uint16(t.bootPort)))
+		return io.NewSectionReader(strings.NewReader(script), 0, int64(len(script))), true
 	}
 	return nil, false
 }
@@ -105,16 +105,16 @@ func (t *tftpServer) read(name string, rf io.ReaderFrom) (err error) {
 		return errTooMany
 	}
 	defer t.end(from)
-	data, ok := t.find(name)
+	file, ok := t.find(name)
 	if !ok {
 		t.stats.add("tftp.refused.no such file")
 		t.log.Debug("unknown file asked for over TFTP", "from", from, "file", clip(name))
 		return errNoSuchFile
 	}
 	if out, ok := rf.(tftp.OutgoingTransfer); ok {
-		out.SetSize(int64(len(data)))
+		out.SetSize(file.Size())
 	}
-	n, err := rf.ReadFrom(bytes.NewReader(data))
+	n, err := rf.ReadFrom(file)
 	switch {
 	case err == nil:
 		t.stats.add("tftp.sent")

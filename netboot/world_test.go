@@ -233,11 +233,11 @@ func (n *simNet) TFTP(_ context.Context, server netip.Addr, name string) ([]byte
 	if server != n.s.link.addr {
 		return nil, fmt.Errorf("TFTP from %s", server)
 	}
-	data, ok := n.s.tftp(n.s.link).find(name)
+	file, ok := n.s.tftp(n.s.link).find(name)
 	if !ok {
 		return nil, errNoSuchFile
 	}
-	return data, nil
+	return io.ReadAll(file)
 }
 
 func (n *simNet) HTTP(ctx context.Context, url string) ([]byte, error) {

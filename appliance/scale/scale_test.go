@@ -144,7 +144,7 @@ func lengthen(t *testing.T, dir string) (entries int, bytes int64) {
 	cfg.SnapshotEntries, cfg.SnapshotBytes = 1<<40, 1<<40
 	n := consensustest.Open(t, cfg)
 	defer n.Close()
-	limit := int64(32 << 20)
+	limit := int64(16 << 20)
 	if size, ok := n.Stats()["snapshot_bytes"].(int64); ok {
 		limit = max(limit, size)
 	}
