@@ -94,7 +94,7 @@ func TestEveryFirmwareReachesTheAgent(t *testing.T) {
 
 func TestAMachineWithNothingToDoBootsItsDisk(t *testing.T) {
 	onBoth(t, ModeDHCP, func(t *testing.T, s *setup, boot booter) {
-		s.fleet.agents[macA] = Decision{Action: BootLocal, Name: "web1", Reason: "nothing is approved", LocalDrive: 1}
+		s.fleet.boots(macA, Decision{Action: BootLocal, Name: "web1", Reason: "nothing is approved", LocalDrive: 1})
 		res, err := boot(pxeclient.BIOS, macA)
 		if err != nil {
 			t.Fatal(err)
@@ -109,7 +109,7 @@ func TestAMachineWithNothingToDoBootsItsDisk(t *testing.T) {
 		if res.Outcome != pxeclient.Disk || res.Drive != 0 {
 			t.Errorf("UEFI: outcome %s of drive %#x, want to leave to the boot order", res.Outcome, res.Drive)
 		}
-		if len(s.fleet.served) != 2 || s.fleet.served[0].Action != BootLocal {
+		if served := s.fleet.told(); len(served) != 2 || served[0].Action != BootLocal {
 			t.Errorf("the fleet heard of %v", s.fleet.served)
 		}
 	})

@@ -144,10 +144,10 @@ func TestEveryMessageGetsWhatRFC2131Says(t *testing.T) {
 				}
 			}
 			if c.fixed != "" {
-				s.fleet.fixed[macA] = netip.MustParseAddr(c.fixed)
+				s.fleet.keeps(macA, netip.MustParseAddr(c.fixed))
 			}
 			if c.taken != "" {
-				s.fleet.fixed[macB] = netip.MustParseAddr(c.taken)
+				s.fleet.keeps(macB, netip.MustParseAddr(c.taken))
 			}
 			d, _ := s.ask(t, c.p)
 			if d == nil {
@@ -278,7 +278,7 @@ func TestOptionsSuitTheClient(t *testing.T) {
 		t.Errorf("asked for 30 s, got %d s, want a minute", got)
 	}
 
-	s.fleet.agents[macA] = Decision{Action: BootNothing}
+	s.fleet.boots(macA, Decision{Action: BootNothing})
 	if d, _ = s.ask(t, pxe(7, nil)); d.BootFileName != "" || d.Options[67] != nil || d.YourIPAddr.IsUnspecified() {
 		t.Errorf("boot nothing: %s", d.Summary())
 	}

@@ -76,7 +76,7 @@ func TestScriptsAreGolden(t *testing.T) {
 		"a MAC that is none":                    {agent, "/boot/script?mac=x", strings.Replace(strings.Replace(goldenLocal, "web1: installed", "this machine did not say who it is", 1), "0x82", "0x80", 1)},
 		"an unexpanded MAC":                     {agent, "/boot/script?mac=" + url.QueryEscape("${netX/mac}"), strings.Replace(strings.Replace(goldenLocal, "web1: installed", "this machine did not say who it is", 1), "0x82", "0x80", 1)},
 	} {
-		s.fleet.agents[macA] = c.d
+		s.fleet.boots(macA, c.d)
 		w := s.get("GET", c.path)
 		if w.Code != 200 || w.Body.String() != c.want {
 			t.Errorf("%s: %d\n%s\nwant\n%s", name, w.Code, w.Body, c.want)
@@ -95,12 +95,12 @@ func TestValuesThatAreProgramsAreDropped(t *testing.T) {
 		"x\nchain http://evil/p\n#", "${net0/mac}", "a && shell", "a || shell", "\r", "a\u2028b", strings.Repeat("A", 4096),
 		"x`y", "a\x00b", "a\\nb", "A init=/bin/sh", "<script>", "ü",
 	} {
-		s.fleet.agents[macA] = Decision{Action: BootAgent, Name: evil, Reason: "a task waits"}
+		s.fleet.boots(macA, Decision{Action: BootAgent, Name: evil, Reason: "a task waits"})
 		want := strings.Replace(goldenAgent, "web1: a", "a", 1)
 		if got := s.get("GET", "/boot/script?mac="+macA+"&uuid="+url.QueryEscape(evil)+"&platform="+url.QueryEscape(evil)+"&serial="+url.QueryEscape(evil)).Body.String(); got != want {
 			t.Errorf("name %.40q:\n%s", evil, got)
 		}
-		s.fleet.agents[macA] = Decision{Action: BootLocal, Name: "web1", Reason: evil, LocalDrive: 2}
+		s.fleet.boots(macA, Decision{Action: BootLocal, Name: "web1", Reason: evil, LocalDrive: 2})
 		want = strings.Replace(goldenLocal, ": installed", "", 1)
 		if got := s.get("GET", "/boot/script?mac="+macA).Body.String(); got != want {
 			t.Errorf("reason %.40q:\n%s", evil, got)
@@ -124,7 +124,7 @@ func TestTheScriptNamesOtherNodes(t *testing.T) {
 		"http://[fd00::1]:80", "http://10.77.0.9", "http://10.77.0.2:80", "http://10.78.0.3:8080", "http://10.77.0.4:80"}}
 	s := newSetupAt(t, testInterface(ModeDHCP), "10.77.0.1/24", near)
 	s.cfg.KernelArgs = "nomodeset"
-	s.fleet.agents[macA] = Decision{Action: BootAgent, Name: "web1", Reason: "a task waits"}
+	s.fleet.boots(macA, Decision{Action: BootAgent, Name: "web1", Reason: "a task waits"})
 	want := strings.Replace(goldenAgent, "lpmos.node=http://10.77.0.1:80", "lpmos.node=http://10.77.0.1:80 lpmos.node=http://10.77.0.2:80 lpmos.node=http://10.78.0.3:8080", 1)
 	if got := s.get("GET", "/boot/script?mac="+macA).Body.String(); got != want {
 		t.Errorf("%s", got)

@@ -58,7 +58,7 @@ func TestProxyOffersHoldNoAddress(t *testing.T) {
 			t.Errorf("%s was answered: %s", name, d.Summary())
 		}
 	}
-	s.fleet.agents[macA] = Decision{Action: BootNothing}
+	s.fleet.boots(macA, Decision{Action: BootNothing})
 	if d, _ := try(r.proxyOffer, packet{kind: discover, opts: bios}); d != nil {
 		t.Error("a machine that is to boot nothing got an offer")
 	}

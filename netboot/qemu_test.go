@@ -178,7 +178,7 @@ func TestRealFirmware(t *testing.T) {
 			s.cfg.Files = realFiles(t)
 			s.cfg.NoRouterAdverts = c.noRA
 			s.cfg.Now = time.Now
-			s.fleet.agents[macA] = Decision{Action: c.action, Reason: "the test says so"}
+			s.fleet.boots(macA, Decision{Action: c.action, Reason: "the test says so"})
 			w.start(s)
 			if c.mode == ModeProxy {
 				startDnsmasq(t, w, "dnsmasq")

@@ -230,7 +230,7 @@ func TestANodeLendsFromItsShare(t *testing.T) {
 // and has not heard of the others.
 func TestAKnownMachineNeedsNoShare(t *testing.T) {
 	s := newSetupAt(t, testInterface(ModeDHCP), "10.77.0.1/24", &beside{self: "a", alive: []string{"a"}})
-	s.fleet.fixed[macA] = netip.MustParseAddr("10.77.0.160")
+	s.fleet.keeps(macA, netip.MustParseAddr("10.77.0.160"))
 	for _, p := range []packet{{kind: discover}, {kind: reqst, opts: map[uint8][]byte{54: ip4("10.77.0.1"), 50: ip4("10.77.0.160")}}, {kind: reqst, ciaddr: "10.77.0.160"}} {
 		if d, _ := s.ask(t, p); d == nil || d.YourIPAddr.String() != "10.77.0.160" {
 			t.Errorf("%s: %v", p.kind, d)

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,6 +55,27 @@ type testFleet struct {
 	fixed  map[string]netip.Addr
 	served []Decision
 	held   chan struct{} // what BootServed waits for, if it is there
+}
+
+// boots says what a machine is told to boot; servers that run already may ask.
+func (f *testFleet) boots(mac string, d Decision) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.agents[mac] = d
+}
+
+// keeps gives a machine an address for ever.
+func (f *testFleet) keeps(mac string, a netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fixed[mac] = a
+}
+
+// told are the decisions that machines have fetched.
+func (f *testFleet) told() []Decision {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.served)
 }
 
 func (f *testFleet) Decide(_ context.Context, m Machine) Decision {

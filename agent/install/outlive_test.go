@@ -40,6 +40,7 @@ type cluster struct {
 type node struct {
 	c      *cluster
 	srv    *httptest.Server
+	url    string
 	frozen atomic.Bool // it is there and says nothing
 	cut    atomic.Bool // it cannot reach the others
 	free   chan struct{}
@@ -52,16 +53,20 @@ func newCluster(t *testing.T, src *memSource, nodes int) *cluster {
 	c.grant.PlanHash = c.grant.Plan.Hash()
 	for range nodes {
 		n := &node{c: c, free: make(chan struct{})}
-		n.srv = httptest.NewServer(n)
+		n.srv = httptest.NewUnstartedServer(n)
+		n.url = "http://" + n.srv.Listener.Addr().String()
 		t.Cleanup(func() { n.srv.CloseClientConnections(); close(n.free); n.srv.Close() })
 		c.nodes = append(c.nodes, n)
+	}
+	for _, n := range c.nodes { // each knows all when it is asked first
+		n.srv.Start()
 	}
 	return c
 }
 
 func (c *cluster) urls() (out []string) {
 	for _, n := range c.nodes {
-		out = append(out, n.srv.URL)
+		out = append(out, n.url)
 	}
 	return out
 }
@@ -101,7 +106,7 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.mu.Lock()
 		c.reports++
 		c.mu.Unlock()
-		_ = json.NewEncoder(w).Encode(wire.ReportResponse{MachineID: "m1", Session: "s", Nodes: append([]string{n.srv.URL}, c.urls()...)})
+		_ = json.NewEncoder(w).Encode(wire.ReportResponse{MachineID: "m1", Session: "s", Nodes: append([]string{n.url}, c.urls()...)})
 	case strings.HasPrefix(path, "approval/"):
 		_ = json.NewEncoder(w).Encode(wire.ApprovalResponse{Verdict: wire.VerdictInstall, Grant: &c.grant})
 	case path == "status":
@@ -123,7 +128,7 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		read(&q)
 		var resp wire.NextResponse
 		for _, i := range q.Need[:min(8, len(q.Need))] {
-			resp.Fetch = append(resp.Fetch, wire.ChunkSource{Index: i, URL: fmt.Sprintf("%s/chunk/%d", n.srv.URL, i)})
+			resp.Fetch = append(resp.Fetch, wire.ChunkSource{Index: i, URL: fmt.Sprintf("%s/chunk/%d", n.url, i)})
 		}
 		_ = json.NewEncoder(w).Encode(resp)
 	case strings.HasPrefix(path, "/manifest/"):

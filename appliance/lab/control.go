@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,8 +86,18 @@ func serveControl(l net.Listener, r *rack) *control {
 	return c
 }
 
+// answerTime is how long those may take who are answered just now: one of them
+// may have asked for the end.
+const answerTime = 500 * time.Millisecond
+
 // close drops who is connected and removes the socket.
-func (c *control) close() { c.server.Close() }
+func (c *control) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	if c.server.Shutdown(ctx) != nil {
+		c.server.Close()
+	}
+}
 
 func (c *control) routes() http.Handler {
 	mux := http.NewServeMux()
