@@ -21,10 +21,11 @@ func newRaftLogger(l *slog.Logger) hclog.Logger {
 }
 
 // silence is what the library says again and again of a node that does not
-// answer. We say it once, by the node's name (see peers.go).
+// answer. We say it once, by the node's name (see peers.go). That a snapshot was
+// not sent or not taken is not among it: the fault may be this node's own.
 var silence = []string{"failed to heartbeat to", "failed to appendEntries to", "failed to contact", "failed to make requestVote RPC",
-	"failed to make preVote RPC", "failed to get previous log", "appendEntries rejected, sending older logs", "heartbeat timeout reached, starting election",
-	"Election timeout reached, restarting election", "failed to decode incoming command", "failed to send snapshot to", "failed to install snapshot"}
+	"failed to get previous log", "appendEntries rejected, sending older logs", "heartbeat timeout reached, starting election",
+	"Election timeout reached, restarting election", "failed to decode incoming command"}
 
 func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug

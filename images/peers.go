@@ -304,7 +304,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p[:min(len(p), pieceBytes)])
 	b.timer.Stop()
 	b.left = max(b.left-time.Since(began), time.Millisecond)
-	if n > 0 && b.pace != nil {
+	if n > 0 {
 		b.pace(n)
 	}
 	return n, err
