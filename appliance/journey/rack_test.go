@@ -107,13 +107,17 @@ func (r *rack) keepLogs() {
 		if len(b) > 6000 {
 			b = b[len(b)-6000:]
 		}
-		r.t.Logf("the end of %s:\n%s", f, strings.Map(func(c rune) rune {
-			if c == '\n' || c >= ' ' && c != 0x7f {
-				return c
-			}
-			return -1
-		}, string(b)))
+		r.t.Logf("the end of %s:\n%s", f, printable(b))
 	}
+}
+
+func printable(b []byte) string {
+	return strings.Map(func(c rune) rune {
+		if c == '\n' || c >= ' ' && c != 0x7f {
+			return c
+		}
+		return -1
+	}, string(b))
 }
 
 type testWriter struct{ t *testing.T }
@@ -129,10 +133,25 @@ func (r *rack) await(what string, holds func() bool) {
 	deadline := time.Now().Add(patience)
 	for !holds() {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("waited %s in vain: %s", patience, what)
+			r.t.Fatalf("waited %s in vain: %s\n%s", patience, what, r.consoles())
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
+}
+
+// consoles tells what the machines said last, in short: the whole is in keepLogs.
+func (r *rack) consoles() string {
+	var out strings.Builder
+	logs, _ := filepath.Glob(filepath.Join(r.dir, "machines/*/serial.log"))
+	for _, f := range logs {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		said := strings.Split(strings.TrimSpace(printable(b)), "\n")
+		fmt.Fprintf(&out, "%s said last: %s\n", filepath.Base(filepath.Dir(f)), strings.Join(said[max(0, len(said)-4):], " | "))
+	}
+	return out.String()
 }
 
 // url is the dashboard of a node that nothing was done to, or else of the first.

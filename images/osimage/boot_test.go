@@ -58,7 +58,7 @@ func bootImage(t *testing.T, name, image, firmware string) {
 
 	args := []string{
 		"-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "768",
-		"-display", "none", "-serial", "stdio", "-no-reboot", "-monitor", "none",
+		"-display", "none", "-serial", "stdio", "-no-reboot", "-monitor", "unix:" + filepath.Join(dir, "monitor") + ",server=on,wait=off",
 		"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,mac=52:54:00:aa:bb:01,romfile=",
 		"-drive", "if=none,id=d0,format=raw,snapshot=on,file=" + image, "-device", "virtio-blk-pci,drive=d0,bootindex=1",
 		"-drive", "if=none,id=d1,format=raw,file=" + seedDisk(t, dir, url), "-device", "virtio-blk-pci,drive=d1",
@@ -74,6 +74,10 @@ func bootImage(t *testing.T, name, image, firmware string) {
 		}
 		args = append(args, "-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
 			"-drive", "if=pflash,format=raw,unit=1,file="+path)
+	}
+	unplugged := name == Tiny && firmware == "bios" // till it has given up asking once
+	if unplugged {
+		args = append(args, "-S")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
@@ -91,8 +95,15 @@ func bootImage(t *testing.T, name, image, firmware string) {
 		t.Fatal(err)
 	}
 	serial := bufio.NewReader(screen)
+	if unplugged {
+		monitor(t, filepath.Join(dir, "monitor"), "set_link n0 off", "cont")
+	}
 	log := waitFor(t, serial, "seeded login: ")
 	t.Logf("login prompt after %.1f s", time.Since(start).Seconds())
+	if unplugged {
+		log += waitFor(t, serial, "tiny: no network yet")
+		monitor(t, filepath.Join(dir, "monitor"), "set_link n0 on")
+	}
 	select {
 	case got := <-homes:
 		if !strings.HasPrefix(got, "POST /up/token ") || !strings.Contains(got, "instance_id=task-7") || !strings.Contains(got, "hostname=seeded") {
@@ -117,6 +128,31 @@ func bootImage(t *testing.T, name, image, firmware string) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("did not switch itself off: %v", err)
 	}
+}
+
+// monitor tells QEMU something, as soon as it listens.
+func monitor(t *testing.T, socket string, commands ...string) {
+	t.Helper()
+	var c net.Conn
+	for c == nil {
+		var err error
+		if c, err = net.Dial("unix", socket); err != nil {
+			select {
+			case <-t.Context().Done():
+				t.Fatal(err)
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	defer c.Close()
+	r := bufio.NewReader(c)
+	for _, command := range commands {
+		waitFor(t, r, "(qemu) ")
+		if _, err := io.WriteString(c, command+"\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, r, "(qemu) ")
 }
 
 // waitFor reads the console up to and with a text.

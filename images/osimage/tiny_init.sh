@@ -47,9 +47,8 @@ for part in $(awk 'NR > 2 { print $4 }' /proc/partitions); do
 done
 hostname "${hostname:-tiny}"
 
-# In the background, so that the login prompt does not wait for the network.
-go_online() {
-	ip link set lo up
+# One try to get an address, from each card that may be meant.
+get_address() {
 	for dev in /sys/class/net/*; do
 		dev=${dev##*/}
 		[ "$dev" = lo ] && continue
@@ -57,22 +56,33 @@ go_online() {
 		ip link set "$dev" up
 		udhcpc -q -n -f -t 20 -T 1 -i "$dev" -s /etc/dhcp -x "hostname:$(hostname)" >/dev/null 2>&1 || continue
 		say "$dev has $(ip -4 -o addr show dev "$dev" | awk '{ print $4 }')"
-		[ -n "$homes" ] || return
-		tries=0
-		while [ "$tries" -lt 20 ]; do
-			# The node that installed this may be gone: any will do.
-			for home in $homes; do
-				# Not wget -T: with it Debian 12's static busybox ends in a segmentation fault.
-				timeout 5 wget -q -O /dev/null --post-data "instance_id=$instance&hostname=$(hostname)&fqdn=$(hostname)" "$home" &&
-					say "reported home" && return
-			done
-			tries=$((tries + 1))
-			sleep 1
-		done
-		say "could not report home to" $homes
-		return
+		return 0
 	done
-	say "no network"
+	return 1
+}
+
+# In the background, so that the login prompt does not wait for the network. A
+# DHCP server may be gone between its offer and its acknowledgement, and no node
+# may answer for a while: like any system, this one asks until it is told.
+go_online() {
+	ip link set lo up
+	until get_address; do
+		say "no network yet"
+		sleep 1
+	done
+	[ -n "$homes" ] || return
+	tries=0
+	while [ "$tries" -lt 100 ]; do
+		# The node that installed this may be gone: any will do.
+		for home in $homes; do
+			# Not wget -T: with it Debian 12's static busybox ends in a segmentation fault.
+			timeout 5 wget -q -O /dev/null --post-data "instance_id=$instance&hostname=$(hostname)&fqdn=$(hostname)" "$home" &&
+				say "reported home" && return
+		done
+		tries=$((tries + 1))
+		sleep 2
+	done
+	say "could not report home to" $homes
 }
 go_online &
 
