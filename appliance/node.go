@@ -15,6 +15,7 @@ import (
 
 	"github.com/lpmos/lpmos/agent/agentserver"
 	"github.com/lpmos/lpmos/appliance/config"
+	"github.com/lpmos/lpmos/appliance/memory"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/images"
@@ -68,7 +69,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		}
 		return err
 	}
-	go collectEarly()
+	go memory.Tune()
 	cluster := self.Node
 	defer func() { err = errors.Join(err, cluster.Close()) }()
 

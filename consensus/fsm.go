@@ -56,13 +56,10 @@ func (n *Node) apply(index uint64, cmds []fleet.Command) {
 		}
 	}()
 	s := n.machine()
-	var all []fleet.Event
 	answered := false
-	for _, c := range cmds {
-		result, events, err := s.Apply(index, c)
-		all = append(all, events...)
+	all := s.ApplyAll(index, cmds, func(c fleet.Command, result any, err error) {
 		answered = n.waiters.tell(c.ID, outcome{result, err}) || answered
-	}
+	})
 	switch {
 	case n.next == nil:
 		n.feed.publish(all, n.progress.applied(all))

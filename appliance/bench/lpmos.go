@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
+	"github.com/lpmos/lpmos/appliance/memory"
 	"github.com/lpmos/lpmos/appliance/trust"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -59,6 +60,7 @@ func node(args []string) error {
 		return err
 	}
 	defer n.Close()
+	memory.Tune() // as every node does
 	out := json.NewEncoder(os.Stdout)
 	if err := out.Encode(answer{ID: n.ID(), Address: network.Address()}); err != nil {
 		return err

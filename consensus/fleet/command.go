@@ -185,7 +185,7 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"create_task":     decode[CreateTask],
 	"decide_task":     decode[DecideTask],
 	"start_install":   decode[StartInstall],
-	"advance":         decode[Advance],
+	"advance":         quickly(decodeAdvance),
 	"finish_install":  decode[FinishInstall],
 	"report_up":       decode[ReportUp],
 	"cancel_task":     decode[CancelTask],

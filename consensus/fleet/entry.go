@@ -97,7 +97,7 @@ func DecodeEntry(b []byte) ([]Command, error) {
 // Encode gives the command as it stands in the log: the JSON of an envelope, with
 // its fields in this order.
 func (c Command) Encode() ([]byte, error) {
-	data, err := json.Marshal(c.Body)
+	data, err := encodeBody(c.Body)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", c.Body.commandType(), err)
 	}
@@ -128,7 +128,7 @@ func (c Command) Encode() ([]byte, error) {
 // DecodeCommand reads one command. A kind or version that is not known here
 // gives ErrUnknownCommand.
 func DecodeCommand(b []byte) (Command, error) {
-	if e, ok := quickly(b); ok {
+	if e, ok := decodeEnvelope(b); ok {
 		return e.command()
 	}
 	var e envelope
@@ -138,10 +138,10 @@ func DecodeCommand(b []byte) (Command, error) {
 	return e.command()
 }
 
-// quickly reads an envelope that looks just as Encode writes it, which is nearly
+// decodeEnvelope reads an envelope that looks just as Encode writes it, which is nearly
 // every one: the general reader goes over the data three times. ok is false for
 // any other, which may be as good.
-func quickly(b []byte) (e envelope, ok bool) {
+func decodeEnvelope(b []byte) (e envelope, ok bool) {
 	const head = `{"v":2,"id":"`
 	if len(b) < len(head)+2 || string(b[:len(head)]) != head || b[len(b)-1] != '}' {
 		return e, false
@@ -207,4 +207,14 @@ func decode[T Body](raw json.RawMessage) (Body, error) {
 	var b T
 	err := json.Unmarshal(raw, &b)
 	return b, err
+}
+
+// quickly tries a reader of its own kind before the general one.
+func quickly[T Body](read func([]byte) (T, bool)) func(json.RawMessage) (Body, error) {
+	return func(raw json.RawMessage) (Body, error) {
+		if b, ok := read(raw); ok {
+			return b, nil
+		}
+		return decode[T](raw)
+	}
 }

@@ -25,7 +25,7 @@ func TestTheQuickReaderReadsWhatTheGeneralOneReads(t *testing.T) {
 			if err := json.Unmarshal(raw, &want); err != nil {
 				t.Fatalf("%s is no JSON: %v", raw, err)
 			}
-			got, ok := quickly(raw)
+			got, ok := decodeEnvelope(raw)
 			if ok {
 				quick++
 			}

@@ -53,29 +53,46 @@ func (s *State) Index() uint64 { return s.index }
 // kept, so events come with the error. A command that was done before is not
 // done again: its answer is given anew.
 func (s *State) Apply(index uint64, c Command) (result any, events []Event, err error) {
+	events = s.ApplyAll(index, []Command{c}, func(_ Command, r any, e error) { result, err = r, e })
+	return result, events, err
+}
+
+// ApplyAll is Apply for the commands of one entry, in order. Each is answered as
+// soon as it is done; the events of all come together.
+func (s *State) ApplyAll(index uint64, cmds []Command, answer func(c Command, result any, err error)) []Event {
 	s.index = index
+	s.events = make([]Event, 0, len(cmds))
+	for _, c := range cmds {
+		before := len(s.events)
+		result, err := s.once(index, c)
+		for i := before; i < len(s.events); i++ {
+			s.events[i].Index, s.events[i].At = index, c.At
+		}
+		answer(c, result, err)
+	}
+	events := s.events
+	s.events = nil
+	return events
+}
+
+// once does a command unless it was done before.
+func (s *State) once(index uint64, c Command) (any, error) {
 	if c.counts() {
 		if d := s.done.byID[c.ID]; d != nil {
-			result, err = s.answer(d)
-			return result, nil, err
+			return s.answer(d)
 		}
 		if c.Retry && c.Since < s.done.floor {
-			return nil, nil, refuse(Uncertain, "it is not known any more whether this was done before; look before you ask again")
+			return nil, refuse(Uncertain, "it is not known any more whether this was done before; look before you ask again")
 		}
 	}
-	s.events = nil
-	result, err = c.Body.apply(s, c)
+	result, err := c.Body.apply(s, c)
+	if err != nil {
+		result = nil
+	}
 	if c.counts() {
 		s.done.keep(deedOf(index, c, result, err))
 	}
-	events, s.events = s.events, nil
-	for i := range events {
-		events[i].Index, events[i].At = index, c.At
-	}
-	if err != nil {
-		return nil, events, err
-	}
-	return result, events, nil
+	return result, err
 }
 
 // Machine by id, or nil.

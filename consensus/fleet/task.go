@@ -128,9 +128,10 @@ func (t *Task) Actions() []string {
 // ended drops what only somebody who may still approve asks for.
 func (t *Task) ended() { t.FormerPlan = nil }
 
+// clone gives a task to change. Its milestones are the same until log adds one.
 func (t *Task) clone() *Task {
 	c := *t
-	c.Logs = slices.Clone(t.Logs)
+	c.Logs = slices.Clip(t.Logs)
 	return &c
 }
 
