@@ -16,7 +16,7 @@ import (
 
 // Nodes call each other over HTTP inside the mutual TLS of the Network:
 //
-//	POST /propose   an entry for the log, to the leader
+//	POST /propose   entries for the log, to the leader (forward.go)
 //	POST /verify    which index holds everything acknowledged so far, to the leader
 //	POST /live      progress and contacts of machines, ahead of the log
 //	POST /member    a change of the members, to the leader

@@ -35,17 +35,24 @@ func files(t testing.TB, dir string) map[string]string {
 	return out
 }
 
-func TestADirectoryOfANewerVersionIsNotTouched(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "format"), []byte("2\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := consensus.Open(consensustest.Config(dir))
-	if !errors.Is(err, consensus.ErrNewer) || !strings.Contains(err.Error(), "made by a newer lpmos (format 2); upgrade this node") {
-		t.Errorf("it says %v", err)
-	}
-	if got := files(t, dir); len(got) != 1 || got[filepath.Join(dir, "format")] != "2\n" {
-		t.Errorf("the directory holds %q now", got)
+func TestADirectoryOfAnotherVersionIsNotTouched(t *testing.T) {
+	for _, c := range []struct{ format, says string }{
+		{"3", "made by a newer lpmos (format 3); upgrade this node"},
+		{"1", "older than any release (format 1): take a backup with it"},
+	} {
+		t.Run("format "+c.format, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "format"), []byte(c.format+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := consensus.Open(consensustest.Config(dir))
+			if err == nil || !strings.Contains(err.Error(), c.says) || errors.Is(err, consensus.ErrNewer) != (c.format == "3") {
+				t.Errorf("it says %v", err)
+			}
+			if got := files(t, dir); len(got) != 1 || got[filepath.Join(dir, "format")] != c.format+"\n" {
+				t.Errorf("the directory holds %q now", got)
+			}
+		})
 	}
 }
 

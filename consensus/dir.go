@@ -17,7 +17,7 @@ import (
 
 // format is the version of the data directory's layout. It is raised when an
 // older node could not read the directory rightly.
-const format = 1
+const format = 2
 
 const (
 	formatFile = "format"
@@ -179,6 +179,9 @@ func readFormat(path string) (int, error) {
 	}
 	if v > format {
 		return 0, fmt.Errorf("data directory %s was %w (format %d); upgrade this node", path, ErrNewer, v)
+	}
+	if v < format {
+		return 0, fmt.Errorf("data directory %s was written by an lpmos older than any release (format %d): take a backup with it, and restore that with this one into another directory", path, v)
 	}
 	return v, nil
 }

@@ -1,10 +1,8 @@
 package consensus
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"os"
 	"syscall"
@@ -56,7 +54,7 @@ func openDisk(d *dataDir, c Config) (*disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &disk{path: path, bolt: bolt, logs: checked{BoltStore: bolt}, snaps: snaps, joining: d.has(joiningFile)}
+	k := &disk{path: path, bolt: bolt, logs: checked{bolt: bolt}, snaps: snaps, joining: d.has(joiningFile)}
 	if err := k.verify(); err != nil {
 		return nil, errors.Join(err, bolt.Close())
 	}
@@ -89,7 +87,7 @@ func makeLog(d *dataDir, rc *raft.Config, snaps *snapshots, c Config) error {
 		}
 		_, trans := raft.NewInmemTransport(own)
 		only := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: rc.LocalID, Address: own}}}
-		err = raft.BootstrapCluster(rc, checked{BoltStore: bolt}, bolt, snaps, trans, only)
+		err = raft.BootstrapCluster(rc, checked{bolt: bolt}, bolt, snaps, trans, only)
 	}
 	if err = errors.Join(err, bolt.Close()); err != nil {
 		return err
@@ -210,58 +208,4 @@ func damaged(err *error, path string) {
 	if r := recover(); r != nil {
 		*err = fmt.Errorf("%w: read %s: %v", ErrCorrupt, path, r)
 	}
-}
-
-// checked is a log whose entries carry a checksum: bbolt has none for its data,
-// and a flipped bit may well be valid JSON. Without a guard it is one that is
-// made or looked at before there is a node.
-type checked struct {
-	*raftboltdb.BoltStore
-	guard   *guard
-	took    *histogram  // of writes
-	damaged func(error) // told of an entry that is not what was written; does not return
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func sum(l *raft.Log) []byte {
-	head := make([]byte, 17)
-	binary.BigEndian.PutUint64(head, l.Index)
-	binary.BigEndian.PutUint64(head[8:], l.Term)
-	head[16] = byte(l.Type)
-	return binary.BigEndian.AppendUint32(nil, crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, l.Data))
-}
-
-func (c checked) StoreLog(l *raft.Log) error { return c.StoreLogs([]*raft.Log{l}) }
-
-func (c checked) StoreLogs(logs []*raft.Log) error {
-	out := make([]*raft.Log, len(logs))
-	for i, l := range logs {
-		copied := *l
-		copied.Extensions = sum(l)
-		out[i] = &copied
-	}
-	if c.guard == nil {
-		return c.BoltStore.StoreLogs(out)
-	}
-	began := time.Now()
-	defer func() { c.took.observe(time.Since(began)) }()
-	return c.guard.write(func() error { return c.BoltStore.StoreLogs(out) },
-		func() error { return c.BoltStore.DeleteRange(logs[0].Index, logs[len(logs)-1].Index) })
-}
-
-// GetLog reads an entry. In a running node one that is damaged ends it: Raft
-// would panic over the error, or send the entry to others without it.
-func (c checked) GetLog(i uint64, l *raft.Log) error {
-	if err := c.BoltStore.GetLog(i, l); err != nil {
-		return err
-	}
-	if l.Index != i || string(l.Extensions) != string(sum(l)) {
-		err := fmt.Errorf("%w: checksum of log entry %d is wrong", ErrCorrupt, i)
-		if c.damaged != nil {
-			c.damaged(err)
-		}
-		return err
-	}
-	return nil
 }

@@ -98,7 +98,7 @@ func AddEntry(dir string, kind raft.LogType, data []byte) error {
 	if err != nil {
 		return err
 	}
-	err = checked{BoltStore: w}.StoreLog(&raft.Log{Index: last + 1, Term: term, Type: kind, Data: data})
+	err = checked{bolt: w}.StoreLog(&raft.Log{Index: last + 1, Term: term, Type: kind, Data: data})
 	return errors.Join(err, w.Close(), d.close())
 }
 

@@ -66,6 +66,7 @@ type Node struct {
 	ready   chan struct{} // closed while this node has a state that holds all
 
 	caller     *http.Client // to other nodes; nil: there are none
+	lanes      lanes        // to the leader
 	callServer atomic.Pointer[http.Server]
 	raftConns  chan net.Conn
 	conns      conns
@@ -392,6 +393,7 @@ func (n *Node) close() error {
 	n.watching.Wait()
 	if n.caller != nil {
 		n.caller.CloseIdleConnections()
+		n.lanes.close()
 	}
 	// 6. Watchers, after the last event that can come.
 	n.feed.close()

@@ -95,7 +95,7 @@ func readLog(d *dataDir, log *slog.Logger) (k *disk, err error) {
 	if err != nil {
 		return nil, unreadable(path, err)
 	}
-	k = &disk{path: path, bolt: bolt, logs: checked{BoltStore: bolt}, snaps: snaps}
+	k = &disk{path: path, bolt: bolt, logs: checked{bolt: bolt}, snaps: snaps}
 	if err := k.verify(); err != nil {
 		return nil, errors.Join(err, bolt.Close())
 	}
@@ -196,7 +196,7 @@ func (s *Survivor) writable() error {
 	if err != nil {
 		return err
 	}
-	s.disk.bolt, s.disk.logs = bolt, checked{BoltStore: bolt}
+	s.disk.bolt, s.disk.logs = bolt, checked{bolt: bolt}
 	return nil
 }
 

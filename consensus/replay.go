@@ -28,11 +28,11 @@ func (n *Node) replay() error {
 		return err
 	}
 	defer base.Close() //nolint:errcheck // it was only read
-	first, err := n.disk.bolt.FirstIndex()
+	first, err := n.disk.logs.FirstIndex()
 	if err != nil {
 		return err
 	}
-	last, err := n.disk.bolt.LastIndex()
+	last, err := n.disk.logs.LastIndex()
 	if err != nil {
 		return err
 	}

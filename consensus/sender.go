@@ -21,7 +21,7 @@ const (
 	// those that the leader sends to the disks: its own works on one while the
 	// followers' work on the one before.
 	onTheWay  = 2
-	onTheDisk = 2
+	onTheDisk = 1
 )
 
 // sender gathers the commands that wait into one entry. While one is on its way
@@ -41,6 +41,9 @@ type try struct {
 	raw      []byte
 	commands int          // in it
 	done     chan attempt // holds one
+	// applied says that who waits is told by the state machine: that a majority has
+	// the entry is no news to wake anybody for.
+	applied bool
 }
 
 // attempt is what came of a try; without an error a majority has it.
@@ -56,7 +59,7 @@ func newSender(underWay int, stop <-chan struct{}, take func(entry []byte, comma
 // send tries once. The error is always set: the outcome of the command, an
 // ErrUncertain when nobody knows what became of it, or why it was not taken.
 func (s *sender) send(ctx context.Context, raw []byte, told chan outcome) error {
-	t := &try{raw: raw, commands: 1, done: make(chan attempt, 1)}
+	t := &try{raw: raw, commands: 1, done: make(chan attempt, 1), applied: true}
 	select {
 	case s.queue <- t:
 	case <-ctx.Done():
@@ -64,20 +67,15 @@ func (s *sender) send(ctx context.Context, raw []byte, told chan outcome) error 
 	case <-s.stop:
 		return ErrNotReady
 	}
-	for {
-		select {
-		case o := <-told:
-			return o
-		case a := <-t.done:
-			if a.err != nil {
-				return a.err
-			}
-			t.done = nil // agreed on; it is applied here in a moment
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
-		case <-s.stop: // nobody gathers tries any more
-			return ErrUncertain
-		}
+	select {
+	case o := <-told:
+		return o
+	case a := <-t.done:
+		return a.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
+	case <-s.stop: // nobody gathers tries any more
+		return ErrUncertain
 	}
 }
 
@@ -173,7 +171,9 @@ func (s *sender) carry(batch []*try) {
 	s.pace.note(count, len(s.queue), time.Since(began))
 	<-s.slots
 	for _, t := range batch {
-		t.done <- a
+		if a.err != nil || !t.applied {
+			t.done <- a
+		}
 	}
 }
 
@@ -221,19 +221,11 @@ func (n *Node) enterLog(entry []byte, commands int) (entered, error) {
 		case <-ctx.Done():
 		}
 	}()
-	var at entered
-	err := n.ask(ctx, http.MethodPost, string(addr), "/propose", entry, &at)
-	var said *callError
-	switch {
-	case err == nil:
+	at, err := n.forward(ctx, string(addr), entry)
+	if err == nil {
 		n.life().wire.committed(ctx, id, addr, at)
-		return at, nil
-	case errors.As(err, &said) && (said.status == http.StatusConflict || said.status == http.StatusForbidden || said.status == http.StatusBadRequest):
-		return at, fmt.Errorf("%w: %w", ErrNotReady, err)
-	case errors.As(err, &said) && said.status == http.StatusInsufficientStorage:
-		return at, ErrNoSpace
 	}
-	return at, fmt.Errorf("%w: %w", ErrUncertain, err)
+	return at, err
 }
 
 // entered is where an entry stands in the log.
@@ -261,37 +253,6 @@ func (n *Node) append(entry []byte, _ int) (entered, error) {
 		return entered{}, ErrNoSpace
 	}
 	return entered{}, fmt.Errorf("%w: %w", ErrUncertain, err)
-}
-
-// answerPropose takes an entry of another node. What cannot be decoded here would
-// stop every node that applies it.
-func (n *Node) answerPropose(w http.ResponseWriter, r *http.Request) {
-	entry, err := readAll(r)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	commands, err := fleet.DecodeEntry(entry)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	if !n.enter() {
-		http.Error(w, n.whyNot().Error(), http.StatusConflict)
-		return
-	}
-	defer n.inFlight.Done()
-	at, err := n.inbox.put(r.Context(), entry, len(commands))
-	switch {
-	case err == nil:
-		reply(w, at)
-	case errors.Is(err, ErrNotReady):
-		http.Error(w, err.Error(), http.StatusConflict)
-	case errors.Is(err, ErrNoSpace):
-		http.Error(w, err.Error(), http.StatusInsufficientStorage)
-	default:
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-	}
 }
 
 // Verify returns when this node's state holds everything that was acknowledged

@@ -74,7 +74,8 @@ func (b Advance) apply(s *State, c Command) (any, error) {
 		if old.Progress == nil || old.Progress.Stage != p.Stage {
 			t.log(c.At, string(p.Stage))
 		}
-		s.putTask(t, EventProgress)
+		s.tasks[t.ID] = t // it is indexed as old was
+		s.events = append(s.events, Event{Type: EventProgress, TaskID: t.ID, MachineID: t.MachineID, Task: t})
 	}
 	return nil, nil
 }
