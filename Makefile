@@ -53,7 +53,7 @@ kill-test: deps build images ## kill -9 the node that serves an install, $(KILLS
 	LPMOS_KILLS=$(KILLS) $(GO) test -count=1 -timeout 240m -tags journey -run 'TestNodeKilled|TestServingNodeKilled' ./appliance/journey -v
 
 chaos: ## the long runs of consensus/chaos: $(SEEDS) seeds of faults, 1,000 kills, 200 fail-overs, 1,000 flipped bits; hours
-	LPMOS_SEEDS=$(SEEDS) LPMOS_SEED_SECONDS=30 LPMOS_KILLS=1000 LPMOS_FAILOVERS=200 LPMOS_CALM_SECONDS=600 LPMOS_FLIPS=1000 LPMOS_FAULTS=200 \
+	LPMOS_SEEDS=$(SEEDS) LPMOS_SEED_SECONDS=30 LPMOS_KILLS=1000 LPMOS_FAILOVERS=200 LPMOS_CALM_SECONDS=600 LPMOS_FLIPS=1000 LPMOS_FAULTS=200 LPMOS_FULLS=100 \
 	  $(GO) test -count=1 -timeout 8h -v ./consensus/chaos
 
 build: bin/lpmos ## the node's binary, bin/lpmos, with the boot image in it

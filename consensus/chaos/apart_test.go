@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,16 +40,51 @@ func apart(t *testing.T) bool {
 	return true
 }
 
+// onEach runs a test on file systems that tell of a full disk each in their own way.
+func onEach(t *testing.T, test func(t *testing.T, kind string)) {
+	for _, kind := range []string{"tmpfs", "ext4"} {
+		t.Run(kind, func(t *testing.T) {
+			if _, err := os.Stat("/dev/loop-control"); kind == "ext4" && (err != nil || os.Getuid() != 0) {
+				t.Skip("a file system in a file needs root and the loop device")
+			}
+			if !apart(t) {
+				test(t, kind)
+			}
+		})
+	}
+}
+
 // small mounts a file system of that many MiB over a new directory.
-func small(t *testing.T, dir, size string) string {
+func small(t *testing.T, kind, dir string, mib int) string {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Fatal(err)
+	if kind == "tmpfs" {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		file := dir + ".img"
+		for _, args := range [][]string{
+			{"truncate", "-s", fmt.Sprintf("%dM", mib), file},
+			{"mkfs." + kind, "-q", "-m", "0", file},
+			{"mount", "-o", "loop", file, dir},
+		} {
+			out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+			if err != nil && args[0] == "mount" {
+				t.Skipf("no file system can be mounted here: %s", out)
+			}
+			if err != nil {
+				t.Fatalf("%v: %v: %s", args, err, out)
+			}
+		}
 	}
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) }) //nolint:errcheck // the process ends
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
 	return dir
 }
 

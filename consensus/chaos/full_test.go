@@ -76,10 +76,11 @@ func soon(t *testing.T, what string, atMost time.Duration, is func() bool) time.
 }
 
 func TestANodeWhoseDiskIsFullGoesOnWhenThereIsRoom(t *testing.T) {
-	if apart(t) {
-		return
-	}
-	dir := small(t, filepath.Join(t.TempDir(), "disk"), "96m")
+	onEach(t, aNodeWhoseDiskIsFull)
+}
+
+func aNodeWhoseDiskIsFull(t *testing.T, kind string) {
+	dir := small(t, kind, filepath.Join(t.TempDir(), "disk"), 96)
 	cfg := consensustest.Config(filepath.Join(dir, "node"))
 	cfg.SnapshotBytes = 8 << 20
 	n := consensustest.Open(t, cfg)
@@ -89,7 +90,7 @@ func TestANodeWhoseDiskIsFullGoesOnWhenThereIsRoom(t *testing.T) {
 	for i := range 3 {
 		all.Go(func() { w.run(n, fmt.Sprint("w", i), 5, stop) })
 	}
-	for round := range 3 {
+	for round := range number("LPMOS_FULLS", 3) {
 		before, fullBefore := w.count()
 		soon(t, "writes are acknowledged", 20*time.Second, func() bool { acked, _ := w.count(); return acked >= min(15, before+1) })
 		empty := fill(t, dir)
@@ -127,12 +128,13 @@ func TestANodeWhoseDiskIsFullGoesOnWhenThereIsRoom(t *testing.T) {
 }
 
 func TestALeaderWhoseDiskIsFullStepsAside(t *testing.T) {
-	if apart(t) {
-		return
-	}
+	onEach(t, aLeaderWhoseDiskIsFull)
+}
+
+func aLeaderWhoseDiskIsFull(t *testing.T, kind string) {
 	root := t.TempDir()
 	for i := range 3 {
-		small(t, filepath.Join(root, fmt.Sprintf("n%d-%d", i+1, i+1)), "128m")
+		small(t, kind, filepath.Join(root, fmt.Sprintf("n%d-%d", i+1, i+1)), 128)
 	}
 	w := newWorld(t, root, 3, rand.New(rand.NewPCG(1, 1)), nil, func(_ *slot, c *consensus.Config) { c.SnapshotBytes = 8 << 20 })
 	defer func() {
