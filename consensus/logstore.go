@@ -101,17 +101,37 @@ func (c checked) StoreLogs(logs []*raft.Log) error {
 
 // GetLog reads an entry. In a running node one that is damaged ends it: Raft
 // would panic over the error, or send the entry to others without it.
+//
+// The parts are read one after the other, and Raft takes entries away while it
+// reads them: what looks damaged is believed only if the first part is still there
+// as it was.
 func (c checked) GetLog(i uint64, l *raft.Log) error {
-	if err := c.bolt.GetLog(partKey(i, 0), l); err != nil {
-		return err
-	}
-	if err := c.join(i, l); err != nil {
-		if c.damaged != nil && errors.Is(err, ErrCorrupt) {
+	for {
+		var e raft.Log
+		if err := c.bolt.GetLog(partKey(i, 0), &e); err != nil {
+			return err
+		}
+		own, term := string(e.Extensions), e.Term
+		err := c.join(i, &e)
+		if err == nil {
+			*l = e
+			return nil
+		}
+		if !errors.Is(err, ErrCorrupt) {
+			return err
+		}
+		var again raft.Log
+		if err := c.bolt.GetLog(partKey(i, 0), &again); err != nil {
+			return err
+		}
+		if string(again.Extensions) != own || again.Term != term {
+			continue
+		}
+		if c.damaged != nil {
 			c.damaged(err)
 		}
 		return err
 	}
-	return nil
 }
 
 // join makes a whole entry of its first part.

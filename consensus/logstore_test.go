@@ -91,3 +91,53 @@ func TestEntriesAreKeptInParts(t *testing.T) {
 		}
 	}
 }
+
+// Raft takes entries away, and writes others in their place, while it reads them for
+// a follower that lacks them. Who reads finds one, the other or none, and a healthy
+// disk is never called damaged.
+func TestAnEntryIsReadWhileItIsTakenAway(t *testing.T) {
+	bolt, err := openBolt(filepath.Join(t.TempDir(), "raft.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bolt.Close()
+	log := checked{bolt: bolt, damaged: func(err error) { t.Error(err) }}
+	entries := func(term uint64) (out []*raft.Log) {
+		for i := range uint64(32) {
+			out = append(out, &raft.Log{Index: i + 1, Term: term, Type: raft.LogCommand, Data: bytes.Repeat([]byte{byte(term)}, 20_000+int(i+term)*1000)})
+		}
+		return out
+	}
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		found := 0
+		defer func() { done <- found }()
+		for {
+			for i := range uint64(32) {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				var l raft.Log
+				switch err := log.GetLog(i+1, &l); {
+				case err == nil && (l.Index != i+1 || len(l.Data) != 20_000+int(i+l.Term)*1000 || l.Data[len(l.Data)-1] != byte(l.Term)):
+					t.Errorf("entry %d is read as %d of term %d with %d bytes", i+1, l.Index, l.Term, len(l.Data))
+				case err == nil:
+					found++
+				case err != raft.ErrLogNotFound: // Raft compares it so
+					t.Errorf("entry %d: %v", i+1, err)
+				}
+			}
+		}
+	}()
+	for term := range uint64(60) {
+		if err := errors.Join(log.DeleteRange(1, 32), log.StoreLogs(entries(term+1))); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	if found := <-done; found == 0 {
+		t.Error("nothing was ever read")
+	}
+}

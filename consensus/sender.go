@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -249,7 +251,9 @@ func (n *Node) append(entry []byte, _ int) (entered, error) {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return entered{}, fmt.Errorf("%w: %w", ErrNotReady, err)
 	}
-	if full(err) { // the disk refused it before anybody else was asked
+	// The disk refused it before anybody else was asked. Raft's cache of the log
+	// gives the error on as text.
+	if full(err) || strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
 		return entered{}, ErrNoSpace
 	}
 	return entered{}, fmt.Errorf("%w: %w", ErrUncertain, err)

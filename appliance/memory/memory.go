@@ -31,23 +31,25 @@ func Tune() {
 
 // tuner is seen off, and comes back, at the end of every collection.
 type tuner struct {
-	live    [1]metrics.Sample
+	live    [3]metrics.Sample
 	percent int
 }
 
 // follow sets the measure anew whenever the garbage collector finds that nothing
 // points at the tuner, which is at the end of each of its rounds.
 func follow(t *tuner) {
-	t.live[0].Name = "/gc/heap/live:bytes"
+	// What the runtime's percentage is of.
+	t.live[0].Name, t.live[1].Name, t.live[2].Name = "/gc/heap/live:bytes", "/gc/scan/stack:bytes", "/gc/scan/globals:bytes"
 	metrics.Read(t.live[:])
-	if p := percent(t.live[0].Value.Uint64()); p != t.percent {
+	if p := percent(t.live[0].Value.Uint64() + t.live[1].Value.Uint64() + t.live[2].Value.Uint64()); p != t.percent {
 		t.percent = p
 		debug.SetGCPercent(p)
 	}
 	runtime.SetFinalizer(t, follow)
 }
 
-// percent is by how much a heap may grow of which so many bytes live.
+// percent is by how much a heap may grow of which so many bytes live. The runtime
+// lets one of less than 4 MiB grow as if it were as large.
 func percent(live uint64) int {
-	return max(share, int(floor*100/max(live, 1<<20)))
+	return max(share, int(floor*100/max(live, 4<<20)))
 }

@@ -11,8 +11,8 @@ func TestASmallHeapMayLetGarbageLie(t *testing.T) {
 		live uint64
 		want int
 	}{
-		{0, 4800},
-		{1 << 20, 4800},
+		{0, 1200},
+		{4 << 20, 1200},
 		{12 << 20, 400},
 		{48 << 20, 100},
 		{120 << 20, 40},

@@ -62,6 +62,40 @@ func TestQuickAdvance(t *testing.T) {
 	}
 }
 
+// A field that is added to progress some day must not be lost on the short way.
+func TestQuickAdvanceKnowsEveryField(t *testing.T) {
+	var it AdvanceItem
+	var fill func(v reflect.Value)
+	fill = func(v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Struct:
+			for i := range v.NumField() {
+				fill(v.Field(i))
+			}
+		case reflect.String:
+			v.SetString("x")
+		case reflect.Uint64:
+			v.SetUint(7)
+		case reflect.Float64:
+			v.SetFloat(1.5)
+		default:
+			t.Fatalf("this test cannot fill a %s yet, nor can the quick way write it", v.Kind())
+		}
+	}
+	fill(reflect.ValueOf(&it).Elem())
+	a := Advance{Items: []AdvanceItem{it}}
+	want, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := encodeAdvance(a); !ok || !bytes.Equal(got, want) {
+		t.Errorf("written as\n%s (%v), not as\n%s", got, ok, want)
+	}
+	if got, ok := decodeAdvance(want); !ok || !reflect.DeepEqual(got, a) {
+		t.Errorf("read as %+v (%v), not as %+v", got, ok, a)
+	}
+}
+
 // Whatever is read the short way is read the same the long way.
 func FuzzQuickAdvance(f *testing.F) {
 	for _, a := range []Advance{oneItem(nil), {Items: []AdvanceItem{{}, {}}}, oneItem(func(it *AdvanceItem) { it.Progress.Message = "größer" })} {
