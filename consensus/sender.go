@@ -20,8 +20,8 @@ const (
 	maxTogether = 256     // commands
 	maxEntry    = 4 << 20 // bytes, of one command and, nearly, of several
 	// Entries under way at once, of those that a node sends to the leader, and of
-	// those that the leader sends to the disks: its own works on one while the
-	// followers' work on the one before.
+	// those that the leader sends to the disks. What comes meanwhile makes the next
+	// one fuller, and a full one costs little more than a small one.
 	onTheWay  = 2
 	onTheDisk = 1
 )
