@@ -21,7 +21,7 @@ LISTEN   ?= 127.0.0.1:8080
 GO_FILES := $(shell git ls-files -co --exclude-standard '*.go') go.mod go.sum
 UI_FILES := $(shell git ls-files -co --exclude-standard ui/static)
 
-.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale lint fuzz kill-test chaos deps clean
+.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale lint fuzz reproducible sbom vuln kill-test chaos deps clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -99,6 +99,23 @@ lint: deps ## formatting, vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these" >&2; exit 1; }
 	$(GO) vet -tags journey,scale ./...
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags journey,scale ./...
+
+reproducible: deps ## build everything twice, in two places and without a cache, and compare every byte
+	@tmp=$$(mktemp -d); trap 'chmod -R u+w "$$tmp"; rm -rf "$$tmp"' EXIT; \
+	for place in "$$tmp/one" "$$tmp/another/place"; do \
+	  mkdir -p "$$place"; git ls-files -co --exclude-standard -z | xargs -0 cp --parents -t "$$place"; \
+	  GOCACHE="$$tmp/cache-$$(basename "$$place")" $(MAKE) --no-print-directory -C "$$place" build VERSION=$(VERSION) GO_FILES= UI_FILES= BOOT_FILES=; \
+	done; \
+	for f in bin/lpmos bin/lpmos-agent $(ASSETS)/initrd $(ASSETS)/SOURCES.json; do \
+	  cmp "$$tmp/one/$$f" "$$tmp/another/place/$$f"; sha256sum "$$tmp/one/$$f" | sed "s|$$tmp/one/||"; \
+	done
+
+sbom: build ## what the node's binary is made of (CycloneDX), in build/sbom.json
+	@mkdir -p build
+	bin/lpmos sbom > build/sbom.json
+
+vuln: ## known vulnerabilities in what is linked in; asks vuln.go.dev
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
 fuzz: ## every fuzz target for $(FUZZTIME) each
 	@for pkg in $$($(GO) list ./...); do \

@@ -68,7 +68,9 @@ func kvmBoots(ctx context.Context, kernel string) bool {
 	cmd.SysProcAttr = dieWithParent()
 	banner := &waitFor{word: []byte("Linux version"), found: cancel}
 	cmd.Stdout = banner
-	_ = cmd.Run() // it never ends well: it is killed, or it panics for want of a root
+	if bear(cmd) == nil {
+		_ = cmd.Wait() // it never ends well: it is killed, or it panics for want of a root
+	}
 	return banner.seen
 }
 

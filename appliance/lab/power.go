@@ -95,7 +95,7 @@ func (g *guest) startQEMU(m Machine) (*qemuRun, error) {
 		ours.Close()
 		return nil, err
 	}
-	if err := run.cmd.Start(); err != nil {
+	if err := bear(run.cmd); err != nil {
 		ours.Close()
 		return nil, err
 	}
@@ -260,13 +260,6 @@ func (g *guest) state() (Machine, *qemuRun, time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.m, g.run, g.since
-}
-
-// dieWithParent ties a child's life to ours. The signal follows the death of
-// the thread that started the child; Go ends a thread only with a goroutine
-// that is locked to it, which is why externalDHCP keeps its own alive.
-func dieWithParent() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
 
 // socketPair returns two connected ends: one to talk on, one to give away.

@@ -156,7 +156,7 @@ func (r *Rack) launch(ctx context.Context, o Options) error {
 	r.cmd.Stdout, r.cmd.Stderr = o.Out, &complaint
 	r.cmd.ExtraFiles = append([]*os.File{readyEnd, r.lock}, listeners...)
 	r.cmd.SysProcAttr = namespaceAttr(os.Geteuid(), os.Getegid())
-	if err := r.cmd.Start(); err != nil {
+	if err := bear(r.cmd); err != nil {
 		return fmt.Errorf("enter a new network namespace: %w (in a container, allow unprivileged user namespaces or CAP_SYS_ADMIN)", err)
 	}
 	go func() {

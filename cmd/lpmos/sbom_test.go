@@ -1,0 +1,54 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"runtime/debug"
+	"testing"
+
+	"github.com/lpmos/lpmos/images/bootimage"
+)
+
+func TestSBOMNamesModulesAndPackages(t *testing.T) {
+	info := &debug.BuildInfo{GoVersion: "go1.99.1", Main: debug.Module{Path: "example.org/lpmos"}, Deps: []*debug.Module{
+		{Path: "example.org/a", Version: "v1.2.3+incompatible", Sum: "h1:abc="},
+		{Path: "example.org/b", Version: "v1.0.0", Replace: &debug.Module{Path: "example.org/c", Version: "v2.0.0"}},
+	}}
+	files := []bootimage.Source{{File: "ipxe.efi", SHA256: "11", Package: "ipxe", Version: "1.0.0+git-5.1", PackageSHA256: "22"}}
+	var first, second bytes.Buffer
+	for _, out := range []*bytes.Buffer{&first, &second} {
+		if err := writeSBOM(out, info, files); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if first.String() != second.String() {
+		t.Error("the same binary is told of in two ways")
+	}
+	var b bom
+	if err := json.Unmarshal(first.Bytes(), &b); err != nil {
+		t.Fatal(err)
+	}
+	if b.Format != "CycloneDX" || b.Spec != "1.6" || b.Version != 1 || b.Metadata.Component.Type != "application" {
+		t.Errorf("it begins with %+v", b)
+	}
+	got := map[string]string{}
+	for _, c := range b.Components {
+		got[c.Name] = c.PURL
+		for _, inner := range c.Components {
+			got[c.Name+"/"+inner.Name] = inner.PURL + " " + inner.Hashes[0].Content
+		}
+	}
+	for name, want := range map[string]string{
+		"std":           "pkg:golang/std@go1.99.1",
+		"example.org/a": "pkg:golang/example.org/a@v1.2.3+incompatible",
+		"example.org/c": "pkg:golang/example.org/c@v2.0.0",
+		"ipxe.efi/ipxe": "pkg:deb/debian/ipxe@1.0.0+git-5.1 22",
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %q, not %q", name, got[name], want)
+		}
+	}
+	if _, ok := got["example.org/b"]; ok {
+		t.Error("a module that was replaced is listed")
+	}
+}
