@@ -26,14 +26,22 @@ type guard struct {
 	stop     <-chan struct{}
 
 	mu      sync.Mutex
-	problem error // of the last write; nil when it went well
+	problem error     // of the last write; nil when it went well
+	at      time.Time // when that was
 	writing chan struct{}
 	undo    func() error // what a write that was given up may have left behind; nil: nothing
 }
 
-// roomAgain is how much has to be free before a node whose disk was full takes
-// part again, in bytes: bbolt grows its file by 16 MiB at a time.
-const roomAgain = 32 << 20
+const (
+	// roomAgain is how much has to be free before a node whose disk was full takes
+	// part again at once, in bytes: bbolt grows its file by 16 MiB at a time.
+	roomAgain = 32 << 20
+	// With someRoom it tries again after a while: a small disk may never have more,
+	// and the file need not grow. A leader that finds out that it does steps down
+	// again, so it is not tried often.
+	someRoom = 4 << 20
+	tryAgain = 10 * time.Second
+)
 
 // errHangs says that the disk has not answered within the deadline.
 var errHangs = errors.New("the disk does not answer")
@@ -141,7 +149,7 @@ func (g *guard) settle() error {
 // note remembers how a write went. What is neither full nor slow does not mend.
 func (g *guard) note(err error) error {
 	g.mu.Lock()
-	g.problem = err
+	g.problem, g.at = err, time.Now()
 	g.mu.Unlock()
 	if err != nil && !full(err) && !errors.Is(err, errHangs) && g.failed != nil {
 		g.failed(err)
@@ -166,7 +174,10 @@ func (g *guard) state() error {
 // again, and go on for ever. It returns when there is room or the node ends.
 func (g *guard) room() bool {
 	for errors.Is(g.state(), ErrNoSpace) {
-		if n, err := g.free(g.dir); err == nil && n >= roomAgain {
+		g.mu.Lock()
+		waited := time.Since(g.at)
+		g.mu.Unlock()
+		if n, err := g.free(g.dir); err == nil && (n >= roomAgain || n >= someRoom && waited >= tryAgain) {
 			g.mu.Lock()
 			g.problem = nil
 			g.mu.Unlock()

@@ -2,7 +2,9 @@ package consensus
 
 import (
 	"errors"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -70,5 +72,33 @@ func TestAWriteThatHungIsOverBeforeTheLogIsReadAnew(t *testing.T) {
 	close(stop)
 	if err := g.settle(); !errors.Is(err, errStopping) {
 		t.Errorf("a node that ends waits for its disk: %v", err)
+	}
+}
+
+// A disk that was full is used again at once when there is much room, after a while
+// when there is some, and not while there is none.
+func TestHowMuchRoomIsRoom(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		free   uint64
+		within time.Duration // 0: never
+	}{
+		{"much", roomAgain, time.Second},
+		{"some", someRoom, tryAgain + time.Second},
+		{"hardly any", someRoom - 1, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				stop := make(chan struct{})
+				g := &guard{free: func(string) (uint64, error) { return c.free, nil }, stop: stop}
+				_ = g.note(syscall.ENOSPC)
+				time.AfterFunc(time.Hour, func() { close(stop) })
+				began := time.Now()
+				is := g.room()
+				if took := time.Since(began); is != (c.within > 0) || is && (took > c.within || took < c.within-time.Second) {
+					t.Errorf("room: %v after %v", is, took)
+				}
+			})
+		})
 	}
 }
