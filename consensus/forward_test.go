@@ -76,8 +76,12 @@ func TestALeaderIsGivenNonsenseToPropose(t *testing.T) {
 			if _, err := io.WriteString(conn, tc.send); err != nil {
 				t.Fatal(err)
 			}
+			if tc.send[0] == 0xff { // too long to be waited for
+				if _, err := r.ReadByte(); err != io.EOF {
+					t.Errorf("the connection gives %v, not its end", err)
+				}
+			}
 			if !tc.answered {
-				conn.Close()
 				return
 			}
 			var head2 [21]byte

@@ -11,7 +11,7 @@ type Kind string
 // The kinds. Each is an application protocol of its own in the TLS handshake.
 const (
 	KindRaft Kind = "lpmos-raft/1" // Raft itself
-	KindCall Kind = "lpmos-call/1" // HTTP between nodes: proposals, progress, status, chunks
+	KindCall Kind = "lpmos-call/1" // HTTP between nodes: progress, status, chunks; entries once upgraded
 )
 
 // Network connects the nodes of a cluster. Whoever is connected has proven which
