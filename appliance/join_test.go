@@ -17,6 +17,7 @@ import (
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/lpmos/lpmos/appliance/trust"
 	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/consensus/consensustest"
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
@@ -180,11 +181,7 @@ func TestJoiningWhatItMayNot(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	own, err := net.Listen("tcp", "127.0.0.1:0") // a free port that stays known
-	if err != nil {
-		t.Fatal(err)
-	}
-	own.Close()
+	own := consensustest.Address(t)
 	for _, c := range []struct {
 		name   string
 		dir    string
@@ -197,8 +194,8 @@ func TestJoiningWhatItMayNot(t *testing.T) {
 		{name: "a host that is not there", inv: Invitation{Token: inv.Token, Address: "n1.invalid:4747"}, want: "there is no host n1.invalid"},
 		{name: "another cluster", inv: Invitation{Token: inv.Token, Address: theirs.Address}, want: "it is of another cluster"},
 		{name: "no node", inv: Invitation{Token: inv.Token, Address: plain.Addr().String()}, want: "does not speak TLS"},
-		{name: "itself", inv: Invitation{Token: inv.Token, Address: own.Addr().String()},
-			change: func(c *config.Config) { c.ClusterListen = own.Addr().String() }, want: "is the cluster address of this node itself"},
+		{name: "itself", inv: Invitation{Token: inv.Token, Address: own},
+			change: func(c *config.Config) { c.ClusterListen = own }, want: "is the cluster address of this node itself"},
 		{name: "from loopback", inv: Invitation{Token: inv.Token, Address: "192.0.2.1:4747"}, want: "which nobody else can reach"},
 		{name: "a name that is taken", inv: inv, change: func(c *config.Config) { c.Name = "n1" }, want: "give this one another name"},
 		{name: "another cluster's directory", dir: foreign, inv: inv, want: "is the data directory of a node of another cluster"},

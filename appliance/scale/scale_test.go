@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -206,23 +205,12 @@ func (n *node) lpmos(args ...string) {
 	lpmos(n.t, append([]string{"--node", n.url}, args...)...)
 }
 
-// freePort is one that nobody has at the moment.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func start(t *testing.T, data string) *node {
 	t.Helper()
 	n := &node{t: t}
-	address := freePort(t)
+	address := consensustest.Address(t)
 	n.url = "http://" + address
-	n.cmd = exec.Command(program(), "up", "--data-dir", data, "--listen", address, "--cluster-listen", freePort(t))
+	n.cmd = exec.Command(program(), "up", "--data-dir", data, "--listen", address, "--cluster-listen", consensustest.Address(t))
 	var log strings.Builder
 	n.cmd.Stderr = &log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // should the test be killed

@@ -186,22 +186,13 @@ type process struct {
 	ended chan struct{}
 }
 
-func free(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // newProcesses starts three nodes and waits until all vote.
 func newProcesses(t testing.TB) *processes {
 	p := &processes{t: t, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}}
 	root := t.TempDir()
 	for i := range 3 {
 		id := fmt.Sprintf("n%d", i+1)
-		one := &process{plan: plan{ID: id, Dir: filepath.Join(root, id), Wire: free(t), Client: free(t), Join: i > 0}}
+		one := &process{plan: plan{ID: id, Dir: filepath.Join(root, id), Wire: consensustest.Address(t), Client: consensustest.Address(t), Join: i > 0}}
 		if dir := os.Getenv("LPMOS_CHAOS_LOG"); dir != "" {
 			one.plan.Log = filepath.Join(dir, id)
 		}
