@@ -69,7 +69,8 @@ type Config struct {
 	// snapshot takes its place. Defaults 8192 and 16 MiB.
 	SnapshotEntries uint64
 	SnapshotBytes   int64
-	// TrailingEntries are kept behind a snapshot. Default 512.
+	// TrailingEntries are kept behind a snapshot, fewer if together they are larger
+	// than twice what may grow. Default 512.
 	TrailingEntries uint64
 
 	Now  func() time.Time // default time.Now

@@ -31,6 +31,7 @@ func (f fsm) ApplyBatch(logs []*raft.Log) []any {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for i, l := range logs {
+		n.tail.add(int64(len(l.Data)))
 		switch {
 		case l.Type != raft.LogCommand, n.broken != nil:
 		case l.Index <= n.machine().Index(): // an earlier life of Raft brought it

@@ -49,6 +49,7 @@ type Node struct {
 	unsaved    atomic.Int64  // bytes applied since the last snapshot
 	lastSaved  atomic.Int64  // bytes of that snapshot
 	tooLong    chan struct{} // holds a token when a snapshot is due
+	tail       *tail         // sizes of the newest entries
 
 	gate     sync.Mutex // guards closing and the growth of inFlight
 	closing  bool
@@ -104,7 +105,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, now: cfg.Now, random: cfg.Rand, dir: dir,
 		state: fleet.NewState(), moved: make(chan struct{}), progress: newProgress(), feed: newFeed(cfg.RingEvents),
-		failed: make(chan error, 1), brokenDown: make(chan struct{}), tooLong: make(chan struct{}, 1),
+		failed: make(chan error, 1), brokenDown: make(chan struct{}), tooLong: make(chan struct{}, 1), tail: newTail(cfg.TrailingEntries),
 		ready: make(chan struct{}), stop: make(chan struct{}), ending: make(chan struct{}),
 		leader: newLeaderView(time.Now()), raftConns: make(chan net.Conn), peers: newPeers()}
 	n.reborn, n.order = make(turn, 1), make(turn, 1)
@@ -313,6 +314,12 @@ func (n *Node) grown(size int64) {
 // save takes a snapshot now and lets the log before it go.
 func (n *Node) save() {
 	l := n.life()
+	// Enough to reach back to the snapshot before, should this one be damaged.
+	keep := l.raft.ReloadableConfig()
+	keep.TrailingLogs = n.tail.within(2 * max(n.cfg.SnapshotBytes, n.lastSaved.Load()))
+	if err := l.raft.ReloadConfig(keep); err != nil {
+		n.log.Error("the log keeps its length behind a snapshot", "error", err)
+	}
 	err := n.await(l, l.raft.Snapshot())
 	if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		n.log.Error("the log cannot be shortened", "error", err)
