@@ -45,7 +45,7 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 		s.putTask(t, EventStatus)
 		voided++
 	}
-	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s began epoch %d (%s); approvals that are void by it: %d", who(b.By), cl.Epoch, b.Reason, voided)})
+	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s began epoch %d (%s); approvals that are void by it: %d", who(c.by(b.By)), cl.Epoch, b.Reason, voided)})
 	if b.NewIdentity {
 		s.forgetCluster()
 	}
@@ -95,7 +95,7 @@ func (b CreateToken) apply(s *State, c Command) (any, error) {
 	}
 	t := &Token{ID: b.ID, SecretHash: b.SecretHash, ExpiresAt: b.ExpiresAt.UTC(), By: b.By, CreatedAt: c.At}
 	s.putToken(t)
-	s.note(c, AuditRecord{By: b.By, What: who(b.By) + " made join token " + t.ID + ", good until " + t.ExpiresAt.Format(time.RFC3339)})
+	s.note(c, AuditRecord{By: b.By, What: who(c.by(b.By)) + " made join token " + t.ID + ", good until " + t.ExpiresAt.Format(time.RFC3339)})
 	return t, nil
 }
 
@@ -139,7 +139,7 @@ func (b RemoveNode) apply(s *State, c Command) (any, error) {
 	if n == nil {
 		return nil, refuse(NotFound, "there is no node %s", b.ID)
 	}
-	what := who(b.By) + " removed node " + s.nodeName(n.ID)
+	what := who(c.by(b.By)) + " removed node " + s.nodeName(n.ID)
 	delete(s.nodes, n.ID)
 	s.events = append(s.events, Event{Type: EventNodeDeleted, ID: n.ID, Name: n.Name})
 	freed := c.At
@@ -167,7 +167,7 @@ func (b SeatNode) apply(s *State, c Command) (any, error) {
 	if b.StandsBy {
 		did = " took the vote of node " + s.nodeName(n.ID)
 	}
-	s.note(c, AuditRecord{By: b.By, Node: n.ID, What: who(b.By) + did})
+	s.note(c, AuditRecord{By: b.By, Node: n.ID, What: who(c.by(b.By)) + did})
 	return &n, nil
 }
 

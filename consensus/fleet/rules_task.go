@@ -95,9 +95,9 @@ func (b DecideTask) apply(s *State, c Command) (any, error) {
 	}
 	s.putTask(t, EventStatus)
 	if b.Approved {
-		s.noteTask(c, t, b.By, who(b.By)+" approved to "+erasing(t))
+		s.noteTask(c, t, b.By, who(c.by(b.By))+" approved to "+erasing(t))
 	} else {
-		s.noteTask(c, t, b.By, who(b.By)+" rejected the plan")
+		s.noteTask(c, t, b.By, who(c.by(b.By))+" rejected the plan")
 	}
 	return t, nil
 }
@@ -151,7 +151,7 @@ func (b CancelTask) apply(s *State, c Command) (any, error) {
 	t.FinishedAt = c.At
 	t.log(c.At, text)
 	s.putTask(t, EventStatus)
-	s.noteTask(c, t, b.By, who(b.By)+did)
+	s.noteTask(c, t, b.By, who(c.by(b.By))+did)
 	return t, nil
 }
 
@@ -177,7 +177,7 @@ func (b RetryTask) apply(s *State, c Command) (any, error) {
 		s.putMachine(m, EventMachine)
 	}
 	s.putTask(t, EventStatus)
-	s.noteTask(c, t, b.By, who(b.By)+" had the task tried again")
+	s.noteTask(c, t, b.By, who(c.by(b.By))+" had the task tried again")
 	return t, nil
 }
 
