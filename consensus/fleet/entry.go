@@ -9,9 +9,10 @@ import (
 	"time"
 )
 
-// commandVersion is what commands are written as. Version 1 is read as ever;
-// what it asked for was never repeated, so its ids are not kept (see done.go).
-const commandVersion = 2
+// commandVersion is what commands are written as. The older ones are read as ever.
+// What version 1 asked for was never repeated, so its ids are not kept (see
+// done.go); what version 2 did is told in the audit in fewer words (see audit.go).
+const commandVersion = 3
 
 type envelope struct {
 	Version int             `json:"v"`
@@ -20,6 +21,8 @@ type envelope struct {
 	Type    string          `json:"type"`
 	Retry   bool            `json:"retry,omitempty"`
 	Since   uint64          `json:"since,omitempty"`
+	From    string          `json:"from,omitempty"`
+	Actor   string          `json:"actor,omitempty"`
 	Data    json.RawMessage `json:"data"`
 }
 
@@ -121,6 +124,16 @@ func (c Command) Encode() ([]byte, error) {
 	if c.Since > 0 {
 		out = strconv.AppendUint(append(out, `,"since":`...), c.Since, 10)
 	}
+	for _, origin := range []struct{ name, value string }{{`,"from":`, c.From}, {`,"actor":`, c.Actor}} {
+		if origin.value == "" {
+			continue
+		}
+		value, err := json.Marshal(origin.value)
+		if err != nil {
+			return nil, err
+		}
+		out = append(append(out, origin.name...), value...)
+	}
 	out = append(append(out, `,"data":`...), data...)
 	return append(out, '}'), nil
 }
@@ -142,11 +155,14 @@ func DecodeCommand(b []byte) (Command, error) {
 // every one: the general reader goes over the data three times. ok is false for
 // any other, which may be as good.
 func decodeEnvelope(b []byte) (e envelope, ok bool) {
-	const head = `{"v":2,"id":"`
-	if len(b) < len(head)+2 || string(b[:len(head)]) != head || b[len(b)-1] != '}' {
+	const head = `{"v":3,"id":"`
+	const digit = len(`{"v":`)
+	if len(b) < len(head)+2 || string(b[:digit]) != head[:digit] || string(b[digit+1:len(head)]) != head[digit+1:] || b[len(b)-1] != '}' {
 		return e, false
 	}
-	e.Version = 2
+	if e.Version = int(b[digit] - '0'); e.Version != 2 && e.Version != 3 {
+		return e, false
+	}
 	rest := b[len(head):]
 	text := func(until string) (string, bool) {
 		i := bytes.Index(rest, []byte(until))
@@ -183,6 +199,19 @@ func decodeEnvelope(b []byte) (e envelope, ok bool) {
 		}
 		e.Since, rest = n, behind
 	}
+	for _, origin := range []struct {
+		name  string
+		value *string
+	}{{`"from":"`, &e.From}, {`"actor":"`, &e.Actor}} {
+		after, found := bytes.CutPrefix(rest, []byte(origin.name))
+		if !found {
+			continue
+		}
+		rest = after
+		if *origin.value, ok = text(`",`); !ok {
+			return e, false
+		}
+	}
 	data, found := bytes.CutPrefix(rest, []byte(`"data":`))
 	if !found || len(data) < 2 || data[0] != '{' {
 		return e, false
@@ -200,7 +229,7 @@ func (e envelope) command() (Command, error) {
 	if err != nil {
 		return Command{}, fmt.Errorf("decode log entry %s: %w", e.Type, err)
 	}
-	return Command{Version: e.Version, ID: e.ID, At: e.At.UTC(), Retry: e.Retry, Since: e.Since, Body: body}, nil
+	return Command{Version: e.Version, ID: e.ID, At: e.At.UTC(), Retry: e.Retry, Since: e.Since, From: e.From, Actor: e.Actor, Body: body}, nil
 }
 
 func decode[T Body](raw json.RawMessage) (Body, error) {

@@ -270,6 +270,7 @@ func (b SettleQuestion) apply(s *State, c Command) (any, error) {
 	}
 	m.Question, m.Rival = "", nil
 	s.putMachine(&m, EventMachine)
+	s.noteMachine(c, &m, answered(b.Accept))
 	return &m, nil
 }
 
@@ -281,6 +282,7 @@ func (b DeleteMachine) apply(s *State, c Command) (any, error) {
 	if t := s.tasks[m.TaskID]; t != nil && t.Open() {
 		return nil, refuse(Conflict, "machine %s has open task %s; cancel it first", m.Name, t.ID)
 	}
+	s.noteMachine(c, m, " forgot the machine")
 	s.unindexMachine(m)
 	delete(s.machines, m.ID)
 	s.settle(m.TaskID)
