@@ -10,6 +10,7 @@ const (
 	StatusReady           Status = "ready"            // the machine is known and has to netboot
 	StatusBooting         Status = "booting"          // the machine was told to boot the agent
 	StatusPendingApproval Status = "pending_approval" // the agent has reported; a person decides
+	StatusNeedsReview     Status = "needs_review"     // what was approved is not what is there now; nothing is written until a person looks again
 	StatusApproved        Status = "approved"         // the agent may ask for its grant
 	StatusInstalling      Status = "installing"       // the disk is being written
 	StatusCompleted       Status = "completed"

@@ -100,7 +100,7 @@ const maxLogLines = 100
 func (t *Task) Open() bool {
 	switch t.Status {
 	case wire.StatusPending, wire.StatusReady, wire.StatusBooting, wire.StatusPendingApproval,
-		wire.StatusApproved, wire.StatusInstalling:
+		wire.StatusNeedsReview, wire.StatusApproved, wire.StatusInstalling:
 		return true
 	}
 	return false
@@ -111,7 +111,7 @@ func (t *Task) Actions() []string {
 	switch t.Status {
 	case wire.StatusPending, wire.StatusReady, wire.StatusBooting:
 		return []string{"cancel", "delete"}
-	case wire.StatusPendingApproval:
+	case wire.StatusPendingApproval, wire.StatusNeedsReview:
 		if t.Plan == nil {
 			return []string{"reject", "cancel", "delete"}
 		}

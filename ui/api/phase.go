@@ -46,6 +46,11 @@ func TaskPhase(t *fleet.Task, p *wire.Progress) (Phase, string) {
 			return PhaseWaiting, t.Problem
 		}
 		return PhaseWaiting, "waits for you to approve"
+	case wire.StatusNeedsReview:
+		if t.Problem != "" {
+			return PhaseWaiting, t.Problem
+		}
+		return PhaseWaiting, "look again: what was approved is not what is there now"
 	case wire.StatusApproved:
 		return PhaseQueued, "approved, the agent is about to begin"
 	case wire.StatusInstalling:
@@ -129,7 +134,7 @@ func (l Lens) Lost(m *fleet.Machine, t *fleet.Task) bool {
 		return false
 	}
 	switch t.Status {
-	case wire.StatusPendingApproval, wire.StatusApproved, wire.StatusInstalling:
+	case wire.StatusPendingApproval, wire.StatusNeedsReview, wire.StatusApproved, wire.StatusInstalling:
 		return l.Now.Sub(l.lastWord(m)) > silence
 	}
 	return false

@@ -62,7 +62,7 @@ type taskOut struct {
 type nothing struct{}
 
 type listTasksIn struct {
-	Status    string `query:"status" enum:"pending,ready,booting,pending_approval,approved,installing,completed,failed,rejected,cancelled,interrupted"`
+	Status    string `query:"status" enum:"pending,ready,booting,pending_approval,needs_review,approved,installing,completed,failed,rejected,cancelled,interrupted"`
 	RegionID  string `query:"region_id" maxLength:"64"`
 	MachineID string `query:"machine_id" maxLength:"64"`
 	Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"200"`
