@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -141,17 +142,30 @@ func (a *Approval) peopleOr(by string) string {
 
 // Lapsed reports whether the approval has ended. One from a log that knows no end
 // ends like any other.
-func (a *Approval) Lapsed(at time.Time) bool {
-	ends := a.ExpiresAt
-	if ends.IsZero() {
-		ends = a.At.Add(ApprovalLife)
+func (a *Approval) Lapsed(at time.Time) bool { return !at.Before(a.Ends()) }
+
+// Ends is when the approval ends of which no use was made.
+func (a *Approval) Ends() time.Time {
+	if a.ExpiresAt.IsZero() {
+		return a.At.Add(ApprovalLife)
 	}
-	return !at.Before(ends)
+	return a.ExpiresAt
 }
 
 // Lapsed reports whether the task is approved by a word that has ended.
 func (t *Task) Lapsed(at time.Time) bool {
 	return t.Status == wire.StatusApproved && t.Approval != nil && t.Approval.Lapsed(at)
+}
+
+// LapsedTasks are the ids of the tasks whose approval has ended.
+func (s *State) LapsedTasks(at time.Time) (ids []string) {
+	for _, t := range s.tasks {
+		if t.Lapsed(at) {
+			ids = append(ids, t.ID)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // lapse sends a task whose approval has ended back to a person.

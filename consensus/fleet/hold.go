@@ -62,6 +62,15 @@ func (s *State) countNetboot(mac string, c Command) bool {
 	return t.Held != nil
 }
 
+// IsHeld reports whether it is on record that the machine is held.
+func (s *State) IsHeld(mac string) bool {
+	if m := s.MachineByMAC(mac); m != nil {
+		return m.Held != nil
+	}
+	t := s.TaskForMAC(mac)
+	return t != nil && t.Held != nil
+}
+
 // counted is the count after one more netboot, and the hold if that was too many.
 func counted(n int, at time.Time) (int, *Hold) {
 	if n >= maxNetboots {
