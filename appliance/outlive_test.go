@@ -31,7 +31,7 @@ import (
 
 // site is a cluster of three nodes with all that agents speak to.
 type site struct {
-	grants *granttest.Authority
+	grants  *granttest.Authority
 	t       *testing.T
 	c       *consensustest.Cluster
 	servers [3]*httptest.Server
