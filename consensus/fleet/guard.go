@@ -246,15 +246,10 @@ func (b PutGrantKey) apply(s *State, c Command) (any, error) {
 }
 
 // Confirm is the serial whose last characters a person types who approves the
-// plan, because an operating system or an install of ours would be lost, or "" when
-// nothing of the kind is known to lie on the disk. It is the machine's, which
-// people find on its label; the disk's if it has none.
+// plan, because something lies on the disk that would be lost; "" for a blank disk.
 func Confirm(p *wire.Plan) string {
-	if p == nil || p.Erase.Contents.OS == "" && p.Erase.Contents.Marker == nil {
+	if p == nil || p.Erase.Contents.Blank() {
 		return ""
-	}
-	if p.SystemSerial != "" {
-		return p.SystemSerial
 	}
 	return p.Erase.String()
 }
@@ -266,14 +261,10 @@ const confirmChars = 4
 func CheckConfirm(p *wire.Plan, typed string) error {
 	serial := Confirm(p)
 	tail := serial[max(0, len(serial)-confirmChars):]
-	if serial == "" || strings.EqualFold(strings.TrimSpace(typed), tail) || strings.EqualFold(strings.TrimSpace(typed), serial) {
+	if typed = strings.TrimSpace(typed); serial == "" || strings.EqualFold(typed, tail) || strings.EqualFold(typed, serial) {
 		return nil
 	}
-	on := p.Erase.Contents.OS
-	if on == "" {
-		on = "an install of ours"
-	}
-	return invalid("confirm_serial", "disk %s holds %s, which would be lost: give the last %d characters of serial %s as confirm_serial", p.Erase, on, len(tail), serial)
+	return invalid("confirm_serial", "what lies on disk %s would be lost: give the last %d characters of its serial as confirm_serial", p.Erase, len(tail))
 }
 
 // finished reports whether a disk of the machine holds the finished install of

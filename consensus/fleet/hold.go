@@ -12,8 +12,8 @@ import (
 // from it.
 const maxNetboots = 5
 
-// Hold says why a machine is kept from netbooting, and since when.
-type Hold struct {
+// Held says why a machine is kept from netbooting, and since when.
+type Held struct {
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
 }
@@ -72,9 +72,9 @@ func (s *State) IsHeld(mac string) bool {
 }
 
 // counted is the count after one more netboot, and the hold if that was too many.
-func counted(n int, at time.Time) (int, *Hold) {
+func counted(n int, at time.Time) (int, *Held) {
 	if n >= maxNetboots {
-		return n, &Hold{Reason: holdReason, Since: at}
+		return n, &Held{Reason: holdReason, Since: at}
 	}
 	return n + 1, nil
 }

@@ -47,7 +47,7 @@ type Machine struct {
 	// Netboots counts how often it was told to start the agent since that last
 	// reported; Held is set when that was too often.
 	Netboots int   `json:"netboots,omitempty"`
-	Held     *Hold `json:"held,omitempty"`
+	Held     *Held `json:"held,omitempty"`
 
 	// Question is a clash of ids a person has to settle, as a sentence.
 	Question string `json:"question,omitempty"`

@@ -36,7 +36,7 @@ type Task struct {
 
 	// Netboots and Held are as in Machine, while the machine was never seen.
 	Netboots int   `json:"netboots,omitempty"`
-	Held     *Hold `json:"held,omitempty"`
+	Held     *Held `json:"held,omitempty"`
 
 	// InstallBootID is the boot of the agent that won the compare-and-set.
 	InstallBootID string `json:"install_boot_id,omitempty"`
