@@ -34,13 +34,19 @@ type Source interface {
 	Fetch(ctx context.Context, url string) (io.ReadCloser, error)
 }
 
-// Installer writes an image to a disk as a grant allows. It fails with a
-// *wire.TaskError.
+// Installer writes an image to a disk as a grant allows. It asks allowed right
+// before the first byte: a grant ends. It fails with a *wire.TaskError.
 type Installer interface {
-	Install(ctx context.Context, grant wire.Grant, src Source, report func(wire.Progress)) error
+	Install(ctx context.Context, grant wire.Grant, allowed func() error, src Source, report func(wire.Progress)) error
 }
 
-// Config is what an agent lives by. Nodes, MAC, Collect and Installer are needed.
+// Grants opens the permission to erase that a node sends, if it is one for this
+// machine; agent/grant has it.
+type Grants interface {
+	Open(signed *wire.SignedGrant, machineID string) (grant wire.Grant, allowed func() error, err error)
+}
+
+// Config is what an agent lives by. Nodes, MAC, Collect, Grants and Installer are needed.
 type Config struct {
 	Nodes     []string                                                             // base URLs, wire.MaxNodes at most, tried in order
 	MAC       string                                                               // of the interface the agent came up on; lower case, colons
@@ -49,6 +55,7 @@ type Config struct {
 	Version   string                                                               // of the agent
 	BootID    string                                                               // random, new in each start; "" makes one
 	Collect   func() wire.Inventory                                                // looks at the machine
+	Grants    Grants                                                               // opens what the node grants
 	Installer Installer                                                            // writes the disk
 	Console   *Console                                                             // nil: silence
 	Rand      func() float64                                                       // 0 to 1, spreads retries; nil: no spread
@@ -74,6 +81,7 @@ type Agent struct {
 	con    *Console
 	reason string // last sentence shown while waiting
 	known  string // hash of the inventory the node has
+	id     string // of this machine, as the node told
 }
 
 // New checks the configuration.
@@ -83,8 +91,8 @@ func New(cfg Config) (*Agent, error) {
 		return nil, errors.New("no node to talk to: the kernel command line has no lpmos.node=http://ADDRESS")
 	case cfg.MAC == "":
 		return nil, errors.New("no MAC address: the agent does not know which interface it came up on")
-	case cfg.Collect == nil || cfg.Installer == nil:
-		return nil, errors.New("agent: Collect and Installer must be given")
+	case cfg.Collect == nil || cfg.Grants == nil || cfg.Installer == nil:
+		return nil, errors.New("agent: Collect, Grants and Installer must be given")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -141,7 +149,7 @@ func (a *Agent) Run(ctx context.Context) (Outcome, error) {
 				return "", err
 			}
 		case wire.VerdictInstall:
-			done, err := a.work(ctx, answer.Grant)
+			done, err := a.work(ctx, answer.SignedGrant)
 			if err != nil {
 				return "", err
 			}
@@ -173,6 +181,7 @@ func (a *Agent) report(ctx context.Context) error {
 	for {
 		resp, err := a.node.report(ctx)
 		if err == nil {
+			a.id = resp.MachineID
 			a.con.Printf("reported to %s: this is machine %s", a.node.base(), resp.MachineID)
 			return nil
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/lpmos/lpmos/agent/agentserver"
+	"github.com/lpmos/lpmos/agent/pin"
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/lpmos/lpmos/appliance/memory"
 	"github.com/lpmos/lpmos/consensus"
@@ -97,11 +98,12 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		return err
 	}
 	beside := newNeighbours(cluster, networks)
+	grants := self.newGrantor()
 	agents := agentserver.New(agentserver.Config{
-		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region, Nodes: beside.NodesOf,
+		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region, Nodes: beside.NodesOf, Sign: grants.sign,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
 	heard.agents.Store(agents)
-	boot, seen, err := openNetboot(cfg, interfaces, cluster, beside, log)
+	boot, seen, err := openNetboot(cfg, self, interfaces, beside, log)
 	if err != nil {
 		return err
 	}
@@ -141,6 +143,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	group.Go(func() error { return announce(ctx, cluster, record, log) })
 	group.Go(func() error { return self.keepCertificate(ctx) })
 	group.Go(func() error { return self.letOthersIn(ctx) })
+	group.Go(func() error { return grants.run(ctx) })
 	group.Go(func() error { return pools.run(ctx) })
 	group.Go(func() error {
 		<-pools.begun // a node lends to strangers only what it has claimed
@@ -174,7 +177,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 
 // openNetboot prepares what firmware is told. Without a boot image a node that
 // serves no interface is still of use; one that does would leave machines stuck.
-func openNetboot(cfg config.Config, interfaces []netboot.Interface, cluster *consensus.Node, beside *neighbours, log *slog.Logger) (*netboot.Server, *sightingSeam, error) {
+func openNetboot(cfg config.Config, self *member, interfaces []netboot.Interface, beside *neighbours, log *slog.Logger) (*netboot.Server, *sightingSeam, error) {
 	if err := bootimage.Check(); err != nil {
 		if len(interfaces) > 0 {
 			return nil, nil, err
@@ -187,7 +190,7 @@ func openNetboot(cfg config.Config, interfaces []netboot.Interface, cluster *con
 	}
 	seen := &sightingSeam{interfaces: interfaces}
 	boot, err := netboot.New(netboot.Config{
-		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{cluster}, Neighbours: beside,
+		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{self.Node}, Pin: pin.Of(self.id.CA).String(), Neighbours: beside,
 		Log: log, KernelArgs: cfg.KernelArgs, NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish})
 	if err != nil {
 		return nil, nil, err

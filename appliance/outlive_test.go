@@ -19,6 +19,7 @@ import (
 
 	"github.com/lpmos/lpmos/agent"
 	"github.com/lpmos/lpmos/agent/agentserver"
+	"github.com/lpmos/lpmos/agent/grant/granttest"
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/lpmos/lpmos/consensus"
@@ -30,6 +31,7 @@ import (
 
 // site is a cluster of three nodes with all that agents speak to.
 type site struct {
+	grants  *granttest.Authority
 	t       *testing.T
 	c       *consensustest.Cluster
 	servers [3]*httptest.Server
@@ -39,7 +41,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t}
+	s := &site{t: t, grants: granttest.New(t, time.Now)}
 	log := slog.New(slog.DiscardHandler)
 	var stores [3]*images.Store
 	var given [3]peerImages
@@ -54,7 +56,7 @@ func newSite(t *testing.T) *site {
 	})
 	for i, n := range s.c.Nodes {
 		replica := newReplicator(config.Config{CopyLimit: 100}, n, stores[i], log)
-		s.agents[i] = agentserver.New(agentserver.Config{Cluster: n, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: "dc1",
+		s.agents[i] = agentserver.New(agentserver.Config{Cluster: n, Sign: func(g wire.Grant) (wire.SignedGrant, error) { return s.grants.Sign(s.grants.Fill(g)), nil }, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: "dc1",
 			Dashboard: "http://people", ReleaseAfter: time.Minute, Now: time.Now, Logger: log,
 			Nodes: func(string) (urls []string) {
 				for _, other := range s.servers {
@@ -115,7 +117,7 @@ type fetching struct {
 	happens func()
 }
 
-func (f *fetching) Install(ctx context.Context, g wire.Grant, src agent.Source, report func(wire.Progress)) error {
+func (f *fetching) Install(ctx context.Context, g wire.Grant, _ func() error, src agent.Source, report func(wire.Progress)) error {
 	report(wire.Progress{Stage: wire.StagePartitioning, Percentage: 20})
 	man, err := src.Manifest(ctx, g.Plan.Image.Digest)
 	if err != nil {
@@ -195,7 +197,7 @@ func TestAnInstallOutlivesItsNode(t *testing.T) {
 			f := &fetching{got: map[int]int{}, after: 5, happens: func() { tc.happens(s) }}
 			var console bytes.Buffer
 			con := agent.NewConsole(&console, time.Now)
-			a, err := agent.New(agent.Config{Nodes: []string{s.servers[first].URL}, MAC: inv.NICs[0].MAC, IP: "10.77.0.9", Version: "test",
+			a, err := agent.New(agent.Config{Nodes: []string{s.servers[first].URL}, MAC: inv.NICs[0].MAC, IP: "10.77.0.9", Version: "test", Grants: s.grants.Checker(),
 				Collect: func() wire.Inventory { return inv }, Installer: f, Console: con})
 			if err != nil {
 				t.Fatal(err)

@@ -18,6 +18,8 @@ type bootHTTP struct {
 	neighbours Neighbours // nil: this node is alone
 	files      *Files
 	kernelArgs string
+	pin        string
+	strangers  *strangers
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -76,10 +78,18 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request) {
 	if d.LocalDrive < 0 || d.LocalDrive > 0x7f {
 		d.LocalDrive = 0
 	}
+	switch {
+	case d.Counted:
+		h.strangers.forget(mac)
+	case d.Action == BootAgent && r.Method == http.MethodGet && h.strangers.held(mac, h.now()):
+		d.Action, d.Reason = BootHold, strangerHeld
+	}
 	var script string
 	switch d.Action {
+	case BootHold:
+		script = holdScript(nodeAddr(r), title(d))
 	case BootAgent:
-		script = agentScript{Node: nodeAddr(r), Others: h.others(nodeAddr(r)), MAC: mac, Title: title(d), KernelArgs: h.kernelArgs, Now: h.now(), Drive: d.LocalDrive}.String()
+		script = agentScript{Node: nodeAddr(r), Others: h.others(nodeAddr(r)), MAC: mac, Pin: h.pin, Title: title(d), KernelArgs: h.kernelArgs, Now: h.now(), Drive: d.LocalDrive}.String()
 	default:
 		// A machine that has come this far needs a script even when nothing was
 		// meant to be booted.
@@ -89,8 +99,11 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request) {
 	h.sightings.netboots(mac, h.now())
 	h.sightings.holds(mac, m.Addr)
 	what := "to boot its own disk"
-	if d.Action == BootAgent {
+	switch d.Action {
+	case BootAgent:
 		what = "to start the agent"
+	case BootHold:
+		what = "to wait"
 	}
 	h.sightings.Add(Sighting{At: h.now(), MAC: mac, Kind: KindScript, Addr: m.Addr, Text: "was told " + what + because(d.Reason)})
 	if r.Method == http.MethodGet {

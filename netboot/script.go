@@ -41,6 +41,7 @@ type agentScript struct {
 	Node       netip.AddrPort
 	Others     []string // base URLs of nodes to turn to when that one is gone; what is not http://IP:PORT is left out
 	MAC        string
+	Pin        string // of the cluster's authority: whom the agent believes
 	Title      string // "web1: a task waits for approval"
 	KernelArgs string
 	Now        time.Time
@@ -50,6 +51,9 @@ type agentScript struct {
 func (a agentScript) String() string {
 	args := fmt.Sprintf("initrd=initrd console=tty0 console=ttyS0,115200 lpmos.node=http://%s%s lpmos.mac=%s lpmos.time=%d",
 		a.Node, nodeWords(a.Node, a.Others), a.MAC, a.Now.Unix())
+	if a.Pin != "" {
+		args += " lpmos.pin=" + a.Pin
+	}
 	if a.KernelArgs != "" {
 		args += " " + a.KernelArgs
 	}

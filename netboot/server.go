@@ -29,6 +29,7 @@ type Config struct {
 	Log        *slog.Logger
 
 	Neighbours      Neighbours       // optional: the other nodes of the cluster
+	Pin             string           // of the cluster's authority, for the agent's kernel command line
 	KernelArgs      string           // optional: appended to the agent's kernel command line
 	NoRouterAdverts bool             // optional: leave router solicitations unanswered
 	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
@@ -43,6 +44,7 @@ type Server struct {
 	yields    yields
 	sightings *Sightings
 	stats     counters
+	strangers strangers
 	ready     chan struct{}
 }
 
@@ -101,7 +103,7 @@ func (s *Server) Leases() []Lease { return s.leases.All() }
 // interfaces' addresses on Config.BootPort.
 func (s *Server) Handler() http.Handler {
 	return &bootHTTP{
-		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
+		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs, pin: s.cfg.Pin, strangers: &s.strangers,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }

@@ -53,6 +53,8 @@ type Config struct {
 	// Nodes are the base URLs of the other nodes that a machine may turn to which
 	// reached this one at the given URL, best first. Nil: there are none.
 	Nodes func(own string) []string
+	// Sign signs grants with the cluster's key for them.
+	Sign func(wire.Grant) (wire.SignedGrant, error)
 	// Dashboard is the address people are sent to by the machine's console.
 	Dashboard string
 	// ReleaseAfter is how long a machine that has something on its disks and

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lpmos/lpmos/agent/pin"
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
@@ -13,6 +14,7 @@ import (
 type Cmdline struct {
 	Nodes []string  // lpmos.node=URL, up to three, in order of preference
 	MAC   string    // lpmos.mac=: of the interface the firmware booted from; lower case, colons
+	Pin   pin.Pin   // lpmos.pin=: of the cluster's authority; zero if there is none
 	Time  time.Time // lpmos.time=UNIX SECONDS: the node's clock when the script was written
 }
 
@@ -32,6 +34,10 @@ func ParseCmdline(line string) Cmdline {
 			// iPXE writes ${mac:hexhyp} with hyphens.
 			if mac, err := net.ParseMAC(value); err == nil && len(mac) == 6 {
 				c.MAC = mac.String()
+			}
+		case "lpmos.pin":
+			if p, err := pin.Parse(value); err == nil {
+				c.Pin = p
 			}
 		case "lpmos.time":
 			if sec, err := strconv.ParseInt(value, 10, 64); err == nil && sec > 0 && sec < 1<<40 {

@@ -10,6 +10,7 @@ const (
 	StatusReady           Status = "ready"            // the machine is known and has to netboot
 	StatusBooting         Status = "booting"          // the machine was told to boot the agent
 	StatusPendingApproval Status = "pending_approval" // the agent has reported; a person decides
+	StatusNeedsReview     Status = "needs_review"     // what was approved is not what is there now; nothing is written until a person looks again
 	StatusApproved        Status = "approved"         // the agent may ask for its grant
 	StatusInstalling      Status = "installing"       // the disk is being written
 	StatusCompleted       Status = "completed"
@@ -116,7 +117,7 @@ type Verdict string
 // it for up to 25 s and answers at once when something is decided.
 const (
 	VerdictWait    Verdict = "wait"    // nothing decided; ask again
-	VerdictInstall Verdict = "install" // Grant is set
+	VerdictInstall Verdict = "install" // SignedGrant is set
 	VerdictReboot  Verdict = "reboot"  // boot the machine's own disk
 	VerdictReport  Verdict = "report"  // the node does not know this boot: report again
 )
@@ -125,7 +126,8 @@ const (
 type ApprovalResponse struct {
 	Verdict Verdict `json:"verdict"`
 	Reason  string  `json:"reason"` // a sentence for the machine's console
-	Grant   *Grant  `json:"grant,omitempty"`
+	// SignedGrant is the permission to erase. What is not signed grants nothing.
+	SignedGrant *SignedGrant `json:"signed_grant,omitempty"`
 	// Nodes is as in ReportResponse: nodes come and go while a machine waits.
 	Nodes []string `json:"nodes,omitempty"`
 	// Elsewhere says, with "wait", that the node is cut off from the others and
@@ -141,6 +143,7 @@ type StatusRequest struct {
 	Generation uint64     `json:"generation"`
 	Status     Status     `json:"status"`
 	PlanHash   string     `json:"plan_hash,omitempty"` // with "installing"
+	Epoch      uint64     `json:"epoch,omitempty"`     // of the grant, with "installing"
 	Error      *TaskError `json:"error,omitempty"`     // with "failed"
 	// Progress is, with "completed", the last there was: the node that takes the
 	// end need not be the one that was told.

@@ -16,7 +16,9 @@ import (
 
 	"github.com/lpmos/lpmos/agent"
 	"github.com/lpmos/lpmos/agent/boot"
+	"github.com/lpmos/lpmos/agent/grant"
 	"github.com/lpmos/lpmos/agent/inventory"
+	"github.com/lpmos/lpmos/agent/pin"
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
@@ -149,6 +151,7 @@ func live(bootID string) {
 			rescan()
 			return inventory.Collect(inventory.Options{BootMAC: mac})
 		},
+		Grants:    grant.NewChecker(pin.NewVerifier(cmd.Pin, time.Now)),
 		Installer: installer{mac: mac, logf: con.Printf},
 		Console:   con, Rand: rand.Float64,
 	})

@@ -245,7 +245,7 @@ func (s *story) install(ctx context.Context, m *api.Machine) error {
 		return fmt.Errorf("no plan for %s: %s", s.machineName(mac), p.Problem)
 	}
 	s.say(s.machineName(mac), "approving by itself: erase %s (%s), install %s", p.Plan.Erase, size(p.Plan.Erase.SizeBytes), p.Plan.Image.Name)
-	wish.Approve = &api.WishApproval{PlanHash: p.PlanHash, Notes: "approved by the virtual rack"}
+	wish.Approve = &api.WishApproval{PlanHash: p.PlanHash, ConfirmSerial: p.Confirm, Notes: "approved by the virtual rack"}
 	err = s.ask(ctx, func(ctx context.Context, c *client.Client, again bool) error {
 		t, err := c.CreateTask(ctx, wish)
 		if refusedAgain(err, again) {

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
 )
@@ -317,6 +318,7 @@ func TestTheNewestTwentyInstallsOfAMachineAreKept(t *testing.T) {
 	r.must(debian())
 	for i := range maxEvidence + 5 {
 		id := fmt.Sprintf("t%02d", i)
+		r.at = r.at.Add(time.Hour) // one person's word is enough then
 		r.must(create(id), report("boot-"+id))
 		r.install(id)
 		if i < maxEvidence+3 {

@@ -69,7 +69,8 @@ type (
 	// netboot. The result is a *Machine, nil if the session is nobody's.
 	LeaveAgent struct{ SessionHash string }
 
-	// ServeBoot records that a machine with an open task was told to boot the agent.
+	// ServeBoot records that a machine that is known or has an open task was told to
+	// boot the agent, or to wait because it is held. The result is its *Task.
 	ServeBoot struct{ MAC string }
 
 	// CreateTask asks for an install; the result is a *Task. With Approve it is
@@ -106,6 +107,8 @@ type (
 		Generation  uint64
 		PlanHash    string
 		SessionHash string
+		// Epoch is the one the grant was made in; 0 from an agent that was not told.
+		Epoch uint64 `json:",omitempty"`
 	}
 
 	// Advance carries the newest progress of any number of installs.
@@ -222,4 +225,9 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"redeem_setup":       decode[RedeemSetup],
 	"redeem_login":       decode[RedeemLogin],
 	"note_failed_logins": decode[NoteFailedLogins],
+	"put_policy":         decode[PutPolicy],
+	"protect_machine":    decode[ProtectMachine],
+	"lapse_approval":     decode[LapseApproval],
+	"put_grant_key":      decode[PutGrantKey],
+	"release_hold":       decode[ReleaseHold],
 }

@@ -155,15 +155,16 @@ func DecodeCommand(b []byte) (Command, error) {
 // every one: the general reader goes over the data three times. ok is false for
 // any other, which may be as good.
 func decodeEnvelope(b []byte) (e envelope, ok bool) {
-	const head = `{"v":3,"id":"`
-	const digit = len(`{"v":`)
-	if len(b) < len(head)+2 || string(b[:digit]) != head[:digit] || string(b[digit+1:len(head)]) != head[digit+1:] || b[len(b)-1] != '}' {
+	const head, tail = `{"v":`, `,"id":"`
+	if len(b) < len(head)+1+len(tail)+2 || string(b[:len(head)]) != head || b[len(b)-1] != '}' {
 		return e, false
 	}
-	if e.Version = int(b[digit] - '0'); e.Version != 2 && e.Version != 3 {
+	e.Version = int(b[len(head)] - '0')
+	rest := b[len(head)+1:]
+	if e.Version < 2 || e.Version > commandVersion || string(rest[:len(tail)]) != tail {
 		return e, false
 	}
-	rest := b[len(head):]
+	rest = rest[len(tail):]
 	text := func(until string) (string, bool) {
 		i := bytes.Index(rest, []byte(until))
 		if i < 0 {

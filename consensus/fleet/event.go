@@ -34,6 +34,7 @@ const (
 	EventEvidence        EventType = "evidence" // an install whose task is forgotten is kept
 	EventCode            EventType = "code"     // made, or used
 	EventCodeDeleted     EventType = "code_deleted"
+	EventPolicy          EventType = "policy"
 )
 
 // Event is one change, published inside the state change that made it.
@@ -59,6 +60,7 @@ type Event struct {
 	Token   *Token   `json:"-"`
 	Pool    *Pool    `json:"-"`
 	Leader  *Leader  `json:"-"`
+	Policy  *Policy  `json:"-"`
 
 	Evidence *Evidence   `json:"-"`
 	User     *User       `json:"-"`

@@ -29,7 +29,7 @@ func anyBody(t *rapid.T, r *rig) Body {
 	if rapid.IntRange(0, 9).Draw(t, "stale") == 0 {
 		generation, hash = generation+1, "stale"
 	}
-	switch rapid.IntRange(0, 28).Draw(t, "kind") {
+	switch rapid.IntRange(0, 30).Draw(t, "kind") {
 	case 0:
 		node := rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node")
 		if rapid.IntRange(0, 3).Draw(t, "seat") == 0 {
@@ -66,7 +66,8 @@ func anyBody(t *rapid.T, r *rig) Body {
 		}
 		return b
 	case 7:
-		return DecideTask{TaskID: task, Approved: rapid.IntRange(0, 3).Draw(t, "yes") > 0, PlanHash: hash, By: "ann"}
+		return DecideTask{TaskID: task, Approved: rapid.IntRange(0, 3).Draw(t, "yes") > 0, PlanHash: hash,
+			By: rapid.SampledFrom([]string{"ann", "ann", "bob"}).Draw(t, "by")}
 	case 8:
 		return StartInstall{TaskID: task, Generation: generation, PlanHash: hash, SessionHash: session}
 	case 9:
@@ -96,10 +97,34 @@ func anyBody(t *rapid.T, r *rig) Body {
 			return DeleteTask{TaskID: task}
 		}
 		return DeleteMachine{MachineID: machine}
-	case 16, 17, 18, 19, 20:
+	case 16, 17:
+		return anyGuardBody(t, task, machine)
+	case 18, 19, 20, 21, 22:
 		return anyClusterBody(t, r)
 	default:
 		return anyPersonBody(t, r)
+	}
+}
+
+// anyGuardBody is anyBody of what stands between a word and a disk.
+func anyGuardBody(t *rapid.T, task, machine string) Body {
+	switch rapid.IntRange(0, 5).Draw(t, "guard kind") {
+	case 0:
+		return ProtectMachine{MachineID: machine, Protected: rapid.Bool().Draw(t, "protected"), By: "ann"}
+	case 1:
+		return LapseApproval{TaskID: task}
+	case 2:
+		return PutGrantKey{ClusterID: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "cluster"), Cert: []byte{1}, Sealed: []byte{2}}
+	case 3:
+		if rapid.Bool().Draw(t, "machine's") {
+			return ReleaseHold{MachineID: machine, By: "ann"}
+		}
+		return ReleaseHold{TaskID: task, By: "ann"}
+	case 4:
+		return ServeBoot{MAC: mac1} // often enough for a hold
+	default:
+		return PutPolicy{ApprovalCap: rapid.IntRange(0, 3).Draw(t, "cap"), ApprovalWindow: time.Minute,
+			SecondApprover: rapid.SampledFrom([]string{SecondOverCap, SecondAlways, SecondNever}).Draw(t, "second"), By: "ann"}
 	}
 }
 
@@ -155,6 +180,7 @@ type mirror struct {
 	sessions  map[string]*Session
 	apiTokens map[string]*APIToken
 	codes     map[string]*OneUseCode
+	policy    *Policy
 }
 
 func newMirror() *mirror {
@@ -169,7 +195,7 @@ func mirrorOf(s *State) *mirror {
 		tasks[t.ID] = t
 	}
 	return &mirror{tasks: tasks, machines: s.machines, images: s.images, nodes: s.nodes, cluster: s.cluster,
-		tokens: s.tokens, pools: s.pools, leader: s.leader, audit: s.audit,
+		tokens: s.tokens, pools: s.pools, leader: s.leader, audit: s.audit, policy: s.policy,
 		evidence: s.evidence, users: s.users, sessions: s.sessions, apiTokens: s.apiTokens, codes: s.codes}
 }
 
@@ -207,6 +233,8 @@ func (m *mirror) see(ev Event) {
 		m.codes[ev.ID] = ev.Code
 	case EventCodeDeleted:
 		delete(m.codes, ev.ID)
+	case EventPolicy:
+		m.policy = ev.Policy
 	case EventTaskDeleted:
 		delete(m.tasks, ev.TaskID)
 	case EventMachineDeleted:
@@ -270,7 +298,11 @@ func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
 			if err != nil && ErrorCode(err) == "" {
 				rt.Fatalf("%s: %v is no refusal", b.commandType(), err)
 			}
-			if _, isReport := b.(ReportMachine); err != nil && !(isReport && question) && content(t, r.s) != before {
+			lapsed := false
+			if start, is := b.(StartInstall); is && err != nil && len(r.events) > 0 {
+				lapsed = r.s.Task(start.TaskID).Status == wire.StatusPendingApproval
+			}
+			if _, isReport := b.(ReportMachine); err != nil && !(isReport && question) && !lapsed && content(t, r.s) != before {
 				rt.Fatalf("%s was refused (%v) and changed the state", b.commandType(), err)
 			}
 			for v, was := range handedOut {
@@ -327,6 +359,12 @@ func checkInvariants(t *rapid.T, s *State) {
 				t.Fatalf("task %s is %s by approval %+v of plan %s", task.ID, task.Status, task.Approval, task.PlanHash)
 			}
 		}
+		if w := task.FirstWord; w != nil && (w.PlanHash != task.PlanHash || task.Status != wire.StatusPendingApproval && task.Status != wire.StatusNeedsReview) {
+			t.Fatalf("task %s, which is %s, has a first word %+v for plan %s", task.ID, task.Status, w, task.PlanHash)
+		}
+		if task.Status == wire.StatusApproved && m != nil && m.Protected {
+			t.Fatalf("task %s is approved for machine %s, which is protected", task.ID, m.ID)
+		}
 		if task.Status == wire.StatusInstalling && (m == nil || !m.Unfinished || task.InstallBootID != m.BootID) {
 			t.Fatalf("task %s is installing in boot %s of %+v", task.ID, task.InstallBootID, m)
 		}
@@ -354,7 +392,12 @@ func checkInvariants(t *rapid.T, s *State) {
 	if err := VerifyAudit(s.AuditTrail()); err != nil {
 		t.Fatal(err)
 	}
-	if len(s.audit) > maxAudit || len(s.done.order) != len(s.done.byID) {
+	for _, m := range s.Machines() {
+		if m.Netboots > maxNetboots || m.Held != nil && m.Netboots < maxNetboots {
+			t.Fatalf("machine %s netbooted %d times, held: %v", m.ID, m.Netboots, m.Held)
+		}
+	}
+	if len(s.audit) > maxAudit || len(s.words) > maxCap || len(s.done.order) != len(s.done.byID) {
 		t.Fatalf("%d audit records, %d done, %d of them by id", len(s.audit), len(s.done.order), len(s.done.byID))
 	}
 	restored := restoredOf(t, s)

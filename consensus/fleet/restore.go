@@ -180,6 +180,8 @@ func decodeRecord(line []byte) (any, error) {
 		return decodeValue[Evidence](rest)
 	case "audit":
 		return decodeValue[AuditRecord](rest)
+	case "guard":
+		return decodeValue[guardRecord](rest)
 	case "done":
 		return decodeValue[doneRecord](rest)
 	}
@@ -271,6 +273,8 @@ func (s *State) put(record any) error {
 			return err
 		}
 		s.audit = append(s.audit, v)
+	case *guardRecord:
+		return s.restoreGuard(v)
 	case *doneRecord:
 		return s.done.restore(v)
 	case *Evidence:

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // State is everything the nodes agree on. It has no lock: the consensus package
@@ -21,6 +22,8 @@ type State struct {
 	pools    map[string]*Pool // by network
 	leader   Leader
 	audit    []*AuditRecord // the oldest first
+	policy   *Policy        // nil: defaultPolicy
+	words    []time.Time    // when plans were approved lately, the oldest first
 	done     window
 
 	evidence  []*Evidence // of tasks that are forgotten, the oldest first
