@@ -282,10 +282,10 @@ func (b DeleteMachine) apply(s *State, c Command) (any, error) {
 	if t := s.tasks[m.TaskID]; t != nil && t.Open() {
 		return nil, refuse(Conflict, "machine %s has open task %s; cancel it first", m.Name, t.ID)
 	}
-	s.noteMachine(c, m, " forgot the machine")
 	s.unindexMachine(m)
 	delete(s.machines, m.ID)
 	s.settle(m.TaskID)
 	s.events = append(s.events, Event{Type: EventMachineDeleted, MachineID: m.ID})
+	s.noteMachine(c, m, " forgot the machine")
 	return nil, nil
 }
