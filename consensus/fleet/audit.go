@@ -158,6 +158,9 @@ func (r AuditRecord) sum() string {
 func VerifyAudit(records []*AuditRecord) error {
 	var last *AuditRecord
 	for _, r := range records {
+		if err := r.whole(); err != nil {
+			return err
+		}
 		if err := r.follows(last); err != nil {
 			return err
 		}
@@ -166,30 +169,39 @@ func VerifyAudit(records []*AuditRecord) error {
 	return nil
 }
 
-// follows checks a record against the one before it, nil if that is not known.
-func (r *AuditRecord) follows(last *AuditRecord) error {
-	broken := func(why string) error {
-		return fmt.Errorf("the audit is broken at record %d (%s, log entry %d, %.100q): %s", r.Seq, r.At.Format(time.RFC3339), r.Index, r.What, why)
-	}
+func (r *AuditRecord) broken(why string) error {
+	return fmt.Errorf("the audit is broken at record %d (%s, log entry %d, %.100q): %s", r.Seq, r.At.Format(time.RFC3339), r.Index, r.What, why)
+}
+
+// whole checks a record by itself, which is most of the work and can be done for
+// many at a time.
+func (r *AuditRecord) whole() error {
 	switch {
 	case r.Seq == 0 && (r.Hash != "" || r.Prev != ""):
-		return broken("it has a hash and no number")
-	case r.Seq == 0 && last != nil && last.Seq > 0:
-		return broken("it has no number and stands behind one that has")
+		return r.broken("it has a hash and no number")
 	case r.Seq == 0:
 		return nil
 	case r.Hash != r.sum():
-		return broken("it is not what was written")
+		return r.broken("it is not what was written")
 	case r.Seq == 1 && r.Prev != "":
-		return broken("it is the first and names one before it")
+		return r.broken("it is the first and names one before it")
 	case r.Seq > 1 && r.Prev == "":
-		return broken("it does not name the one before it")
-	case last == nil:
+		return r.broken("it does not name the one before it")
+	}
+	return nil
+}
+
+// follows checks a record against the one before it, nil if that is not known.
+func (r *AuditRecord) follows(last *AuditRecord) error {
+	switch {
+	case last == nil, r.Seq == 0 && last.Seq == 0:
 		return nil
+	case r.Seq == 0:
+		return r.broken("it has no number and stands behind one that has")
 	case r.Seq != last.Seq+1:
-		return broken(fmt.Sprintf("it stands behind record %d", last.Seq))
+		return r.broken(fmt.Sprintf("it stands behind record %d", last.Seq))
 	case r.Prev != last.Hash:
-		return broken("it was written behind another record than the one before it")
+		return r.broken("it was written behind another record than the one before it")
 	}
 	return nil
 }

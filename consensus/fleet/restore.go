@@ -179,7 +179,11 @@ func decodeRecord(line []byte) (any, error) {
 	case "evidence":
 		return decodeValue[Evidence](rest)
 	case "audit":
-		return decodeValue[AuditRecord](rest)
+		v := new(AuditRecord)
+		if err := json.Unmarshal(rest, v); err != nil {
+			return nil, err
+		}
+		return v, v.whole()
 	case "guard":
 		return decodeValue[guardRecord](rest)
 	case "done":

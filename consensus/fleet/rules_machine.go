@@ -311,10 +311,10 @@ func (b DeleteMachine) apply(s *State, c Command) (any, error) {
 	if m.Protected {
 		return nil, refuse(Conflict, "machine %s is protected and is not forgotten, nor is that it is; an admin can take the protection off: lpmos machine unprotect %s", m.Name, m.Name)
 	}
-	s.noteMachine(c, m, " forgot the machine")
 	s.unindexMachine(m)
 	delete(s.machines, m.ID)
 	s.settle(m.TaskID)
 	s.events = append(s.events, Event{Type: EventMachineDeleted, MachineID: m.ID})
+	s.noteMachine(c, m, " forgot the machine")
 	return nil, nil
 }

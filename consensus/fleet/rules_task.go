@@ -177,7 +177,6 @@ func (b DeleteTask) apply(s *State, c Command) (any, error) {
 		return nil, refuse(Conflict, "task %s is %s; cancel it before you delete it", t.ID, t.Status)
 	}
 	s.keepEvidence(c, t)
-	s.noteTaskAct(c, t, "", who(c.Actor)+" deleted the task")
 	delete(s.tasks, t.ID)
 	s.past.remove(t.ID)
 	delete(s.byToken, t.PhoneToken)
@@ -190,5 +189,6 @@ func (b DeleteTask) apply(s *State, c Command) (any, error) {
 		changed.TaskID = ""
 		s.putMachine(&changed, EventMachine)
 	}
+	s.noteTaskAct(c, t, "", who(c.Actor)+" deleted the task")
 	return nil, nil
 }
