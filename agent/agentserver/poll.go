@@ -125,10 +125,10 @@ func (s *Server) verdict(mac, session string, r *http.Request) (wire.ApprovalRes
 	case m == nil:
 		return wire.ApprovalResponse{Verdict: wire.VerdictReport, Reason: "the node does not know this boot"}, long
 	case t != nil && (t.Status == wire.StatusApproved || t.Status == wire.StatusInstalling && t.InstallBootID == m.BootID):
-		grant := wire.Grant{TaskID: t.ID, Generation: t.Generation, Plan: *t.Plan, PlanHash: t.PlanHash, PhoneHome: baseURL(r) + "/up/" + t.PhoneToken}
+		grant := wire.Grant{TaskID: t.ID, Generation: t.Generation, Plan: *t.Plan, PlanHash: t.PlanHash, PhoneHome: wire.PlainURL(baseURL(r)) + "/up/" + t.PhoneToken}
 		for i, node := range s.nodes(r) {
 			if i > 0 {
-				grant.PhoneAlso = append(grant.PhoneAlso, node+"/up/"+t.PhoneToken)
+				grant.PhoneAlso = append(grant.PhoneAlso, wire.PlainURL(node)+"/up/"+t.PhoneToken)
 			}
 		}
 		return wire.ApprovalResponse{Verdict: wire.VerdictInstall, Reason: "approved by " + t.Approval.By, Grant: &grant}, long
