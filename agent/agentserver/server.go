@@ -99,7 +99,7 @@ func (s *Server) Handler() http.Handler {
 	agents.HandleFunc("POST /api/v1/agent/next", s.next)
 	agents.HandleFunc("POST /api/v1/agent/log", s.console)
 	mux := http.NewServeMux()
-	mux.Handle("/api/v1/agent/", Alive(s.signed(agents)))
+	mux.Handle("/api/v1/agent/", OverTLS(Alive(s.signed(agents))))
 	mux.HandleFunc("POST /up/{token}", s.up)
 	return mux
 }

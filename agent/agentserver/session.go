@@ -24,6 +24,19 @@ type Claim struct {
 	Expires time.Time
 }
 
+// OverTLS refuses what did not come over TLS.
+func OverTLS(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil {
+			w.Header().Set("Upgrade", "TLS/1.3, HTTP/1.1")
+			w.Header().Set("Connection", "Upgrade")
+			problem(w, http.StatusUpgradeRequired, "this is answered over TLS only, on this same port")
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // sessionKey is where a request's session is kept in its context.
 type sessionKey struct{}
 
@@ -31,12 +44,6 @@ type sessionKey struct{}
 // the TLS connection they came on. What they ask for is another matter.
 func (s *Server) signed(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.TLS == nil {
-			w.Header().Set("Upgrade", "TLS/1.3, HTTP/1.1")
-			w.Header().Set("Connection", "Upgrade")
-			problem(w, http.StatusUpgradeRequired, "agents are answered over TLS only, on this same port")
-			return
-		}
 		body, ok := s.whole(w, r, maxReport)
 		if !ok {
 			return
