@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,7 +31,8 @@ type bootsAs struct {
 
 func asFirmware(t *testing.T, node *consensus.Node, mac string) bootsAs {
 	t.Helper()
-	s, err := netboot.New(netboot.Config{DataDir: t.TempDir(), BootPort: 80, Fleet: fleetSeam{node}, Log: slog.New(slog.DiscardHandler)})
+	s, err := netboot.New(netboot.Config{DataDir: t.TempDir(), BootPort: 80, Fleet: fleetSeam{node}, Log: slog.New(slog.DiscardHandler),
+		Claim: func(string, netip.Addr) (string, error) { return "claim", nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,13 +44,26 @@ func asFirmware(t *testing.T, node *consensus.Node, mac string) bootsAs {
 	return bootsAs{t, mac, node, s.Handler()}
 }
 
-// script is what the machine is told: "local", "agent", "held", or else all of it.
-func (b bootsAs) script() string {
+// get fetches a script as iPXE at 10.77.0.120 does.
+func (b bootsAs) get(path string) string {
 	local := &net.TCPAddr{IP: net.IPv4(10, 77, 0, 1), Port: 80}
-	req := httptest.NewRequestWithContext(context.WithValue(b.t.Context(), http.LocalAddrContextKey, local), "GET", "/boot/script?mac="+b.mac, nil)
+	req := httptest.NewRequestWithContext(context.WithValue(b.t.Context(), http.LocalAddrContextKey, local), "GET", path, nil)
+	req.RemoteAddr = "10.77.0.120:5555"
 	w := httptest.NewRecorder()
 	b.h.ServeHTTP(w, req)
-	text := w.Body.String()
+	return w.Body.String()
+}
+
+// script is what the machine is told: "local", "agent", "held", or else all of it.
+// It begins where a machine begins that was given no path, and follows the stub.
+func (b bootsAs) script() string {
+	stub := b.get("/boot/script")
+	_, path, _ := strings.Cut(stub, "http://10.77.0.1:80")
+	path, _, found := strings.Cut(path, "?mac=${netX/mac}")
+	if !found {
+		return stub
+	}
+	text := b.get(path + "?mac=" + b.mac)
 	switch {
 	case strings.Contains(text, "echo LPMOS: booting the disk.") && !strings.Contains(text, "kernel"):
 		return "local"
