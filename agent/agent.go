@@ -8,6 +8,10 @@
 // and task as they are: what one node has acknowledged all others know. Chunks
 // that were verified are on the disk and are never fetched again.
 //
+// It believes nodes alone that prove to be of the cluster whose pin it was given,
+// whatever time the machine's clock shows. The key it makes is its session: every
+// request is signed with it, for the one connection it is sent on.
+//
 // The network, the inventory and the installer are given to it, so that the same
 // life runs as the first process of a bare machine, in a test, and a thousand
 // times over in a simulated fleet.
@@ -15,11 +19,15 @@ package agent
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"time"
 
+	"github.com/lpmos/lpmos/agent/grant"
+	"github.com/lpmos/lpmos/agent/pin"
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
@@ -41,21 +49,26 @@ type Installer interface {
 }
 
 // Grants opens the permission to erase that a node sends, if it is one for this
-// machine; agent/grant has it.
+// machine.
 type Grants interface {
 	Open(signed *wire.SignedGrant, machineID string) (grant wire.Grant, allowed func() error, err error)
 }
 
-// Config is what an agent lives by. Nodes, MAC, Collect, Grants and Installer are needed.
+// Config is what an agent lives by. Nodes, Trust, MAC, Collect and Installer are needed.
 type Config struct {
 	Nodes     []string                                                             // base URLs, wire.MaxNodes at most, tried in order
+	Trust     *pin.Verifier                                                        // whom to believe; nobody else is told anything
+	Claim     string                                                               // the code of this boot, which begins a session
+	Key       ed25519.PrivateKey                                                   // of the session; nil makes one
+	Believed  func()                                                               // called once, when a node has proved to be of the cluster; nil: nothing
+	ClockOff  int64                                                                // seconds that the machine's clock is ahead, if that is far
 	MAC       string                                                               // of the interface the agent came up on; lower case, colons
 	BootMAC   string                                                               // of the interface the firmware booted from; "" if it did not say
 	IP        string                                                               // its address there
 	Version   string                                                               // of the agent
 	BootID    string                                                               // random, new in each start; "" makes one
 	Collect   func() wire.Inventory                                                // looks at the machine
-	Grants    Grants                                                               // opens what the node grants
+	Grants    Grants                                                               // opens what a node grants; nil: what Trust stands for
 	Installer Installer                                                            // writes the disk
 	Console   *Console                                                             // nil: silence
 	Rand      func() float64                                                       // 0 to 1, spreads retries; nil: no spread
@@ -88,11 +101,16 @@ type Agent struct {
 func New(cfg Config) (*Agent, error) {
 	switch {
 	case len(wire.Nodes(cfg.Nodes)) == 0:
-		return nil, errors.New("no node to talk to: the kernel command line has no lpmos.node=http://ADDRESS")
+		return nil, errors.New("no node to talk to: the kernel command line has no lpmos.node=https://ADDRESS")
+	case cfg.Trust == nil:
+		return nil, errors.New("nobody to believe: the kernel command line has no lpmos.pin")
 	case cfg.MAC == "":
 		return nil, errors.New("no MAC address: the agent does not know which interface it came up on")
-	case cfg.Collect == nil || cfg.Grants == nil || cfg.Installer == nil:
-		return nil, errors.New("agent: Collect, Grants and Installer must be given")
+	case cfg.Collect == nil || cfg.Installer == nil:
+		return nil, errors.New("agent: Collect and Installer must be given")
+	}
+	if cfg.Grants == nil {
+		cfg.Grants = grant.NewChecker(cfg.Trust)
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -105,6 +123,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.Console == nil {
 		cfg.Console = NewConsole(io.Discard, cfg.Now)
+	}
+	if cfg.Key == nil {
+		cfg.Key = NewKey()
 	}
 	if cfg.BootID == "" {
 		cfg.BootID = NewBootID()
@@ -177,6 +198,7 @@ func (a *Agent) report(ctx context.Context) error {
 	a.known = inv.Hash()
 	a.node.setReport(wire.ReportRequest{
 		BootID: a.cfg.BootID, MAC: a.cfg.MAC, BootMAC: a.cfg.BootMAC, IP: a.cfg.IP, Version: a.cfg.Version, Inventory: inv,
+		Claim: a.cfg.Claim, ClockOff: a.cfg.ClockOff,
 	})
 	for {
 		resp, err := a.node.report(ctx)
@@ -185,11 +207,22 @@ func (a *Agent) report(ctx context.Context) error {
 			a.con.Printf("reported to %s: this is machine %s", a.node.base(), resp.MachineID)
 			return nil
 		}
+		var untrusted *Untrusted
+		switch {
+		case errors.As(err, &untrusted):
+			return err
+		case errors.Is(err, errSession):
+			return fmt.Errorf("%w: %w", ErrClaim, err)
+		}
 		if err := a.setBack(ctx, err); err != nil {
 			return err
 		}
 	}
 }
+
+// ErrClaim ends an agent that may not begin a session, or not go on with it: the
+// machine has to be started anew, which gives it another code.
+var ErrClaim = errors.New("this boot is not accepted")
 
 // lookAgain reports anew when the machine has changed while it waited: a disk
 // that came up late, a card that was plugged in.

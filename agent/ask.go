@@ -2,13 +2,16 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"github.com/lpmos/lpmos/agent/http1"
+	"github.com/lpmos/lpmos/agent/pin"
 )
 
 // query is a request that any of the nodes may answer.
@@ -45,8 +48,31 @@ func said(status int, detail string) string {
 	return fmt.Sprintf("the node answered %d", status)
 }
 
-// errSession means the node does not know the session (any more).
+// errSession means the node does not know the session (any more), or does not let
+// one begin.
 var errSession = errors.New("the node does not know this session")
+
+// stranger is what the node said to that.
+type stranger struct{ detail string }
+
+// Error says what the node said.
+func (s *stranger) Error() string { return orElse(s.detail, errSession.Error()) }
+
+// Is makes every one of them an errSession.
+func (s *stranger) Is(target error) bool { return target == errSession }
+
+// isUntrusted reports whether somebody answered who is not believed.
+func isUntrusted(err error) bool {
+	var handshake *http1.HandshakeError
+	if !errors.As(err, &handshake) {
+		return false
+	}
+	// A connection that broke says nothing about who is at its other end; an alert
+	// and what is no TLS do.
+	var broken *net.OpError
+	return errors.Is(err, pin.ErrUntrusted) || errors.As(err, new(tls.RecordHeaderError)) ||
+		errors.As(err, &broken) && (broken.Op == "remote error" || broken.Op == "local error")
+}
 
 // known is retry for a node that knows this boot. When none of the nodes knows
 // the session, the report is repeated with the same boot id and the request goes
@@ -54,7 +80,7 @@ var errSession = errors.New("the node does not know this session")
 func (c *client) known(ctx context.Context, q query) error {
 	for strangers := 1; ; strangers++ {
 		c.mu.Lock()
-		session := c.session
+		reported := c.reported
 		c.mu.Unlock()
 		node := c.base()
 		err := c.retry(ctx, q)
@@ -68,7 +94,7 @@ func (c *client) known(ctx context.Context, q query) error {
 			}
 			continue
 		}
-		if err := c.renewSession(ctx, session); err != nil {
+		if err := c.renewSession(ctx, reported); err != nil {
 			return err
 		}
 		strangers = 0
@@ -76,11 +102,11 @@ func (c *client) known(ctx context.Context, q query) error {
 }
 
 // renewSession reports again, unless somebody else just has.
-func (c *client) renewSession(ctx context.Context, old string) error {
+func (c *client) renewSession(ctx context.Context, before int) error {
 	c.renew.Lock()
 	defer c.renew.Unlock()
 	c.mu.Lock()
-	fresh := c.session != old
+	fresh := c.reported != before
 	c.mu.Unlock()
 	if fresh {
 		return nil
@@ -91,7 +117,7 @@ func (c *client) renewSession(ctx context.Context, old string) error {
 	}
 	_, err := c.report(ctx)
 	if errors.Is(err, errSession) {
-		return &refusal{status: 401, detail: "the node does not accept this machine's report"}
+		return &refusal{status: 401, detail: "the node does not accept this machine's report: " + err.Error()}
 	}
 	return err
 }
@@ -120,7 +146,7 @@ func (c *client) noted(ctx context.Context, node string, err error) {
 // retry repeats a request until a node answers it: over all nodes, with pauses
 // that double. A refusal is an answer.
 func (c *client) retry(ctx context.Context, q query) error {
-	pause := firstPause
+	pause, doubts := firstPause, 0
 	for try := 1; ; try++ {
 		node := c.base()
 		err := c.once(ctx, node, q)
@@ -132,6 +158,13 @@ func (c *client) retry(ctx context.Context, q query) error {
 			return ctx.Err()
 		}
 		all := c.nodes.count()
+		if doubts++; !isUntrusted(err) || c.hasBelieved() {
+			doubts = 0
+		} else if doubts >= all {
+			// Nobody of those that the machine was told of is believed, and nobody ever
+			// was: it was told wrong, or somebody is in between.
+			return &Untrusted{node, err}
+		}
 		if q.rounds > 0 && try >= q.rounds*all {
 			return err
 		}
@@ -168,11 +201,6 @@ func (c *client) once(ctx context.Context, node string, q query) error {
 	ctx, cancel := context.WithTimeout(ctx, q.limit)
 	defer cancel()
 	req := http1.Request{Method: q.method, URL: node + q.path, Header: []http1.Field{{Name: "Accept", Value: "application/json"}}}
-	c.mu.Lock()
-	if c.session != "" {
-		req.Header = append(req.Header, http1.Field{Name: "Authorization", Value: "Bearer " + c.session})
-	}
-	c.mu.Unlock()
 	if q.body != nil {
 		b, err := json.Marshal(q.body)
 		if err != nil {
@@ -181,11 +209,15 @@ func (c *client) once(ctx context.Context, node string, q query) error {
 		req.Body = b
 		req.Header = append(req.Header, http1.Field{Name: "Content-Type", Value: "application/json"})
 	}
+	req.Sign = func(on tls.ConnectionState, uri string) ([]http1.Field, error) {
+		return c.sign(on, req.Method, uri, req.Body)
+	}
 	resp, err := c.http.Do(ctx, req)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
+	c.believe()
 	if resp.Status/100 != 2 {
 		return failure(resp)
 	}
@@ -215,9 +247,42 @@ func failure(resp *http1.Response) error {
 	detail := orElse(problem.Detail, problem.Title)
 	switch {
 	case resp.Status == 401:
-		return errSession
+		return &stranger{detail}
+	case resp.Status/100 == 3: // wherever it sends us, nobody is believed there
+		return &unable{status: resp.Status, detail: fmt.Sprintf("the node answered %d, and redirects are not followed", resp.Status)}
 	case resp.Status/100 == 4 && resp.Status != 408 && resp.Status != 425 && resp.Status != 429:
 		return &refusal{status: resp.Status, detail: detail}
 	}
 	return &unable{status: resp.Status, detail: detail}
+}
+
+// Untrusted ends an agent that was told of no node that it can believe.
+type Untrusted struct {
+	Node string
+	Err  error
+}
+
+// Error says what is wrong and what to do about it.
+func (u *Untrusted) Error() string {
+	return "the node at " + u.Node + " is not believed: " + u.Err.Error()
+}
+
+// Unwrap gives the reason.
+func (u *Untrusted) Unwrap() error { return u.Err }
+
+// believe notes that a node has proved to be of the cluster.
+func (c *client) believe() {
+	c.mu.Lock()
+	first := !c.believed
+	c.believed = true
+	c.mu.Unlock()
+	if first && c.cfg.Believed != nil {
+		c.cfg.Believed()
+	}
+}
+
+func (c *client) hasBelieved() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.believed
 }

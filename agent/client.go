@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -32,10 +34,11 @@ type client struct {
 	http  *http1.Client
 	nodes *nodes
 
-	mu      sync.Mutex
-	session string
-	hello   wire.ReportRequest // repeated when a node has forgotten the session
-	renew   sync.Mutex         // one report at a time
+	mu       sync.Mutex
+	reported int                // reports that were taken
+	hello    wire.ReportRequest // repeated when a node has forgotten the session
+	renew    sync.Mutex         // one report at a time
+	believed bool               // a node has proved that it is of the cluster
 }
 
 func newClient(cfg Config) *client {
@@ -43,7 +46,7 @@ func newClient(cfg Config) *client {
 	if stall == 0 {
 		stall = silence
 	}
-	return &client{cfg: cfg, http: &http1.Client{Dial: cfg.Dial, Stall: stall}, nodes: newNodes(wire.Nodes(cfg.Nodes))}
+	return &client{cfg: cfg, http: &http1.Client{Dial: cfg.Dial, Stall: stall, TLS: cfg.Trust.Config()}, nodes: newNodes(wire.Nodes(cfg.Nodes))}
 }
 
 // isRevoked reports whether the node says that the task is not this agent's any
@@ -70,7 +73,7 @@ func (c *client) setReport(r wire.ReportRequest) {
 	c.hello = r
 }
 
-// report posts the report and keeps the session.
+// report posts the report, by which the agent's key becomes its machine's session.
 func (c *client) report(ctx context.Context) (wire.ReportResponse, error) {
 	c.mu.Lock()
 	hello := c.hello
@@ -82,7 +85,7 @@ func (c *client) report(ctx context.Context) (wire.ReportResponse, error) {
 	c.nodes.learn(resp.Nodes)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.session = resp.Session
+	c.reported++
 	return resp, nil
 }
 
@@ -125,11 +128,28 @@ func (c *client) log(ctx context.Context, req wire.LogRequest) error {
 	return err
 }
 
+// sign proves whose request it is: this agent's, on this connection.
+func (c *client) sign(on tls.ConnectionState, method, uri string, body []byte) ([]http1.Field, error) {
+	exported, err := on.ExportKeyingMaterial(wire.ExporterLabel, nil, wire.ExporterBytes)
+	if err != nil {
+		return nil, err
+	}
+	public, signature := wire.SignRequest(c.cfg.Key, exported, method, uri, body)
+	return []http1.Field{{Name: wire.HeaderKey, Value: public}, {Name: wire.HeaderSignature, Value: signature}}, nil
+}
+
 func wrap(what string, err error) error {
 	if err == nil {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", what, err)
+}
+
+// NewKey makes the key of one boot's session.
+func NewKey() ed25519.PrivateKey {
+	seed := make([]byte, ed25519.SeedSize)
+	_, _ = rand.Read(seed) // never fails
+	return ed25519.NewKeyFromSeed(seed)
 }
 
 // NewBootID makes the name of one boot: 128 random bits in hex.

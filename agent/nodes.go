@@ -101,12 +101,16 @@ func (n *nodes) of(where string) string {
 	return below(where, n.list)
 }
 
-// below finds the base URL that the URL is below. A node names itself with its
-// port, a command line may not.
+// below finds the base URL that the URL is below, with TLS or without: a node
+// answers to both on one port.
 func below(where string, bases []string) string {
 	host := func(s string) string {
-		s, _, _ = strings.Cut(strings.TrimPrefix(s, "http://"), "/")
-		return strings.TrimSuffix(s, ":80")
+		scheme, s, _ := strings.Cut(s, "://")
+		s, _, _ = strings.Cut(s, "/")
+		if port := map[string]string{"http": ":80", "https": ":443"}[scheme]; !strings.Contains(s[strings.LastIndex(s, "]")+1:], ":") {
+			s += port
+		}
+		return s
 	}
 	for _, base := range bases {
 		if host(base) == host(where) {

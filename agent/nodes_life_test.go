@@ -16,13 +16,11 @@ import (
 // sibling is another node, which answers what it can and passes the rest on to
 // the rig's: they know the same.
 func (r *rig) sibling(answers func(w http.ResponseWriter, q *http.Request) bool) *httptest.Server {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+	return r.cluster.Server(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if !answers(w, q) {
 			r.serve(w, q)
 		}
 	}))
-	r.t.Cleanup(srv.Close)
-	return srv
 }
 
 // asked counts requests by their last words.
@@ -48,7 +46,7 @@ func TestAnEndIsKeptOnlyWhenNoNodeCanWriteItDown(t *testing.T) {
 		r.verdicts = []wire.ApprovalResponse{install()}
 		var cut asked
 		off := r.sibling(func(w http.ResponseWriter, q *http.Request) bool {
-			if strings.HasSuffix(q.URL.Path, "/status") && (others || q.Host != strings.TrimPrefix(r.srv.URL, "http://")) {
+			if strings.HasSuffix(q.URL.Path, "/status") && (others || q.Host != strings.TrimPrefix(r.srv.URL, "https://")) {
 				if n := cut.count(q); n > 1 && n <= 3 { // the first is the question whether it may begin
 					w.WriteHeader(503)
 					return true

@@ -38,32 +38,32 @@ func TestWhichNodeIsAsked(t *testing.T) {
 }
 
 func TestNodesAreLearned(t *testing.T) {
-	n := newNodes([]string{"http://a", "http://b"})
-	n.silent("http://a")
+	n := newNodes([]string{"https://a", "https://b"})
+	n.silent("https://a")
 	n.learn(nil)
-	n.learn([]string{"http://b:80", "http://c/", "ftp://x", "http://d"})
-	if want := []string{"http://b", "http://c", "http://d"}; !slices.Equal(n.list, want) || n.now() != "http://b" {
+	n.learn([]string{"https://b:443", "https://c/", "ftp://x", "https://d"})
+	if want := []string{"https://b", "https://c", "https://d"}; !slices.Equal(n.list, want) || n.now() != "https://b" {
 		t.Errorf("%v, at %s; want %v", n.list, n.now(), want)
 	}
-	n.learn([]string{"http://b"})
-	if want := []string{"http://b", "http://c", "http://d"}; !slices.Equal(n.list, want) {
+	n.learn([]string{"https://b"})
+	if want := []string{"https://b", "https://c", "https://d"}; !slices.Equal(n.list, want) {
 		t.Errorf("%v, want %v: those known before may come back", n.list, want)
 	}
 }
 
 func TestASilentNodeIsNotAskedForChunks(t *testing.T) {
-	n := newNodes([]string{"http://a", "http://b:8080"})
-	for url, want := range map[string]string{"http://a:80/chunk/1": "http://a", "http://b:8080/x": "http://b:8080", "http://b/x": "", "http://ab/x": "", "": ""} {
+	n := newNodes([]string{"https://a", "https://b:8080"})
+	for url, want := range map[string]string{"https://a:443/chunk/1": "https://a", "http://a:443/chunk/1": "https://a", "http://a/x": "", "http://b:8080/x": "https://b:8080", "https://b/x": "", "https://ab/x": "", "": ""} {
 		if got := n.of(url); got != want {
 			t.Errorf("%s is below %q, want %q", url, got, want)
 		}
 	}
-	n.silent("http://a")
-	if !n.away("http://a:80/chunk/1") || n.away("http://b:8080/chunk/1") || n.away("http://c/chunk/1") {
+	n.silent("https://a")
+	if !n.away("http://a:443/chunk/1") || n.away("http://b:8080/chunk/1") || n.away("https://c/chunk/1") {
 		t.Error("only what the silent node would serve is given up at once")
 	}
-	n.silent("http://b:8080")
-	if n.away("http://a:80/chunk/1") {
+	n.silent("https://b:8080")
+	if n.away("http://a:443/chunk/1") {
 		t.Error("the node whose turn it is now is asked, silent as it was")
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -101,7 +100,8 @@ func TestConsoleKeepsTheNewestLines(t *testing.T) {
 func TestTheClientIsASourceOfImages(t *testing.T) {
 	m := wire.Manifest{Version: 1, SizeBytes: 512, ChunkBytes: wire.ChunkBytes, SectorBytes: 512, Chunks: []string{""}}
 	var answer atomic.Int32 // to a request for the next chunks; 0 gives one
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	rig := newRig(t)
+	srv := rig.cluster.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/manifest/abc":
 			_, _ = io.WriteString(w, `{"version":1,"size_bytes":512,"chunk_bytes":4194304,"sector_bytes":512,"chunks":[""]}`)
@@ -120,8 +120,7 @@ func TestTheClientIsASourceOfImages(t *testing.T) {
 			w.WriteHeader(404)
 		}
 	}))
-	defer srv.Close()
-	cfg := newRig(t).config()
+	cfg := rig.config()
 	cfg.Nodes = []string{srv.URL}
 	c := newClient(cfg)
 	ctx := context.Background()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,13 +16,16 @@ import (
 	"time"
 
 	"github.com/lpmos/lpmos/agent/grant/granttest"
+	"github.com/lpmos/lpmos/agent/pin/pintest"
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
 // rig is one agent with its node, its machine and its installer.
 type rig struct {
-	t   *testing.T
-	srv *httptest.Server
+	t       *testing.T
+	srv     *httptest.Server
+	cluster *pintest.Cluster
+	known   string // the session that the last report began
 
 	mu       sync.Mutex
 	story    []string // what the node was told, in order
@@ -38,7 +42,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, inv: machine()}
+	r := &rig{t: t, inv: machine(), cluster: pintest.New(t)}
 	r.installs = func(_ context.Context, _ wire.Grant, _ Source, report func(wire.Progress)) error {
 		for _, s := range wire.Stages {
 			_, to, _ := s.Span()
@@ -46,8 +50,7 @@ func newRig(t *testing.T) *rig {
 		}
 		return nil
 	}
-	r.srv = httptest.NewServer(http.HandlerFunc(r.serve))
-	t.Cleanup(r.srv.Close)
+	r.srv = r.cluster.Server(http.HandlerFunc(r.serve))
 	return r
 }
 
@@ -85,18 +88,21 @@ func (r *rig) serve(w http.ResponseWriter, q *http.Request) {
 			return
 		}
 	}
-	if path != "report" && q.Header.Get("Authorization") != fmt.Sprintf("Bearer s%d", len(r.reports)) {
+	session, err := signed(q)
+	if err != nil {
+		r.t.Errorf("%s: %v", path, err)
+	}
+	if path != "report" && session != r.known {
 		w.WriteHeader(401)
 		return
 	}
-	var err error
 	switch path {
 	case "report":
 		var req wire.ReportRequest
 		err = json.NewDecoder(q.Body).Decode(&req)
-		r.reports = append(r.reports, req)
+		r.reports, r.known = append(r.reports, req), session
 		r.tell("report")
-		_ = json.NewEncoder(w).Encode(wire.ReportResponse{MachineID: "m1", Session: fmt.Sprintf("s%d", len(r.reports))})
+		_ = json.NewEncoder(w).Encode(wire.ReportResponse{MachineID: "m1"})
 	case "approval/52:54:00:aa:bb:01":
 		v := wire.ApprovalResponse{Verdict: wire.VerdictReboot, Reason: "that is all"}
 		if len(r.verdicts) > 0 {
@@ -133,6 +139,23 @@ func (r *rig) serve(w http.ResponseWriter, q *http.Request) {
 	}
 }
 
+// signed checks a request as a node does, and leaves its body to be read.
+func signed(q *http.Request) (session string, err error) {
+	if q.TLS == nil {
+		return "", errors.New("it came without TLS")
+	}
+	exported, err := q.TLS.ExportKeyingMaterial(wire.ExporterLabel, nil, wire.ExporterBytes)
+	if err != nil {
+		return "", err
+	}
+	body, err := io.ReadAll(q.Body)
+	if err != nil {
+		return "", err
+	}
+	q.Body = io.NopCloser(bytes.NewReader(body))
+	return wire.CheckRequest(q.Header.Get(wire.HeaderKey), q.Header.Get(wire.HeaderSignature), exported, q.Method, q.RequestURI, body)
+}
+
 // Install is the installer.
 func (r *rig) Install(ctx context.Context, g wire.Grant, _ func() error, src Source, report func(wire.Progress)) error {
 	r.mu.Lock()
@@ -144,7 +167,7 @@ func (r *rig) Install(ctx context.Context, g wire.Grant, _ func() error, src Sou
 
 func (r *rig) config() Config {
 	return Config{
-		Nodes: []string{r.srv.URL}, MAC: "52:54:00:aa:bb:01", BootMAC: "52:54:00:aa:bb:02", IP: "10.77.0.100", Version: "test",
+		Trust: r.cluster.Verifier(), Claim: "claim", Key: NewKey(), Nodes: []string{r.srv.URL}, MAC: "52:54:00:aa:bb:01", BootMAC: "52:54:00:aa:bb:02", IP: "10.77.0.100", Version: "test",
 		Collect: func() wire.Inventory {
 			r.mu.Lock()
 			defer r.mu.Unlock()

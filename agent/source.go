@@ -50,10 +50,11 @@ func imageFailure(err error) error {
 }
 
 // Fetch opens one chunk, once: the installer asks Next again when it fails. A
-// path without a host is one of the node's own.
+// path without a host is one of the node's own. Chunks are named by what is in them
+// and come without TLS, which would be all that a slow machine does.
 func (c *client) Fetch(ctx context.Context, where string) (io.ReadCloser, error) {
 	if strings.HasPrefix(where, "/") {
-		where = c.base() + where
+		where = wire.PlainURL(c.base()) + where
 	}
 	if c.nodes.away(where) {
 		// The next request is answered by another node, which names itself.

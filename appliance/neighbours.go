@@ -123,14 +123,15 @@ func (n *neighbours) Nodes(own netip.AddrPort) []string {
 	slices.SortFunc(all, func(a, b choice) int { return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.name, b.name)) })
 	urls := make([]string, len(all))
 	for i, c := range all {
-		urls[i] = c.url
+		// The record says where the boot port is; agents ask there over TLS.
+		urls[i] = "https://" + strings.TrimPrefix(c.url, "http://")
 	}
 	return urls
 }
 
 // NodesOf is Nodes for the agents' server, which knows this node by its URL.
 func (n *neighbours) NodesOf(own string) []string {
-	at, err := netip.ParseAddrPort(strings.TrimPrefix(own, "http://"))
+	at, err := netip.ParseAddrPort(strings.TrimPrefix(own, "https://"))
 	if err != nil {
 		return nil
 	}

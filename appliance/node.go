@@ -7,14 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/lpmos/lpmos/agent/agentserver"
-	"github.com/lpmos/lpmos/agent/pin"
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/lpmos/lpmos/appliance/memory"
 	"github.com/lpmos/lpmos/consensus"
@@ -100,22 +98,21 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	beside := newNeighbours(cluster, networks)
 	grants := self.newGrantor()
 	agents := agentserver.New(agentserver.Config{
-		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region, Nodes: beside.NodesOf, Sign: grants.sign,
+		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region, Nodes: beside.NodesOf,
+		Claim: claimSeam{self.id.Claims()}.read, Sign: grants.sign,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
 	heard.agents.Store(agents)
-	boot, seen, err := openNetboot(cfg, self, interfaces, beside, log)
+	boot, seen, err := openNetboot(cfg, interfaces, self, beside, log)
 	if err != nil {
 		return err
 	}
-	machines := http.NewServeMux()
-	machines.Handle(netboot.BootPath, boot.Handler())
-	machines.Handle("/api/v1/agent/", agents.Handler())
-	machines.Handle("/up/", agents.Handler())
-	machines.Handle("/chunk/", agentserver.Alive(replica.Handler()))
-	machines.Handle("/manifest/", agentserver.Alive(replica.Handler()))
+	machines := machineHandler(boot, agents, replica.Handler())
 	bootListeners, err := listenMachines(cfg)
 	if err != nil {
 		return errors.Join(err, boot.Close())
+	}
+	for i, l := range bootListeners {
+		bootListeners[i] = bothWays(l, self.id)
 	}
 	defer closeAll(bootListeners)
 
@@ -177,7 +174,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 
 // openNetboot prepares what firmware is told. Without a boot image a node that
 // serves no interface is still of use; one that does would leave machines stuck.
-func openNetboot(cfg config.Config, self *member, interfaces []netboot.Interface, beside *neighbours, log *slog.Logger) (*netboot.Server, *sightingSeam, error) {
+func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member, beside *neighbours, log *slog.Logger) (*netboot.Server, *sightingSeam, error) {
 	if err := bootimage.Check(); err != nil {
 		if len(interfaces) > 0 {
 			return nil, nil, err
@@ -189,9 +186,11 @@ func openNetboot(cfg config.Config, self *member, interfaces []netboot.Interface
 		return nil, nil, err
 	}
 	seen := &sightingSeam{interfaces: interfaces}
-	boot, err := netboot.New(netboot.Config{
-		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{self.Node}, Pin: pin.Of(self.id.CA).String(), Neighbours: beside,
-		Log: log, KernelArgs: cfg.KernelArgs, NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish})
+	c := netboot.Config{
+		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{self.Node}, Neighbours: beside,
+		Log: log, KernelArgs: cfg.KernelArgs, NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish}
+	bootTrust(self.id, &c)
+	boot, err := netboot.New(c)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -20,8 +21,10 @@ import (
 	"github.com/lpmos/lpmos/agent"
 	"github.com/lpmos/lpmos/agent/agentserver"
 	"github.com/lpmos/lpmos/agent/grant/granttest"
+	"github.com/lpmos/lpmos/agent/pin/pintest"
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/appliance/config"
+	"github.com/lpmos/lpmos/appliance/trust"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/consensustest"
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -37,11 +40,15 @@ type site struct {
 	servers [3]*httptest.Server
 	agents  [3]*agentserver.Server
 	digest  string
+	trust   *pintest.Cluster
+	claim   func(mac string, addr netip.Addr) (string, error)
 }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, grants: granttest.New(t, time.Now)}
+	s := &site{t: t, trust: pintest.New(t), grants: granttest.New(t, time.Now)}
+	claims := (&trust.Identity{Node: "n", Secret: trust.NewSecret()}).Claims()
+	s.claim = claimSeam{claims}.make
 	log := slog.New(slog.DiscardHandler)
 	var stores [3]*images.Store
 	var given [3]peerImages
@@ -56,8 +63,9 @@ func newSite(t *testing.T) *site {
 	})
 	for i, n := range s.c.Nodes {
 		replica := newReplicator(config.Config{CopyLimit: 100}, n, stores[i], log)
-		s.agents[i] = agentserver.New(agentserver.Config{Cluster: n, Sign: func(g wire.Grant) (wire.SignedGrant, error) { return s.grants.Sign(s.grants.Fill(g)), nil }, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: "dc1",
-			Dashboard: "http://people", ReleaseAfter: time.Minute, Now: time.Now, Logger: log,
+		s.agents[i] = agentserver.New(agentserver.Config{Cluster: n, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: "dc1",
+			Claim: claimSeam{claims}.read, Dashboard: "http://people", ReleaseAfter: time.Minute, Now: time.Now, Logger: log,
+			Sign: func(g wire.Grant) (wire.SignedGrant, error) { return s.grants.Sign(s.grants.Fill(g)), nil },
 			Nodes: func(string) (urls []string) {
 				for _, other := range s.servers {
 					urls = append(urls, other.URL)
@@ -69,7 +77,7 @@ func newSite(t *testing.T) *site {
 		mux.Handle("/up/", s.agents[i].Handler())
 		mux.Handle("/chunk/", agentserver.Alive(replica.Handler()))
 		mux.Handle("/manifest/", agentserver.Alive(replica.Handler()))
-		s.servers[i] = httptest.NewServer(mux)
+		s.servers[i] = s.trust.Server(mux)
 		ctx, cancel := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
 		wg.Go(func() { replica.Run(ctx) })
@@ -197,7 +205,11 @@ func TestAnInstallOutlivesItsNode(t *testing.T) {
 			f := &fetching{got: map[int]int{}, after: 5, happens: func() { tc.happens(s) }}
 			var console bytes.Buffer
 			con := agent.NewConsole(&console, time.Now)
-			a, err := agent.New(agent.Config{Nodes: []string{s.servers[first].URL}, MAC: inv.NICs[0].MAC, IP: "10.77.0.9", Version: "test", Grants: s.grants.Checker(),
+			code, err := s.claim(inv.NICs[0].MAC, netip.MustParseAddr("127.0.0.1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := agent.New(agent.Config{Trust: s.trust.Verifier(), Grants: s.grants.Checker(), Claim: code, Nodes: []string{s.servers[first].URL}, MAC: inv.NICs[0].MAC, IP: "10.77.0.9", Version: "test",
 				Collect: func() wire.Inventory { return inv }, Installer: f, Console: con})
 			if err != nil {
 				t.Fatal(err)

@@ -180,9 +180,9 @@ func TestWhomMachinesMayTurnTo(t *testing.T) {
 		served: []servedNetwork{{addr: netip.MustParseAddr("10.77.0.1"), network: rack}, {addr: netip.MustParseAddr("10.78.0.1"), network: office}}}
 	n.look(consensus.Status{Members: []consensus.Member{{ID: "far", Reachable: true}, {ID: "region", Reachable: true}, {ID: "rack", Reachable: true}, {ID: "dead"}, {ID: "blind", Reachable: true}}})
 	for own, want := range map[string][]string{
-		"http://10.77.0.1:80": {"http://10.77.0.2:80", "http://10.98.0.1:80", "http://10.99.0.1:80", "http://10.77.0.3:80"},
-		"http://10.78.0.1:80": {"http://10.78.0.2:80", "http://10.98.0.1:80", "http://10.99.0.1:80", "http://10.77.0.3:80"},
-		"http://me":           nil,
+		"https://10.77.0.1:80": {"https://10.77.0.2:80", "https://10.98.0.1:80", "https://10.99.0.1:80", "https://10.77.0.3:80"},
+		"https://10.78.0.1:80": {"https://10.78.0.2:80", "https://10.98.0.1:80", "https://10.99.0.1:80", "https://10.77.0.3:80"},
+		"https://me":           nil,
 	} {
 		if got := n.NodesOf(own); !slices.Equal(got, want) {
 			t.Errorf("machines that came to %s may turn to %v, want %v", own, got, want)

@@ -17,6 +17,7 @@ import (
 type responder struct {
 	link       link
 	bootPort   int
+	paths      paths
 	leases     *Leases
 	fleet      Fleet
 	neighbours Neighbours // nil: this node is alone
@@ -168,7 +169,7 @@ func (r *responder) inform(ctx context.Context, req request) (reply, bool) {
 	p := newReply(req, dhcpv4.MessageTypeAck, r.link.addr)
 	p.ClientIPAddr = req.client.AsSlice()
 	describe(p, r.link)
-	if file, _ := r.bootFile(ctx, req); file != "" {
+	if file, _ := r.bootFile(ctx, req, req.client); file != "" {
 		bootFrom(p, req, r.link.addr, file)
 	}
 	r.stats.add("dhcp.ack")
@@ -211,10 +212,10 @@ func (r *responder) lease(ctx context.Context, req request, kind dhcpv4.MessageT
 	if kind == dhcpv4.MessageTypeAck && req.client.IsValid() {
 		p.ClientIPAddr = req.client.AsSlice()
 	}
-	file, note := r.bootFile(ctx, req)
+	file, note := r.bootFile(ctx, req, addr)
 	if file != "" {
 		bootFrom(p, req, r.link.addr, file)
-		note = " and the boot file " + file
+		note = " and the boot file " + told(req, file)
 	}
 	if req.machine.Firmware.Stage == StageIPXE {
 		// 176 = no-pxedhcp: iPXE need not wait for proxyDHCP offers, which saves
@@ -249,8 +250,9 @@ func (r *responder) finish(req request, p *dhcpv4.DHCPv4, kind dhcpv4.MessageTyp
 }
 
 // bootFile is what the machine's firmware is given to boot; empty for systems
-// and when there is nothing, then with a note for the timeline.
-func (r *responder) bootFile(ctx context.Context, req request) (file, note string) {
+// and when there is nothing, then with a note for the timeline. addr is where the
+// machine will ask from, if this node knows.
+func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) (file, note string) {
 	fw := req.machine.Firmware
 	if !fw.Netboots() {
 		return "", ""
@@ -261,7 +263,7 @@ func (r *responder) bootFile(ctx context.Context, req request) (file, note strin
 	loader := fw.Loader()
 	switch {
 	case fw.Stage == StageIPXE:
-		return bootURL(r.link.addr, r.bootPort, "script"), ""
+		return bootURL(r.link.addr, r.bootPort, scriptName(r.paths.new(req.machine.MAC, addr))), ""
 	case loader == "":
 		r.stats.add("dhcp.no loader")
 		r.log.Warn("no boot loader for this firmware", "mac", req.machine.MAC, "firmware", fw.String(), "arch", fw.ArchCode)
@@ -270,6 +272,15 @@ func (r *responder) bootFile(ctx context.Context, req request) (file, note strin
 		return bootURL(r.link.addr, r.bootPort, loader), ""
 	}
 	return loader, ""
+}
+
+// told is a boot file as people may read of it: the path of a boot is between a
+// machine and its node.
+func told(req request, file string) string {
+	if req.machine.Firmware.Stage == StageIPXE {
+		return "script"
+	}
+	return file
 }
 
 // choose finds the address to offer.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,7 +25,6 @@ func TestARackPoweredOnAtOnce(t *testing.T) {
 	w := newWire(t)
 	s := newSetup(t, ModeDHCP)
 	w.start(s)
-	w.inside("ip", "address", "add", "10.77.0.250/24", "dev", "v1")
 	out := filepath.Join(t.TempDir(), "fleet")
 	cmd := w.command(os.Args[0], "-test.run=^TestFleetProcess$", "-test.count=1")
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s", fleetEnv, machines, out))
@@ -60,7 +61,9 @@ func TestFleetProcess(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	pw, err := pxeclient.OpenWire(ctx, "v1", nil)
+	pw, err := pxeclient.OpenWire(ctx, "v1", func(_ context.Context, p netip.Prefix) error {
+		return exec.Command("ip", "address", "replace", p.String(), "dev", "v1").Run()
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

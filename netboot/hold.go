@@ -81,6 +81,6 @@ echo LPMOS: HELD. %s
 echo LPMOS: release it on the dashboard or with lpmos machine release. Asking again every minute.
 :again
 sleep 60
-chain --replace http://%s%s || goto again
-`, title, node, scriptPath)
+chain --replace http://%s%s%s || goto again
+`, title, node, BootPath, scriptStub)
 }

@@ -18,7 +18,7 @@ chain --replace http://10.77.0.1:80/boot/script || goto again
 func TestAMachineThatIsHeldWaits(t *testing.T) {
 	s := newSetup(t, ModeDHCP)
 	s.fleet.boots(macA, Decision{Action: BootHold, Name: "web1", Reason: "it does not start"})
-	if got := s.get("GET", "/boot/script?mac="+macA).Body.String(); got != goldenHold {
+	if got := s.get("GET", "/boot/"+s.path(macA)+"/script?mac="+macA).Body.String(); got != goldenHold {
 		t.Errorf("it is told\n%s\nwant\n%s", got, goldenHold)
 	}
 	seen := s.Sightings().Of(macA)
@@ -37,7 +37,7 @@ func TestAStrangerThatNeverReportsIsHeld(t *testing.T) {
 	now := time.Unix(1700000000, 0)
 	s.cfg.Now = func() time.Time { return now }
 	told := func() Action {
-		text := s.get("GET", "/boot/script?mac="+macB).Body.String()
+		text := s.get("GET", "/boot/"+s.path(macB)+"/script?mac="+macB).Body.String()
 		switch {
 		case strings.Contains(text, "kernel http://"):
 			return BootAgent
@@ -47,7 +47,7 @@ func TestAStrangerThatNeverReportsIsHeld(t *testing.T) {
 		return Action(text)
 	}
 	for i := range maxNetboots {
-		s.get("HEAD", "/boot/script?mac="+macB) // fetches nothing
+		s.get("HEAD", "/boot/"+s.path(macB)+"/script?mac="+macB) // fetches nothing
 		if got := told(); got != BootAgent {
 			t.Fatalf("netboot %d: %s", i+1, got)
 		}

@@ -18,7 +18,10 @@ type bootHTTP struct {
 	neighbours Neighbours // nil: this node is alone
 	files      *Files
 	kernelArgs string
+	paths      paths
+	lent       func(netip.Addr) string // the MAC of the machine that this node has lent the address to, or ""
 	pin        string
+	claim      func(mac string, addr netip.Addr) (string, error)
 	strangers  *strangers
 	sightings  *Sightings
 	stats      *counters
@@ -39,24 +42,47 @@ func (h *bootHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch name {
-	case "script":
-		h.script(w, r)
+	case scriptStub:
+		h.begin(w, r)
 	case FileAutoexec:
 		h.stats.add("http.autoexec")
 		h.text(w, r, autoexecScript(nodeAddr(r)))
 	default:
+		if path, ok := pathOf(name); ok {
+			h.script(w, r, path)
+			return
+		}
 		h.file(w, r, name)
 	}
+}
+
+// begin makes the path of a boot for whoever asks without one: a machine whose
+// address another server lent, or that boots by a file of a fixed name. It leads to
+// a script only from this address and, if this node lent it, for its machine.
+func (h *bootHTTP) begin(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Has("mac") {
+		h.stats.add("http.script.no path")
+		http.NotFound(w, r) // whoever knows a MAC would get its script
+		return
+	}
+	from := peer(r)
+	h.stats.add("http.stub")
+	h.text(w, r, stubScript(nodeAddr(r), h.paths.new(h.lent(from), from)))
 }
 
 // script is the stub for a machine that has not said who it is, and the
 // machine's own script for one that has. A MAC that makes no sense gets the
 // disk: it must not get the stub again, or the machine would go round for ever.
-func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request) {
+func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string) {
 	q := r.URL.Query()
+	if !h.paths.formed(path) {
+		h.stats.add("http.not found")
+		http.NotFound(w, r)
+		return
+	}
 	if !q.Has("mac") {
 		h.stats.add("http.stub")
-		h.text(w, r, stubScript(nodeAddr(r)))
+		h.text(w, r, stubScript(nodeAddr(r), path))
 		return
 	}
 	mac, ok := ParseMAC(q.Get("mac"))
@@ -64,6 +90,12 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request) {
 		h.stats.add("http.script.bad mac")
 		h.log.Warn("boot script asked for without a proper MAC; the machine boots its disk", "mac", clip(q.Get("mac")), "from", r.RemoteAddr)
 		h.text(w, r, localScript("this machine did not say who it is", 0))
+		return
+	}
+	if !h.paths.leads(path, mac, peer(r)) {
+		h.stats.add("http.script.wrong path")
+		h.log.Warn("a boot script was asked for that is another machine's, or too late", "mac", mac, "from", r.RemoteAddr)
+		http.NotFound(w, r)
 		return
 	}
 	m := Machine{MAC: mac, Addr: peer(r), Firmware: Firmware{Stage: StageIPXE, ArchCode: -1}}
@@ -84,12 +116,21 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request) {
 	case d.Action == BootAgent && r.Method == http.MethodGet && h.strangers.held(mac, h.now()):
 		d.Action, d.Reason = BootHold, strangerHeld
 	}
+	var claim string
+	if d.Action == BootAgent {
+		var err error
+		if claim, err = h.claim(mac, m.Addr); err != nil {
+			h.log.Warn("no claim code for a machine; it boots its disk", "mac", mac, "from", r.RemoteAddr, "err", err)
+			d.Action, d.Reason = BootLocal, "no claim code can be made for it"
+		}
+	}
 	var script string
 	switch d.Action {
 	case BootHold:
 		script = holdScript(nodeAddr(r), title(d))
 	case BootAgent:
-		script = agentScript{Node: nodeAddr(r), Others: h.others(nodeAddr(r)), MAC: mac, Pin: h.pin, Title: title(d), KernelArgs: h.kernelArgs, Now: h.now(), Drive: d.LocalDrive}.String()
+		script = agentScript{Node: nodeAddr(r), Others: h.others(nodeAddr(r)), MAC: mac, Pin: h.pin, Claim: claim,
+			Title: title(d), KernelArgs: h.kernelArgs, Now: h.now(), Drive: d.LocalDrive}.String()
 	default:
 		// A machine that has come this far needs a script even when nothing was
 		// meant to be booted.

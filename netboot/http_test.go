@@ -28,16 +28,16 @@ func (s *setup) get(method, target string, header ...string) *httptest.ResponseR
 
 const (
 	goldenStub = `#!ipxe
-chain --replace http://10.77.0.1:80/boot/script?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
+chain --replace http://10.77.0.1:80/boot/PATH/script?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
 `
 	goldenAutoexec = `#!ipxe
 dhcp || exit 1
-chain --replace http://10.77.0.1:80/boot/script?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
+chain --replace http://10.77.0.1:80/boot/script || exit 1
 `
 	goldenAgent = `#!ipxe
 echo LPMOS: starting the agent. web1: a task waits
 imgfree
-kernel http://10.77.0.1:80/boot/vmlinuz initrd=initrd console=tty0 console=ttyS0,115200 lpmos.node=http://10.77.0.1:80 lpmos.mac=52:54:00:00:00:0a lpmos.time=1700000000 nomodeset || goto local
+kernel http://10.77.0.1:80/boot/vmlinuz initrd=initrd console=tty0 console=ttyS0,115200 lpmos.node=https://10.77.0.1:80 lpmos.mac=52:54:00:00:00:0a lpmos.time=1700000000 lpmos.pin=ab12 lpmos.claim=claim-52540000000a-10-77-0-120 nomodeset || goto local
 initrd --name initrd http://10.77.0.1:80/boot/initrd || goto local
 boot || goto local
 :local
@@ -58,13 +58,14 @@ func TestScriptsAreGolden(t *testing.T) {
 	s.cfg.KernelArgs = "nomodeset"
 	agent := Decision{Action: BootAgent, Name: "web1", Reason: "a task waits"}
 	local := Decision{Action: BootLocal, Name: "web1", Reason: "installed", LocalDrive: 2}
-	const mine = "/boot/script?mac=" + macA + "&uuid=12345678-abcd-efcd-0102-030405060708&platform=efi"
+	mine := "/boot/" + s.path(macA) + "/script?mac=" + macA + "&uuid=12345678-abcd-efcd-0102-030405060708&platform=efi"
 	for name, c := range map[string]struct {
 		d    Decision
 		path string
 		want string
 	}{
-		"before the machine has said who it is": {agent, "/boot/script", goldenStub},
+		"before the machine has said who it is": {agent, "/boot/" + s.path(macA) + "/script", strings.Replace(goldenStub, "PATH", s.path(macA), 1)},
+		"before it was given a path":            {agent, "/boot/script", strings.Replace(goldenStub, "PATH", s.path(""), 1)},
 		"for newer iPXE":                        {agent, "/boot/autoexec.ipxe", goldenAutoexec},
 		"the agent":                             {agent, mine, goldenAgent},
 		"the agent, else the second disk":       {Decision{Action: BootAgent, Name: "web1", Reason: "a task waits", LocalDrive: 1}, mine, strings.Replace(goldenAgent, "0x80", "0x81", 1)},
@@ -73,8 +74,8 @@ func TestScriptsAreGolden(t *testing.T) {
 		"nothing, but it has come this far":     {Decision{Action: BootNothing, Name: "web1", Reason: "installed", LocalDrive: 2}, mine, goldenLocal},
 		"no action at all means the disk":       {Decision{Name: "web1", Reason: "installed", LocalDrive: 2}, mine, goldenLocal},
 		"a drive that cannot be":                {Decision{Action: BootLocal, Name: "web1", Reason: "installed", LocalDrive: 4711}, mine, strings.Replace(goldenLocal, "0x82", "0x80", 1)},
-		"a MAC that is none":                    {agent, "/boot/script?mac=x", strings.Replace(strings.Replace(goldenLocal, "web1: installed", "this machine did not say who it is", 1), "0x82", "0x80", 1)},
-		"an unexpanded MAC":                     {agent, "/boot/script?mac=" + url.QueryEscape("${netX/mac}"), strings.Replace(strings.Replace(goldenLocal, "web1: installed", "this machine did not say who it is", 1), "0x82", "0x80", 1)},
+		"a MAC that is none":                    {agent, "/boot/" + s.path(macA) + "/script?mac=x", strings.Replace(strings.Replace(goldenLocal, "web1: installed", "this machine did not say who it is", 1), "0x82", "0x80", 1)},
+		"an unexpanded MAC":                     {agent, "/boot/" + s.path(macA) + "/script?mac=" + url.QueryEscape("${netX/mac}"), strings.Replace(strings.Replace(goldenLocal, "web1: installed", "this machine did not say who it is", 1), "0x82", "0x80", 1)},
 	} {
 		s.fleet.boots(macA, c.d)
 		w := s.get("GET", c.path)
@@ -97,12 +98,12 @@ func TestValuesThatAreProgramsAreDropped(t *testing.T) {
 	} {
 		s.fleet.boots(macA, Decision{Action: BootAgent, Name: evil, Reason: "a task waits"})
 		want := strings.Replace(goldenAgent, "web1: a", "a", 1)
-		if got := s.get("GET", "/boot/script?mac="+macA+"&uuid="+url.QueryEscape(evil)+"&platform="+url.QueryEscape(evil)+"&serial="+url.QueryEscape(evil)).Body.String(); got != want {
+		if got := s.get("GET", "/boot/"+s.path(macA)+"/script?mac="+macA+"&uuid="+url.QueryEscape(evil)+"&platform="+url.QueryEscape(evil)+"&serial="+url.QueryEscape(evil)).Body.String(); got != want {
 			t.Errorf("name %.40q:\n%s", evil, got)
 		}
 		s.fleet.boots(macA, Decision{Action: BootLocal, Name: "web1", Reason: evil, LocalDrive: 2})
 		want = strings.Replace(goldenLocal, ": installed", "", 1)
-		if got := s.get("GET", "/boot/script?mac="+macA).Body.String(); got != want {
+		if got := s.get("GET", "/boot/"+s.path(macA)+"/script?mac="+macA).Body.String(); got != want {
 			t.Errorf("reason %.40q:\n%s", evil, got)
 		}
 	}
@@ -120,13 +121,13 @@ func TestValuesThatAreProgramsAreDropped(t *testing.T) {
 // The agent is told of the nodes to turn to, and nobody writes the script by what
 // he calls himself.
 func TestTheScriptNamesOtherNodes(t *testing.T) {
-	near := &beside{urls: []string{"http://10.77.0.2:80", "http://10.77.0.1:80", "http://x", "http://10.77.0.9:80 init=/bin/sh", "http://10.77.0.9:80\n", "https://10.77.0.9:80",
-		"http://[fd00::1]:80", "http://10.77.0.9", "http://10.77.0.2:80", "http://10.78.0.3:8080", "http://10.77.0.4:80"}}
+	near := &beside{urls: []string{"https://10.77.0.2:80", "https://10.77.0.1:80", "https://x", "https://10.77.0.9:80 init=/bin/sh", "https://10.77.0.9:80\n", "http://10.77.0.9:80",
+		"https://[fd00::1]:80", "https://10.77.0.9", "https://10.77.0.2:80", "https://10.78.0.3:8080", "https://10.77.0.4:80"}}
 	s := newSetupAt(t, testInterface(ModeDHCP), "10.77.0.1/24", near)
 	s.cfg.KernelArgs = "nomodeset"
 	s.fleet.boots(macA, Decision{Action: BootAgent, Name: "web1", Reason: "a task waits"})
-	want := strings.Replace(goldenAgent, "lpmos.node=http://10.77.0.1:80", "lpmos.node=http://10.77.0.1:80 lpmos.node=http://10.77.0.2:80 lpmos.node=http://10.78.0.3:8080", 1)
-	if got := s.get("GET", "/boot/script?mac="+macA).Body.String(); got != want {
+	want := strings.Replace(goldenAgent, "lpmos.node=https://10.77.0.1:80", "lpmos.node=https://10.77.0.1:80 lpmos.node=https://10.77.0.2:80 lpmos.node=https://10.78.0.3:8080", 1)
+	if got := s.get("GET", "/boot/"+s.path(macA)+"/script?mac="+macA).Body.String(); got != want {
 		t.Errorf("%s", got)
 	}
 }
@@ -136,7 +137,7 @@ func TestAScriptDoesNotWaitForTheFleet(t *testing.T) {
 	s := newSetup(t, ModeDHCP)
 	s.fleet.held = make(chan struct{})
 	begin := time.Now()
-	if w := s.get("GET", "/boot/script?mac="+macA); w.Code != 200 || !strings.Contains(w.Body.String(), "starting the agent") {
+	if w := s.get("GET", "/boot/"+s.path(macA)+"/script?mac="+macA); w.Code != 200 || !strings.Contains(w.Body.String(), "starting the agent") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	if took := time.Since(begin); took > 5*time.Second {
@@ -215,12 +216,13 @@ func FuzzScriptQuery(f *testing.F) {
 		return script
 	}
 	known := map[string]bool{
-		goldenStub: true,
-		shape(s.get("GET", "/boot/script?mac="+macA).Body.String()): true,
-		localScript("this machine did not say who it is", 0):        true,
+		strings.Replace(goldenStub, "PATH", s.path(macA), 1):                         true,
+		"404 page not found\n":                                                       true, // the path is not for that machine
+		shape(s.get("GET", "/boot/"+s.path(macA)+"/script?mac="+macA).Body.String()): true,
+		localScript("this machine did not say who it is", 0):                         true,
 	}
 	f.Fuzz(func(t *testing.T, query string) {
-		req := &http.Request{Method: "GET", URL: &url.URL{Path: "/boot/script", RawQuery: query}, RemoteAddr: "10.77.0.120:5"}
+		req := &http.Request{Method: "GET", URL: &url.URL{Path: "/boot/" + s.path(macA) + "/script", RawQuery: query}, RemoteAddr: "10.77.0.120:5"}
 		req = req.WithContext(context.WithValue(context.Background(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.IPv4(10, 77, 0, 1), Port: 80})))
 		w := httptest.NewRecorder()
 		s.Handler().ServeHTTP(w, req)

@@ -9,7 +9,7 @@ import (
 // machines of one network. Its methods are called for every packet: they answer
 // from memory and are safe for concurrent use.
 type Neighbours interface {
-	// Nodes are the base URLs of other nodes ("http://10.77.0.2:80") that a machine
+	// Nodes are the base URLs of other nodes ("https://10.77.0.2:80") that a machine
 	// can turn to which reached this one at the given address, best first.
 	Nodes(own netip.AddrPort) []string
 

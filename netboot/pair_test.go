@@ -26,7 +26,7 @@ type pair struct {
 func newPair(t *testing.T, w *wire) *pair {
 	p := &pair{t: t, inShares: [2]Range{span("10.77.0.100", "10.77.0.149"), span("10.77.0.150", "10.77.0.199")}}
 	for i, self := range []string{"a", "b"} {
-		p.near[i] = &beside{self: self, alive: []string{"a", "b"}, urls: []string{fmt.Sprintf("http://10.77.0.%d:80", 2-i)},
+		p.near[i] = &beside{self: self, alive: []string{"a", "b"}, urls: []string{fmt.Sprintf("https://10.77.0.%d:80", 2-i)},
 			share: Share{Blocks: []Block{{Range: p.inShares[i]}}, Heard: time.Unix(1700000000, 0)}}
 		in := testInterface(ModeDHCP)
 		in.Router = netip.MustParseAddr("10.77.0.254")
@@ -151,7 +151,7 @@ func TestTwoNodesOnOneWire(t *testing.T) {
 				t.Errorf("%s and %s have %s", mac, other, addr)
 			}
 			seen[addr] = mac
-			own, other := fmt.Sprintf("lpmos.node=http://10.77.0.%d:80", by+1), fmt.Sprintf("lpmos.node=http://10.77.0.%d:80", 2-by)
+			own, other := fmt.Sprintf("lpmos.node=https://10.77.0.%d:80", by+1), fmt.Sprintf("lpmos.node=https://10.77.0.%d:80", 2-by)
 			if !strings.Contains(res.Cmdline, own+" "+other+" lpmos.mac=") {
 				t.Errorf("the agent is told %s", res.Cmdline)
 			}

@@ -43,7 +43,7 @@ func (r *responder) proxyBoot(ctx context.Context, req request) (reply, bool) {
 // for no more servers". UEFI must not get it: EDK2 before 2017 drops such an
 // offer, and without it every EDK2 asks port 4011.
 func (r *responder) proxyReply(ctx context.Context, req request, kind dhcpv4.MessageType) (reply, bool) {
-	file, note := r.bootFile(ctx, req)
+	file, note := r.bootFile(ctx, req, req.client)
 	if file == "" {
 		r.tell(req, "asked what to boot; left alone:"+note)
 		return reply{}, false
@@ -65,6 +65,6 @@ func (r *responder) proxyReply(ctx context.Context, req request, kind dhcpv4.Mes
 	} else {
 		r.stats.add("proxy.ack")
 	}
-	r.tell(req, "asked what to boot as "+fw.String()+"; was told "+file)
+	r.tell(req, "asked what to boot as "+fw.String()+"; was told "+told(req, file))
 	return r.finish(req, p, kind, netip.Addr{}), true
 }

@@ -10,18 +10,20 @@ import (
 // BootPath is where everything of this package lives on the boot HTTP server.
 const BootPath = "/boot/"
 
-const scriptPath = BootPath + "script"
+// scriptStub is where a machine begins that was not given the path of its boot.
+const scriptStub = "script"
 
 // maxNodes is how many nodes an agent knows.
 const maxNodes = 3
 
 // stubScript is the first script a machine gets, the same for all: it makes
 // iPXE itself say who it is. netX is the card it booted from. Without --replace
-// an exit of the second script would return here instead of to the firmware.
-func stubScript(node netip.AddrPort) string {
+// an exit of the second script would return here instead of to the firmware. The
+// path has passed its grammar before.
+func stubScript(node netip.AddrPort, path string) string {
 	return fmt.Sprintf(`#!ipxe
-chain --replace http://%s%s?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
-`, node, scriptPath)
+chain --replace http://%s%s%s?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
+`, node, BootPath, scriptName(path))
 }
 
 // autoexecScript is what iPXE runs when it finds autoexec.ipxe before it has
@@ -30,8 +32,8 @@ chain --replace http://%s%s?mac=${netX/mac}&uuid=${uuid}&platform=${platform} ||
 func autoexecScript(node netip.AddrPort) string {
 	return fmt.Sprintf(`#!ipxe
 dhcp || exit 1
-chain --replace http://%s%s?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
-`, node, scriptPath)
+chain --replace http://%s%s%s || exit 1
+`, node, BootPath, scriptStub)
 }
 
 // agentScript starts the agent. Every argument has passed its grammar before:
@@ -39,9 +41,10 @@ chain --replace http://%s%s?mac=${netX/mac}&uuid=${uuid}&platform=${platform} ||
 // whoever chose the name write the rest of it.
 type agentScript struct {
 	Node       netip.AddrPort
-	Others     []string // base URLs of nodes to turn to when that one is gone; what is not http://IP:PORT is left out
+	Others     []string // base URLs of nodes to turn to when that one is gone; what is not https://IP:PORT is left out
 	MAC        string
-	Pin        string // of the cluster's authority: whom the agent believes
+	Pin        string // of the cluster, by which the agent knows it
+	Claim      string // the code that begins the agent's session
 	Title      string // "web1: a task waits for approval"
 	KernelArgs string
 	Now        time.Time
@@ -49,11 +52,8 @@ type agentScript struct {
 }
 
 func (a agentScript) String() string {
-	args := fmt.Sprintf("initrd=initrd console=tty0 console=ttyS0,115200 lpmos.node=http://%s%s lpmos.mac=%s lpmos.time=%d",
-		a.Node, nodeWords(a.Node, a.Others), a.MAC, a.Now.Unix())
-	if a.Pin != "" {
-		args += " lpmos.pin=" + a.Pin
-	}
+	args := fmt.Sprintf("initrd=initrd console=tty0 console=ttyS0,115200 lpmos.node=https://%s%s lpmos.mac=%s lpmos.time=%d lpmos.pin=%s lpmos.claim=%s",
+		a.Node, nodeWords(a.Node, a.Others), a.MAC, a.Now.Unix(), a.Pin, a.Claim)
 	if a.KernelArgs != "" {
 		args += " " + a.KernelArgs
 	}
@@ -77,12 +77,12 @@ func nodeWords(own netip.AddrPort, others []string) string {
 	var words strings.Builder
 	seen := map[netip.AddrPort]bool{own: true}
 	for _, base := range others {
-		at, err := netip.ParseAddrPort(strings.TrimPrefix(base, "http://"))
-		if err != nil || !strings.HasPrefix(base, "http://") || !at.Addr().Is4() || seen[at] || len(seen) == maxNodes {
+		at, err := netip.ParseAddrPort(strings.TrimPrefix(base, "https://"))
+		if err != nil || !strings.HasPrefix(base, "https://") || !at.Addr().Is4() || seen[at] || len(seen) == maxNodes {
 			continue
 		}
 		seen[at] = true
-		fmt.Fprintf(&words, " lpmos.node=http://%s", at)
+		fmt.Fprintf(&words, " lpmos.node=https://%s", at)
 	}
 	return words.String()
 }

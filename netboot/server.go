@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -28,8 +29,15 @@ type Config struct {
 	Fleet      Fleet
 	Log        *slog.Logger
 
+	// Pin is what the agent knows its cluster by, and Claim makes the code it begins
+	// its session with, for the machine with that MAC at that address. Both stand in
+	// a script: letters, digits, dashes and underscores.
+	Pin   string
+	Claim func(mac string, addr netip.Addr) (string, error)
+	// PathKey is what all nodes make the paths of boots with.
+	PathKey [32]byte
+
 	Neighbours      Neighbours       // optional: the other nodes of the cluster
-	Pin             string           // of the cluster's authority, for the agent's kernel command line
 	KernelArgs      string           // optional: appended to the agent's kernel command line
 	NoRouterAdverts bool             // optional: leave router solicitations unanswered
 	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
@@ -56,6 +64,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.BootPort < 1 || cfg.BootPort > 65535 {
 		return nil, fmt.Errorf("boot_port %d: want 1 to 65535", cfg.BootPort)
+	}
+	if cfg.Pin == "" || cfg.Claim == nil || cfg.PathKey == [32]byte{} {
+		return nil, errors.New("netboot: Pin, Claim and PathKey must be given")
 	}
 	seen := make(map[string]bool)
 	for _, in := range cfg.Interfaces {
@@ -103,9 +114,25 @@ func (s *Server) Leases() []Lease { return s.leases.All() }
 // interfaces' addresses on Config.BootPort.
 func (s *Server) Handler() http.Handler {
 	return &bootHTTP{
-		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs, pin: s.cfg.Pin, strangers: &s.strangers,
+		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
+		paths: s.paths(), lent: s.lentTo, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
+}
+
+func (s *Server) paths() paths { return paths{key: s.cfg.PathKey, now: s.cfg.Now} }
+
+// lentTo is the MAC of the machine that this node has given the address to and that
+// still has it, or "": then another server may have given it to anybody.
+func (s *Server) lentTo(addr netip.Addr) string {
+	mac := s.sightings.holder(addr)
+	if fixed, ok := s.cfg.Fleet.Address(mac); ok && fixed == addr {
+		return mac
+	}
+	if lease, ok := s.leases.Of(mac); ok && lease.Addr == addr && s.cfg.Now().Before(lease.Until) {
+		return mac
+	}
+	return ""
 }
 
 // Run opens every port of every interface, and only when it has them all
@@ -184,7 +211,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, bootPort: s.cfg.BootPort, leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries,
+		link: l, bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }

@@ -172,6 +172,18 @@ func newSetup(t testing.TB, mode Mode) *setup {
 	return newSetupAt(t, testInterface(mode), "10.77.0.1/24", nil)
 }
 
+// testPin and testClaim stand for what the node's keys make.
+const testPin = "ab12"
+
+func testClaim(mac string, addr netip.Addr) (string, error) {
+	return "claim-" + strings.ReplaceAll(mac, ":", "") + "-" + strings.ReplaceAll(addr.String(), ".", "-"), nil
+}
+
+// path is the path of a boot of the machine at 10.77.0.120.
+func (s *setup) path(mac string) string {
+	return s.paths().new(mac, netip.MustParseAddr("10.77.0.120"))
+}
+
 // newSetupAt makes one with an interface and an address of its own, and with other
 // nodes beside it.
 func newSetupAt(t testing.TB, in Interface, own string, neighbours Neighbours) *setup {
@@ -183,6 +195,7 @@ func newSetupAt(t testing.TB, in Interface, own string, neighbours Neighbours) *
 	s := &setup{fleet: &testFleet{agents: map[string]Decision{}, fixed: map[string]netip.Addr{}}, time: time.Unix(1700000000, 0)}
 	s.Server, err = New(Config{
 		Interfaces: []Interface{in}, DataDir: t.TempDir(), BootPort: 80, Files: files, Fleet: s.fleet, Neighbours: neighbours,
+		Pin: testPin, Claim: testClaim, PathKey: [32]byte{1, 2, 3},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: s.clock,
 	})
 	if err != nil {

@@ -228,21 +228,22 @@ func TestTheAgentLearnsOfOtherNodes(t *testing.T) {
 		if own != r.url {
 			t.Errorf("asked for the neighbours of %s", own)
 		}
-		return []string{"http://10.77.0.2:80", own, "ftp://no", "http://10.77.0.3:80", "http://10.77.0.4:80"}
+		return []string{"https://10.77.0.2:80", own, "ftp://no", "https://10.77.0.3:80", "https://10.77.0.4:80"}
 	}
-	want := []string{r.url, "http://10.77.0.2:80", "http://10.77.0.3:80"}
-	code, body := r.post("", "/api/v1/agent/report", machineReport())
+	want := []string{r.url, "https://10.77.0.2:80", "https://10.77.0.3:80"}
+	session := r.caller("").Session()
+	code, body := r.post(session, "/api/v1/agent/report", machineReport())
 	var res wire.ReportResponse
 	if err := json.Unmarshal([]byte(body), &res); err != nil || code != 200 || !slices.Equal(res.Nodes, want) {
 		t.Errorf("%d %s", code, body)
 	}
-	if v := r.poll(res.Session); !slices.Equal(v.Nodes, want) {
+	if v := r.poll(session); !slices.Equal(v.Nodes, want) {
 		t.Errorf("a waiting agent is told of %v", v.Nodes)
 	}
 	r.propose(fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}, PhoneToken: "token-1"})
 	r.propose(fleet.DecideTask{TaskID: "t-1", Approved: true, PlanHash: r.task("t-1").PlanHash, By: "anna"})
-	g := granted(t, r.poll(res.Session))
-	if g.PhoneHome != r.url+"/up/token-1" || !slices.Equal(g.PhoneAlso, []string{"http://10.77.0.2:80/up/token-1", "http://10.77.0.3:80/up/token-1"}) {
+	g := granted(t, r.poll(session))
+	if g.PhoneHome != wire.PlainURL(r.url)+"/up/token-1" || !slices.Equal(g.PhoneAlso, []string{"http://10.77.0.2:80/up/token-1", "http://10.77.0.3:80/up/token-1"}) {
 		t.Errorf("the installed system is to report to %+v", g)
 	}
 }

@@ -1,8 +1,6 @@
 package agentserver
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,7 +41,8 @@ func (s *Server) task(w http.ResponseWriter, r *http.Request, id string, wanted 
 	return nil, false
 }
 
-func (s *Server) read(w http.ResponseWriter, r *http.Request, limit int64, v any) bool {
+// whole is body, or an answer that says what is wrong with it.
+func (s *Server) whole(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, bool) {
 	b, err := s.body(w, r, limit)
 	if err != nil {
 		var big *http.MaxBytesError
@@ -52,6 +51,13 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, limit int64, v any
 		} else {
 			problem(w, http.StatusBadRequest, "body could not be read")
 		}
+	}
+	return b, err == nil
+}
+
+func (s *Server) read(w http.ResponseWriter, r *http.Request, limit int64, v any) bool {
+	b, ok := s.whole(w, r, limit)
+	if !ok {
 		return false
 	}
 	if err := json.Unmarshal(b, v); err != nil {
@@ -119,9 +125,9 @@ func problem(w http.ResponseWriter, status int, format string, args ...any) {
 // baseURL is the node as the agent reached it: that address works for it.
 func baseURL(r *http.Request) string {
 	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
-		return "http://" + a.String()
+		return "https://" + a.String()
 	}
-	return "http://" + r.Host
+	return "https://" + r.Host
 }
 
 // nodes are the nodes that who asks may turn to, this one first.
@@ -131,19 +137,6 @@ func (s *Server) nodes(r *http.Request) []string {
 	}
 	own := baseURL(r)
 	return wire.Nodes([]string{own}, s.cfg.Nodes(own))
-}
-
-func sessionOf(r *http.Request) string {
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok || token == "" {
-		return ""
-	}
-	return hash(token)
-}
-
-func hash(session string) string {
-	sum := sha256.Sum256([]byte(session))
-	return hex.EncodeToString(sum[:])
 }
 
 func hasMAC(m *fleet.Machine, mac string) bool {

@@ -182,10 +182,10 @@ func (s *Server) grant(r *http.Request, m *fleet.Machine, t *fleet.Task, c fleet
 	g := wire.Grant{TaskID: t.ID, Generation: t.Generation, Plan: *t.Plan, PlanHash: t.PlanHash,
 		Cluster: c.ID, Epoch: c.Epoch, MachineID: m.ID, InventoryHash: t.Plan.InventoryHash,
 		Issued: s.cfg.Now().Unix(), Lifetime: int64(grant.Life / time.Second),
-		PhoneHome: baseURL(r) + "/up/" + t.PhoneToken}
+		PhoneHome: wire.PlainURL(baseURL(r)) + "/up/" + t.PhoneToken}
 	for i, node := range s.nodes(r) {
 		if i > 0 {
-			g.PhoneAlso = append(g.PhoneAlso, node+"/up/"+t.PhoneToken)
+			g.PhoneAlso = append(g.PhoneAlso, wire.PlainURL(node)+"/up/"+t.PhoneToken)
 		}
 	}
 	return g

@@ -2,7 +2,6 @@ package agentserver
 
 import (
 	"context"
-	"crypto/rand"
 	"log/slog"
 	"net"
 	"net/http"
@@ -55,6 +54,9 @@ type Config struct {
 	Nodes func(own string) []string
 	// Sign signs grants with the cluster's key for them.
 	Sign func(wire.Grant) (wire.SignedGrant, error)
+	// Claim reads a claim code and checks that a node of the cluster made it. Nil: no
+	// session can be begun.
+	Claim func(code string) (Claim, error)
 	// Dashboard is the address people are sent to by the machine's console.
 	Dashboard string
 	// ReleaseAfter is how long a machine that has something on its disks and
@@ -99,7 +101,7 @@ func (s *Server) Handler() http.Handler {
 	agents.HandleFunc("POST /api/v1/agent/next", s.next)
 	agents.HandleFunc("POST /api/v1/agent/log", s.console)
 	mux := http.NewServeMux()
-	mux.Handle("/api/v1/agent/", Alive(agents))
+	mux.Handle("/api/v1/agent/", OverTLS(Alive(s.signed(agents))))
 	mux.HandleFunc("POST /up/{token}", s.up)
 	return mux
 }
@@ -148,19 +150,34 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 		bootMAC = b.String()
 	}
 	clean(&req)
-	session := rand.Text() + rand.Text()
+	renew, claim, err := s.admit(r, req, bootMAC)
+	if err != nil {
+		s.refuseReport(w, r, claim, err)
+		return
+	}
 	res, err := s.cfg.Cluster.Propose(r.Context(), fleet.ReportMachine{
 		NewID: "m-" + strings.ToLower(ulid.Make().String()), RegionID: s.cfg.Region,
-		BootID: req.BootID, SessionHash: hash(session), MAC: mac.String(), BootMAC: bootMAC, IP: req.IP, Inventory: req.Inventory,
+		BootID: req.BootID, SessionHash: sessionOf(r), MAC: mac.String(), BootMAC: bootMAC, IP: req.IP, Inventory: req.Inventory,
+		Claim: claim.ID, ClaimExpires: claim.Expires, Renew: renew, ClockOff: req.ClockOff,
 	})
 	if err != nil {
-		s.refused(w, r, "report", mac.String(), err)
+		s.refuseReport(w, r, claim, err)
 		return
 	}
 	m := res.(*fleet.Machine)
 	s.contacts.touch(m.ID, s.cfg.Now())
 	s.log.Info("machine reported", "machine", m.Name, "mac", mac.String(), "ip", req.IP, "disks", len(req.Inventory.Disks))
-	answer(w, wire.ReportResponse{MachineID: m.ID, Session: session, Nodes: s.nodes(r)})
+	answer(w, wire.ReportResponse{MachineID: m.ID, Nodes: s.nodes(r)})
+}
+
+// refuseReport tells an agent whether to try again or to start its machine anew.
+func (s *Server) refuseReport(w http.ResponseWriter, r *http.Request, c Claim, err error) {
+	if !s.notAccepted(sessionOf(r), c, err) {
+		s.refused(w, r, "report", wire.PairingCode(sessionOf(r)), err)
+		return
+	}
+	s.log.Warn("a boot was not accepted", "from", r.RemoteAddr, "pairing_code", wire.PairingCode(sessionOf(r)), "reason", err)
+	problem(w, http.StatusUnauthorized, "%v", err)
 }
 
 func (s *Server) console(w http.ResponseWriter, r *http.Request) {

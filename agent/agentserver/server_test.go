@@ -3,24 +3,29 @@ package agentserver
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/lpmos/lpmos/agent/pin/pintest"
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/oklog/ulid/v2"
 )
 
 const mac = "52:54:00:aa:bb:01"
@@ -150,6 +155,9 @@ type rig struct {
 	s   *Server
 	url string
 
+	cluster *pintest.Cluster
+	callers map[string]*pintest.Caller // by their sessions
+
 	forgot []string // tasks whose failures the scheduler was told to forget
 }
 
@@ -157,11 +165,10 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	c := &memory{state: fleet.NewState(), latest: map[string]wire.Progress{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	s := New(Config{Cluster: c, Scheduler: chunks{}, Sign: unsigned, Region: "dc1", Dashboard: "http://node", ReleaseAfter: 10 * time.Minute,
-		PollHold: 200 * time.Millisecond, Now: func() time.Time { return c.now }, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		PollHold: 200 * time.Millisecond, Claim: readClaim, Now: func() time.Time { return c.now }, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	c.told = s.Notify
-	srv := httptest.NewServer(s.Handler())
-	t.Cleanup(srv.Close)
-	r := &rig{t: t, c: c, s: s, url: srv.URL}
+	r := &rig{t: t, c: c, s: s, cluster: pintest.New(t), callers: map[string]*pintest.Caller{}}
+	r.url = r.cluster.Server(s.Handler()).URL
 	s.cfg.Scheduler = chunks{&r.forgot}
 	r.propose(fleet.PutImage{Image: fleet.Image{Name: "tiny", OSType: "tiny", Digest: strings.Repeat("ab", 32), SizeBytes: 64 << 20, Sector: 512}})
 	return r
@@ -179,6 +186,10 @@ func (r *rig) propose(b fleet.Body) any {
 // post sends JSON and gives the status and the body.
 func (r *rig) post(session, path string, v any) (int, string) {
 	r.t.Helper()
+	if req, ok := v.(wire.ReportRequest); ok && req.Claim == "" {
+		req.Claim = r.claim(req.MAC)
+		v = req
+	}
 	b, err := json.Marshal(v)
 	if err != nil {
 		r.t.Fatal(err)
@@ -186,16 +197,42 @@ func (r *rig) post(session, path string, v any) (int, string) {
 	return r.raw("POST", session, path, b)
 }
 
+// claim is a code as this rig's cluster makes them, for a machine at this host.
+func (r *rig) claim(mac string) string {
+	return fmt.Sprintf("%s|%s|127.0.0.1|%d", ulid.Make(), mac, r.c.now.Add(10*time.Minute).Unix())
+}
+
+func readClaim(code string) (Claim, error) {
+	part := strings.Split(code, "|")
+	if len(part) != 4 {
+		return Claim{}, errors.New("that is no claim code")
+	}
+	ip, err := netip.ParseAddr(part[2])
+	if err != nil {
+		return Claim{}, err
+	}
+	until, err := strconv.ParseInt(part[3], 10, 64)
+	return Claim{ID: part[0], MAC: part[1], IP: ip, Expires: time.Unix(until, 0)}, err
+}
+
+// caller is the agent with that session, or another that nobody knows.
+func (r *rig) caller(session string) *pintest.Caller {
+	if a := r.callers[session]; a != nil {
+		return a
+	}
+	a := r.cluster.Caller()
+	r.callers[a.Session()] = a
+	return a
+}
+
 func (r *rig) raw(method, session, path string, body []byte) (int, string) {
 	r.t.Helper()
-	req, err := http.NewRequest(method, r.url+path, bytes.NewReader(body))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if session != "" {
-		req.Header.Set("Authorization", "Bearer "+session)
-	}
-	res, err := http.DefaultClient.Do(req)
+	return r.by(r.caller(session), method, path, body)
+}
+
+func (r *rig) by(a *pintest.Caller, method, path string, body []byte) (int, string) {
+	r.t.Helper()
+	res, err := a.Do(r.t.Context(), method, r.url+path, body)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -204,7 +241,7 @@ func (r *rig) raw(method, session, path string, body []byte) (int, string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return res.StatusCode, string(text)
+	return res.Status, string(text)
 }
 
 func machineReport() wire.ReportRequest {
@@ -217,15 +254,12 @@ func machineReport() wire.ReportRequest {
 
 func (r *rig) report(req wire.ReportRequest) (session string) {
 	r.t.Helper()
-	code, body := r.post("", "/api/v1/agent/report", req)
+	a := r.caller("")
+	code, body := r.post(a.Session(), "/api/v1/agent/report", req)
 	if code != 200 {
 		r.t.Fatalf("report: %d %s", code, body)
 	}
-	var res wire.ReportResponse
-	if err := json.Unmarshal([]byte(body), &res); err != nil {
-		r.t.Fatal(err)
-	}
-	return res.Session
+	return a.Session()
 }
 
 func (r *rig) poll(session string) wire.ApprovalResponse {
@@ -276,7 +310,7 @@ func TestTheWholeConversation(t *testing.T) {
 	if !slices.Equal(r.forgot, []string{"t-1"}) {
 		t.Errorf("failures of an earlier try were forgotten for %v", r.forgot)
 	}
-	if !strings.HasSuffix(g.PhoneHome, "/up/token-1") || !strings.HasPrefix(g.PhoneHome, r.url) {
+	if !strings.HasSuffix(g.PhoneHome, "/up/token-1") || !strings.HasPrefix(g.PhoneHome, wire.PlainURL(r.url)) {
 		t.Errorf("the installed system is told to report to %q", g.PhoneHome)
 	}
 	for _, p := range []wire.ProgressRequest{progressOf(wire.StagePartitioning, 0), progressOf(wire.StagePartitioning, 20),
@@ -558,7 +592,7 @@ func TestABodyThatTricklesInIsGivenUp(t *testing.T) {
 	r := newRig(t)
 	r.s.cfg.BodyTime = 50 * time.Millisecond
 	for _, path := range []string{"/api/v1/agent/report", "/up/token-1"} {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		conn, err := tls.Dial("tcp", strings.TrimPrefix(r.url, "https://"), r.cluster.Verifier().Config())
 		if err != nil {
 			t.Fatal(err)
 		}

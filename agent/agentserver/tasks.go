@@ -145,7 +145,7 @@ func (s *Server) next(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusConflict, "task %s is %s and asks for no chunks of this image", t.ID, t.Status)
 		return
 	}
-	res, err := s.cfg.Scheduler.Next(r.Context(), baseURL(r), req)
+	res, err := s.cfg.Scheduler.Next(r.Context(), wire.PlainURL(baseURL(r)), req)
 	if err != nil {
 		s.refused(w, r, "next chunk", t.ID, err)
 		return

@@ -19,11 +19,11 @@ func TestCommandLine(t *testing.T) {
 		name, line string
 		want       string
 	}{
-		{"as the boot script writes it", "initrd=initrd console=tty0 lpmos.node=http://10.77.0.1:80 lpmos.mac=52:54:00:AA:bb:01 lpmos.time=1700000000\n",
-			"[http://10.77.0.1:80] 52:54:00:aa:bb:01 1700000000"},
+		{"as the boot script writes it", "initrd=initrd console=tty0 lpmos.node=https://10.77.0.1:80 lpmos.mac=52:54:00:AA:bb:01 lpmos.time=1700000000\n",
+			"[https://10.77.0.1:80] 52:54:00:aa:bb:01 1700000000"},
 		{"hyphens as iPXE's hexhyp", "lpmos.mac=52-54-00-aa-bb-01", "[] 52:54:00:aa:bb:01 none"},
-		{"three nodes of four", "lpmos.node=http://a lpmos.node=http://b/ lpmos.node=http://c lpmos.node=http://d", "[http://a http://b http://c]  none"},
-		{"no node in it", "lpmos.node=ftp://a lpmos.node= lpmos.node=http:// lpmos.node=%zz quiet", "[]  none"},
+		{"three nodes of four", "lpmos.node=https://a lpmos.node=https://b/ lpmos.node=https://c lpmos.node=https://d", "[https://a https://b https://c]  none"},
+		{"no node in it", "lpmos.node=ftp://a lpmos.node= lpmos.node=https:// lpmos.node=%zz quiet", "[]  none"},
 		{"no MAC, no time", "lpmos.mac=nonsense lpmos.time=yesterday", "[]  none"},
 		{"an InfiniBand address", "lpmos.mac=00:01:02:03:04:05:06:07", "[]  none"},
 		{"times out of range", "lpmos.time=-5 lpmos.time=99999999999999", "[]  none"},
@@ -43,7 +43,7 @@ func TestCommandLine(t *testing.T) {
 }
 
 func FuzzCmdline(f *testing.F) {
-	f.Add("lpmos.node=http://10.77.0.1:80 lpmos.mac=52:54:00:aa:bb:01 lpmos.time=1700000000")
+	f.Add("lpmos.node=https://10.77.0.1:80 lpmos.mac=52:54:00:aa:bb:01 lpmos.time=1700000000")
 	f.Fuzz(func(t *testing.T, line string) {
 		c := ParseCmdline(line)
 		if len(c.Nodes) > wire.MaxNodes {

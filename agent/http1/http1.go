@@ -1,21 +1,24 @@
 // Package http1 is a small HTTP/1.1 client (RFC 9112) for the agent.
 //
 // The agent's binary travels over the network to every machine that boots, and
-// net/http with the TLS and HTTP/2 code it always links is more than half of
-// what may be spent on it. The agent talks to nodes of ours only, so a client
-// without redirects, cookies, proxies and compression is all it takes: requests
-// with a body known in advance, replies of stated length, chunked, or ended by
-// closing, and connections kept for the next request.
+// net/http with the HTTP/2 code it always links is a good part of what may be spent
+// on it. The agent talks to nodes of ours only, so a client without redirects,
+// cookies, proxies and compression is all it takes: requests with a body known in
+// advance, replies of stated length, chunked, or ended by closing, and connections
+// kept for the next request. https takes a configuration that says whom to believe,
+// and a request may be signed for the one connection it is sent on.
 package http1
 
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,17 +47,22 @@ type Client struct {
 	// beginning of its reply, an interim reply (RFC 9110, section 15.2) or the next
 	// piece of a body; 0 means DefaultStall.
 	Stall time.Duration
+	// TLS is for https URLs; nil means that there are none.
+	TLS *tls.Config
 
 	mu   sync.Mutex
 	idle []*conn
 }
 
-// Request is one request. Only http URLs are known.
+// Request is one request.
 type Request struct {
 	Method string
 	URL    string
 	Header []Field
 	Body   []byte
+	// Sign gives further fields for a request over TLS, made for the connection that
+	// it is sent on; uri is what the request line will say. nil: none.
+	Sign func(on tls.ConnectionState, uri string) ([]Field, error)
 }
 
 // Field is a header field.
@@ -83,6 +91,7 @@ type conn struct {
 	net.Conn
 	r     *bufio.Reader
 	addr  string
+	tls   *tls.Conn // nil without
 	stall time.Duration
 	used  bool // a request was answered on it
 	at    time.Time
@@ -103,20 +112,22 @@ func (c *Client) Do(ctx context.Context, req Request) (*Response, error) {
 	if err != nil {
 		return nil, fmt.Errorf("request: %w", err)
 	}
-	if u.Scheme != "http" || u.Hostname() == "" {
-		return nil, fmt.Errorf("request: %.200q is not an http URL", req.URL)
+	secure := u.Scheme == "https" && c.TLS != nil
+	if !secure && u.Scheme != "http" || u.Hostname() == "" {
+		return nil, fmt.Errorf("request: %.200q is not a URL that can be asked for", req.URL)
 	}
 	addr := u.Host
 	if u.Port() == "" {
-		addr = net.JoinHostPort(u.Hostname(), "80")
-	}
-	head, err := requestHead(u, req)
-	if err != nil {
-		return nil, err
+		addr = net.JoinHostPort(u.Hostname(), map[bool]string{true: "443", false: "80"}[secure])
 	}
 	for {
-		cn, err := c.conn(ctx, addr)
+		cn, err := c.conn(ctx, addr, secure)
 		if err != nil {
+			return nil, err
+		}
+		head, err := cn.requestHead(u, req)
+		if err != nil {
+			_ = cn.Close()
 			return nil, err
 		}
 		kept := cn.used
@@ -136,10 +147,18 @@ func (c *Client) Do(ctx context.Context, req Request) (*Response, error) {
 }
 
 // requestHead writes the request line and the fields.
-func requestHead(u *url.URL, req Request) ([]byte, error) {
+func (c *conn) requestHead(u *url.URL, req Request) ([]byte, error) {
+	fields := req.Header
+	if c.tls != nil && req.Sign != nil {
+		signed, err := req.Sign(c.tls.ConnectionState(), u.RequestURI())
+		if err != nil {
+			return nil, fmt.Errorf("sign the request: %w", err)
+		}
+		fields = slices.Concat(fields, signed)
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", req.Method, u.RequestURI(), u.Host)
-	for _, f := range req.Header {
+	for _, f := range fields {
 		if strings.ContainsAny(f.Name, "\r\n: ") || strings.ContainsAny(f.Value, "\r\n") {
 			return nil, fmt.Errorf("request: header field %.80q holds a line break", f.Name)
 		}
@@ -153,7 +172,7 @@ func requestHead(u *url.URL, req Request) ([]byte, error) {
 }
 
 // conn takes a kept connection or opens one.
-func (c *Client) conn(ctx context.Context, addr string) (*conn, error) {
+func (c *Client) conn(ctx context.Context, addr string, secure bool) (*conn, error) {
 	c.mu.Lock()
 	for i := len(c.idle) - 1; i >= 0; i-- {
 		cn := c.idle[i]
@@ -162,7 +181,7 @@ func (c *Client) conn(ctx context.Context, addr string) (*conn, error) {
 			c.idle = append(c.idle[:i], c.idle[i+1:]...)
 			continue
 		}
-		if cn.addr == addr {
+		if cn.addr == addr && (cn.tls != nil) == secure {
 			c.idle = append(c.idle[:i], c.idle[i+1:]...)
 			c.mu.Unlock()
 			return cn, nil
@@ -181,8 +200,36 @@ func (c *Client) conn(ctx context.Context, addr string) (*conn, error) {
 	if cn.stall == 0 {
 		cn.stall = DefaultStall
 	}
+	if secure {
+		if err := cn.handshake(ctx, c.TLS); err != nil {
+			_ = nc.Close()
+			return nil, err
+		}
+	}
 	cn.r = bufio.NewReaderSize(cn, 16<<10)
 	return cn, nil
+}
+
+// HandshakeError is a connection that was opened and is of no use: what is at the
+// other end does not prove who it is, or does not speak TLS as it should.
+type HandshakeError struct{ Err error }
+
+// Error says what went wrong.
+func (e *HandshakeError) Error() string { return "TLS: " + e.Err.Error() }
+
+// Unwrap gives the reason.
+func (e *HandshakeError) Unwrap() error { return e.Err }
+
+// handshake makes the connection one that only the peer that was meant can read.
+func (c *conn) handshake(ctx context.Context, cfg *tls.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, c.stall)
+	defer cancel()
+	c.tls = tls.Client(c.Conn, cfg)
+	c.Conn = c.tls
+	if err := c.tls.HandshakeContext(ctx); err != nil {
+		return &HandshakeError{err}
+	}
+	return nil
 }
 
 // keep puts a connection aside for the next request.

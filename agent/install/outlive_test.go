@@ -16,6 +16,7 @@ import (
 
 	"github.com/lpmos/lpmos/agent"
 	"github.com/lpmos/lpmos/agent/grant/granttest"
+	"github.com/lpmos/lpmos/agent/pin/pintest"
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
@@ -36,6 +37,7 @@ type cluster struct {
 	at      map[int]func() // what happens when so many were
 	status  []string
 	ended   bool
+	trust   *pintest.Cluster
 }
 
 // node is one of the nodes machines may talk to.
@@ -49,7 +51,7 @@ type node struct {
 }
 
 func newCluster(t *testing.T, src *memSource, nodes int) *cluster {
-	c := &cluster{t: t, src: src, at: map[int]func(){}}
+	c := &cluster{t: t, src: src, at: map[int]func(){}, trust: pintest.New(t)}
 	g := grantFor(c.src.man, 64*mib, wire.Contents{})
 	g.Plan.MachineID, g.Plan.InventoryHash = "m1", wire.Inventory{}.Hash()
 	g.PlanHash = g.Plan.Hash()
@@ -58,12 +60,12 @@ func newCluster(t *testing.T, src *memSource, nodes int) *cluster {
 	for range nodes {
 		n := &node{c: c, free: make(chan struct{})}
 		n.srv = httptest.NewUnstartedServer(n)
-		n.url = "http://" + n.srv.Listener.Addr().String()
+		n.url = "https://" + n.srv.Listener.Addr().String()
 		t.Cleanup(func() { n.srv.CloseClientConnections(); close(n.free); n.srv.Close() })
 		c.nodes = append(c.nodes, n)
 	}
 	for _, n := range c.nodes { // each knows all when it is asked first
-		n.srv.Start()
+		c.trust.Start(n.srv)
 	}
 	return c
 }
@@ -110,7 +112,7 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.mu.Lock()
 		c.reports++
 		c.mu.Unlock()
-		_ = json.NewEncoder(w).Encode(wire.ReportResponse{MachineID: "m1", Session: "s", Nodes: append([]string{n.url}, c.urls()...)})
+		_ = json.NewEncoder(w).Encode(wire.ReportResponse{MachineID: "m1", Nodes: append([]string{n.url}, c.urls()...)})
 	case strings.HasPrefix(path, "approval/"):
 		_ = json.NewEncoder(w).Encode(wire.ApprovalResponse{Verdict: wire.VerdictInstall, SignedGrant: &c.grant})
 	case path == "status":
@@ -132,7 +134,7 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		read(&q)
 		var resp wire.NextResponse
 		for _, i := range q.Need[:min(8, len(q.Need))] {
-			resp.Fetch = append(resp.Fetch, wire.ChunkSource{Index: i, URL: fmt.Sprintf("%s/chunk/%d", n.url, i)})
+			resp.Fetch = append(resp.Fetch, wire.ChunkSource{Index: i, URL: fmt.Sprintf("%s/chunk/%d", wire.PlainURL(n.url), i)})
 		}
 		_ = json.NewEncoder(w).Encode(resp)
 	case strings.HasPrefix(path, "/manifest/"):
@@ -248,7 +250,7 @@ func TestAnInstallOutlivesItsNode(t *testing.T) {
 			}
 			var console bytes.Buffer
 			a, err := agent.New(agent.Config{
-				Nodes: c.urls()[:1], MAC: "52:54:00:00:00:01", Silence: silence, Collect: func() wire.Inventory { return wire.Inventory{} },
+				Nodes: c.urls()[:1], Trust: c.trust.Verifier(), MAC: "52:54:00:00:00:01", Silence: silence, Collect: func() wire.Inventory { return wire.Inventory{} },
 				Grants: c.grants.Checker(), Installer: m, Console: agent.NewConsole(&console, time.Now),
 				Sleep: func(ctx context.Context, d time.Duration) error { // as long as it has to be, ten times as fast
 					select {

@@ -85,10 +85,20 @@ func (v *Verifier) Config() *tls.Config {
 	}
 }
 
+// ErrUntrusted begins what is said of a peer that is not believed.
+var ErrUntrusted = errors.New("it does not prove that it is of this machine's cluster")
+
 // VerifyChain checks that the first of the certificates is for this purpose (Node,
 // Grant), was signed by the pinned authority, which has to be among the others,
 // and holds now.
 func (v *Verifier) VerifyChain(certs []*x509.Certificate, purpose string) error {
+	if err := v.verify(certs, purpose); err != nil {
+		return fmt.Errorf("%w: %w", ErrUntrusted, err)
+	}
+	return nil
+}
+
+func (v *Verifier) verify(certs []*x509.Certificate, purpose string) error {
 	if len(certs) == 0 {
 		return errors.New("no certificate was shown")
 	}

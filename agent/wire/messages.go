@@ -98,13 +98,18 @@ type ReportRequest struct {
 	IP        string    `json:"ip"`      // its address there
 	Version   string    `json:"version"` // of the agent
 	Inventory Inventory `json:"inventory"`
+	// Claim is the code of the kernel command line, which begins the session of the
+	// key that signs this request, and no other. Later reports carry it as well: a
+	// node that knows the session does not look at it.
+	Claim string `json:"claim,omitempty"`
+	// ClockOff is how many seconds the machine's clock was ahead of the node's when
+	// the agent started, if that was far.
+	ClockOff int64 `json:"clock_off,omitempty"`
 }
 
-// ReportResponse tells the agent who it is. Session goes into the
-// Authorization header of every later request as "Bearer <session>".
+// ReportResponse tells the agent who it is. From then on its key is its session.
 type ReportResponse struct {
 	MachineID string `json:"machine_id"`
-	Session   string `json:"session"`
 	// Nodes are the base URLs of the nodes this machine may turn to, the one that
 	// answers first, then the others, best first.
 	Nodes []string `json:"nodes,omitempty"`

@@ -9,14 +9,14 @@ import (
 const MaxNodes = 3
 
 // NodeURL gives the base URL of a node as everybody writes it; ok is false for
-// what is none: an agent speaks plain HTTP to a host, below no path.
+// what is none: an agent speaks HTTPS to a host, below no path.
 func NodeURL(s string) (base string, ok bool) {
 	u, err := url.Parse(strings.TrimSuffix(s, "/"))
-	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.Opaque != "" || u.User != nil ||
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Opaque != "" || u.User != nil ||
 		u.Path != "" || u.RawQuery != "" || u.ForceQuery || strings.Contains(s, "#") {
 		return "", false
 	}
-	return "http://" + strings.ToLower(u.Host), true
+	return "https://" + strings.ToLower(u.Host), true
 }
 
 // Nodes joins lists of base URLs into one: those of the first list first, none
@@ -27,7 +27,7 @@ func Nodes(lists ...[]string) []string {
 	for _, list := range lists {
 		for _, s := range list {
 			base, ok := NodeURL(s)
-			name := strings.TrimSuffix(base, ":80") // with and without, it is one node
+			name := strings.TrimSuffix(base, ":443") // with and without, it is one node
 			if ok && !seen[name] && len(out) < MaxNodes {
 				seen[name] = true
 				out = append(out, base)
@@ -35,4 +35,15 @@ func Nodes(lists ...[]string) []string {
 		}
 	}
 	return out
+}
+
+// PlainURL is where a node at this base URL answers without TLS: on the same port,
+// where the first byte decides. It is for what proves itself, and for who cannot
+// know the cluster.
+func PlainURL(base string) string {
+	host, ok := strings.CutPrefix(base, "https://")
+	if !ok {
+		return base
+	}
+	return "http://" + host
 }

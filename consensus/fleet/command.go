@@ -52,6 +52,8 @@ type (
 	DeleteImage struct{ Name string }
 
 	// ReportMachine is an agent's report. NewID is used if the machine is new.
+	// Claim is the id of the code it begins its session with, Renew says that it has
+	// the session already; logs from before there were codes have neither.
 	// The result is a *Machine.
 	ReportMachine struct {
 		NewID       string
@@ -62,6 +64,11 @@ type (
 		BootMAC     string `json:",omitempty"` // what the firmware will ask with again
 		IP          string
 		Inventory   wire.Inventory
+
+		Claim        string    `json:",omitempty"`
+		ClaimExpires time.Time `json:",omitzero"`
+		Renew        bool      `json:",omitempty"`
+		ClockOff     int64     `json:",omitempty"` // seconds that the machine's clock was ahead
 	}
 
 	// LeaveAgent records that the agent with this session was told to boot its

@@ -22,8 +22,8 @@ type Machine struct {
 	// Addresses are the IPv4 addresses it keeps for ever, by MAC.
 	Addresses map[string]string `json:"addresses,omitempty"`
 
-	// BootID and SessionHash belong to the agent that reported last. The session
-	// itself is known to the agent alone.
+	// BootID and SessionHash belong to the agent that reported last. The hash is of
+	// a public key, whose private half is known to the agent alone.
 	BootID      string `json:"boot_id,omitempty"`
 	SessionHash string `json:"session_hash,omitempty"`
 	AgentMAC    string `json:"agent_mac,omitempty"`
@@ -32,6 +32,12 @@ type Machine struct {
 	// or was sent to the machine's own disk: its session still counts for what it
 	// repeats, but nobody waits there.
 	AgentDone bool `json:"agent_done,omitempty"`
+
+	// Doubled is when a second agent last reported as this machine.
+	Doubled time.Time `json:"doubled,omitzero"`
+	// ClockOff is how many seconds its clock was ahead of the node's when it
+	// started, 0 if that is of no account.
+	ClockOff int64 `json:"clock_off,omitempty"`
 
 	FirstSeen  time.Time `json:"first_seen"`
 	ReportedAt time.Time `json:"reported_at"`

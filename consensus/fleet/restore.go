@@ -172,6 +172,8 @@ func decodeRecord(line []byte) (any, error) {
 		return decodeValue[Pool](rest)
 	case "machine":
 		return decodeValue[Machine](rest)
+	case "claim":
+		return decodeValue[UsedClaim](rest)
 	case "task":
 		return decodeValue[Task](rest)
 	case "past":
@@ -242,6 +244,8 @@ func (s *State) put(record any) error {
 		}
 		s.shared.inventory(v.Inventory)
 		s.indexMachine(v)
+	case *UsedClaim:
+		return putOnce("claim", s.claims, v.ID, v)
 	case *Task:
 		if err := putOnce("task", s.tasks, v.ID, v); err != nil {
 			return err

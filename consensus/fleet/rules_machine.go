@@ -45,7 +45,13 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	if len(ids.MACs) == 0 {
 		return nil, invalid("inventory.nics", "a report needs the MAC it came from")
 	}
+	if err := s.checkClaim(b, c); err != nil {
+		return nil, err
+	}
 	known, question := s.recognise(ids)
+	if err := s.checkRenewal(b, known); err != nil {
+		return nil, err
+	}
 	if question != "" {
 		if known.Dismissed == question {
 			return nil, refuse(Conflict, "%s; a person has said that they are two machines: forget %s on the dashboard if that was wrong", question, known.Name)
@@ -73,8 +79,9 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	m.Inventory, m.InventoryHash = &inv, inv.Hash()
 	m.BootID, m.SessionHash = b.BootID, b.SessionHash
 	m.AgentMAC, m.AgentIP, m.AgentDone, m.ReportedAt = b.MAC, b.IP, false, c.At
-	m.Addresses = s.keepAddress(m, b.MAC, b.IP)
+	m.Addresses, m.ClockOff = s.keepAddress(m, b.MAC, b.IP), b.ClockOff
 	m.Netboots, m.Held = 0, nil // the agent starts, and says so
+	s.useClaim(b, m, c.At)
 
 	t := s.tasks[m.TaskID]
 	if t == nil || !t.Open() {

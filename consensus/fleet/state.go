@@ -20,6 +20,7 @@ type State struct {
 	cluster  *Cluster
 	tokens   map[string]*Token
 	pools    map[string]*Pool // by network
+	claims   map[string]*UsedClaim
 	leader   Leader
 	audit    []*AuditRecord // the oldest first
 	policy   *Policy        // nil: defaultPolicy
@@ -47,7 +48,7 @@ type State struct {
 func NewState() *State {
 	return &State{
 		machines: map[string]*Machine{}, tasks: map[string]*Task{}, images: map[string]*Image{}, nodes: map[string]*Node{},
-		tokens: map[string]*Token{}, pools: map[string]*Pool{}, past: pastTasks{unpacked: unpackedPast}, done: window{byID: map[string]*deed{}},
+		tokens: map[string]*Token{}, pools: map[string]*Pool{}, claims: map[string]*UsedClaim{}, past: pastTasks{unpacked: unpackedPast}, done: window{byID: map[string]*deed{}},
 		byMAC: map[string]string{}, byUUID: map[string]string{}, byAddress: map[string]string{},
 		byTarget: map[string]string{}, byToken: map[string]string{}, bySession: map[string]string{},
 		users: map[string]*User{}, sessions: map[string]*Session{}, apiTokens: map[string]*APIToken{}, codes: map[string]*OneUseCode{},
@@ -58,9 +59,10 @@ func NewState() *State {
 func (s *State) Index() uint64 { return s.index }
 
 // Apply changes the state by one command. The result is the rule's own; events
-// tell what changed. A refused command changes nothing but the index, with one
-// exception: a report whose ids clash is refused and the question it raises is
-// kept, so events come with the error. A command that was done before is not
+// tell what changed. A refused command changes nothing but the index, with two
+// exceptions: a report whose ids clash is refused and the question it raises is
+// kept, and so is the alarm of one with a claim code that another has used. Events
+// come with the error then. A command that was done before is not
 // done again: its answer is given anew.
 func (s *State) Apply(index uint64, c Command) (result any, events []Event, err error) {
 	events = s.ApplyAll(index, []Command{c}, func(_ Command, r any, e error) { result, err = r, e })

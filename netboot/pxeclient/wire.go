@@ -29,7 +29,6 @@ const (
 // transaction.
 type Wire struct {
 	conn      net.PacketConn
-	http      *http.Client
 	configure func(context.Context, netip.Prefix) error
 	transfers chan struct{} // tokens of the TFTP transfers under way
 
@@ -57,7 +56,7 @@ func OpenWire(ctx context.Context, device string, configure func(context.Context
 		return nil, fmt.Errorf("UDP port 68 on %s: %w", device, err)
 	}
 	w := &Wire{
-		conn: conn, http: &http.Client{Transport: &http.Transport{}}, configure: configure,
+		conn: conn, configure: configure,
 		transfers: make(chan struct{}, transfers), waiting: make(map[chan []byte]bool),
 	}
 	go w.receive()
@@ -66,13 +65,13 @@ func OpenWire(ctx context.Context, device string, configure func(context.Context
 
 // Close closes the port and ends every wait.
 func (w *Wire) Close() error {
-	w.http.CloseIdleConnections()
 	return w.conn.Close()
 }
 
 // Client is the network of one client on the wire. Close it when done.
 func (w *Wire) Client() *WireClient {
 	c := &WireClient{wire: w, in: make(chan []byte, 64)}
+	c.http.Transport = &http.Transport{DialContext: c.dial}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.waiting[c.in] = true
@@ -103,10 +102,22 @@ func (w *Wire) receive() {
 type WireClient struct {
 	wire *Wire
 	in   chan []byte
+	http http.Client
+	addr netip.Addr // that it was given and that this host has; zero: any
+}
+
+// dial connects from the client's own address: the host may have those of others.
+func (c *WireClient) dial(ctx context.Context, network, to string) (net.Conn, error) {
+	d := net.Dialer{}
+	if c.addr.IsValid() {
+		d.LocalAddr = &net.TCPAddr{IP: c.addr.AsSlice()}
+	}
+	return d.DialContext(ctx, network, to)
 }
 
 // Close stops listening.
 func (c *WireClient) Close() {
+	c.http.CloseIdleConnections()
 	c.wire.mu.Lock()
 	defer c.wire.mu.Unlock()
 	delete(c.wire.waiting, c.in)
@@ -133,7 +144,12 @@ func (c *WireClient) Configure(ctx context.Context, addr netip.Prefix) error {
 	if c.wire.configure == nil {
 		return nil
 	}
-	return c.wire.configure(ctx, addr)
+	if err := c.wire.configure(ctx, addr); err != nil {
+		return err
+	}
+	c.addr = addr.Addr()
+	c.http.CloseIdleConnections() // they are from the address before
+	return nil
 }
 
 // TFTP implements Network.
@@ -168,7 +184,7 @@ func (c *WireClient) HTTP(ctx context.Context, url string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.wire.http.Do(req)
+	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,131 @@
+package fleet
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lpmos/lpmos/agent/wire"
+)
+
+// claimed is a report with a claim code by the agent with the key.
+func (r *rig) claimed(boot, code, key string) ReportMachine {
+	b := report(boot, sda())
+	b.NewID, b.Claim, b.ClaimExpires, b.SessionHash = "m-"+key+boot, code, r.at.Add(10*time.Minute), key
+	return b
+}
+
+// alarms counts what the audit says of them.
+func (r *rig) alarms() (n int) {
+	for _, a := range r.s.Audit(maxAudit) {
+		if strings.HasPrefix(a.What, "ALARM") {
+			n++
+		}
+	}
+	return n
+}
+
+// approved has machine m1, which agent "ours" reported with code c1, and an
+// approved task for it.
+func approved(t *testing.T) *rig {
+	r := newRig(t)
+	first := r.claimed("boot-1", "c1", "ours")
+	first.NewID = "m1"
+	r.must(debian(), create("t1"), first, first) // a report may be repeated
+	r.must(r.approve("t1"))
+	return r
+}
+
+// alarming is refused for a conflict, and leaves an alarm behind if it is the first.
+func (r *rig) alarming(b ReportMachine) {
+	r.t.Helper()
+	if _, err := r.do(b); ErrorCode(err) != Conflict {
+		r.t.Fatalf("the report of %s was not refused for a conflict: %v", b.SessionHash, err)
+	}
+}
+
+func TestS30_ASecondAgentWithAUsedClaimIsRefusedAndTheTaskFrozen(t *testing.T) {
+	r := approved(t)
+	second := r.claimed("boot-x", "c1", "theirs")
+	r.alarming(second)
+	events := slices.Clone(r.events)
+	m, task := r.machine("m1"), r.task("t1")
+	if m.SessionHash != "ours" || m.BootID != "boot-1" {
+		t.Errorf("the second agent took the session: %+v", m)
+	}
+	if task.Status != wire.StatusNeedsReview || task.Approval != nil {
+		t.Errorf("the task is %s, approved by %+v", task.Status, task.Approval)
+	}
+	if !m.Doubled.Equal(r.at) || r.alarms() != 1 || len(events) != 3 {
+		t.Errorf("doubled at %v, %d alarms, events %+v", m.Doubled, r.alarms(), events)
+	}
+	r.refused(Conflict, r.start("t1"))
+
+	// However often it is tried, it is one alarm, and one line in the task.
+	before := content(t, r.s)
+	for range 5 {
+		r.refused(Conflict, second)
+	}
+	if content(t, r.s) != before {
+		t.Error("a second try changed the state")
+	}
+}
+
+func TestS30_TwoMachinesWithOneMACTakeTheSessionFromEachOtherOnce(t *testing.T) {
+	r := approved(t)
+	// The clone was given a code of its own, by another node perhaps.
+	r.must(r.claimed("boot-2", "c2", "clone"))
+	if got := r.machine("m1").SessionHash; got != "clone" {
+		t.Fatalf("a machine that starts anew does not get its session: %s", got)
+	}
+	// A machine that started anew is not heard under its old session. This one is.
+	r.alarming(r.claimed("boot-1", "c1", "ours"))
+	if task := r.task("t1"); task.Status != wire.StatusNeedsReview || r.alarms() != 1 {
+		t.Errorf("the task is %s after %d alarms", task.Status, r.alarms())
+	}
+}
+
+func TestS31_AClaimIsOfUseOnceAndForAWhile(t *testing.T) {
+	r := approved(t)
+	late := r.claimed("boot-3", "c3", "late")
+	r.at = r.at.Add(11 * time.Minute)
+	r.refused(Precondition, late)
+	nobody := r.claimed("boot-3", "c3", "")
+	r.refused(Invalid, nobody)
+	r.must(r.claimed("boot-4", "c4", "next"))
+	if r.s.UsedClaim("c1") != nil || r.s.UsedClaim("c4") == nil {
+		t.Errorf("claims kept: %+v", r.s.claims)
+	}
+	// A machine that was forgotten is known anew by the agent it has.
+	r.must(CancelTask{TaskID: "t1", By: "ann"}, DeleteMachine{MachineID: "m1"}, r.claimed("boot-4", "c4", "next"))
+}
+
+func TestS31_ASessionIsOfUseForItsMachineAndBootAlone(t *testing.T) {
+	r := approved(t)
+	renew := func(change func(*ReportMachine)) ReportMachine {
+		b := report("boot-1", sda())
+		b.NewID, b.SessionHash, b.Renew = "m-new", "ours", true
+		if change != nil {
+			change(&b)
+		}
+		return b
+	}
+	r.must(renew(nil))
+	other := seen("m2", uuid2, "SER2", mac2)
+	r.must(other)
+	for name, change := range map[string]func(*ReportMachine){
+		"a session that nobody has": func(b *ReportMachine) { b.SessionHash = "guessed" },
+		"no session":                func(b *ReportMachine) { b.SessionHash = "" },
+		"another boot":              func(b *ReportMachine) { b.BootID = "boot-2" },
+		"another machine":           func(b *ReportMachine) { b.MAC, b.Inventory = other.MAC, other.Inventory },
+		"a machine nobody knows": func(b *ReportMachine) {
+			b.MAC, b.Inventory = "52:54:00:00:00:77", inventory("", "", []string{"52:54:00:00:00:77"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) { r.refused(Precondition, renew(change)) })
+	}
+	if task := r.task("t1"); task.Status != wire.StatusApproved {
+		t.Errorf("the task is %s", task.Status)
+	}
+}

@@ -1,0 +1,87 @@
+package netboot
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// pathLife is how long the path of a boot leads anywhere.
+const pathLife = 10 * time.Minute
+
+// paths makes and checks the part of a script's address that nobody can guess: it
+// is for one machine, at one address, for a while, and says so under a key that
+// only nodes know. Nothing is kept of it, so no flood of packets can push out what
+// another machine was given, and a node that starts anew still knows its own.
+type paths struct {
+	key [32]byte
+	now func() time.Time
+}
+
+// A path is the end in seconds since 1970 and the first 16 bytes of an HMAC over
+// that and whom it is for, in small base32: 32 characters.
+const (
+	pathEndBytes = 4
+	pathMACBytes = 16
+)
+
+var pathCoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// new makes the path for the machine with the MAC ("": whichever) at the address
+// (zero: wherever).
+func (p paths) new(mac string, addr netip.Addr) string {
+	end := binary.BigEndian.AppendUint32(nil, uint32(p.now().Add(pathLife).Unix()))
+	return pathCoding.EncodeToString(append(end, p.proof(end, mac, addr)...))
+}
+
+func (p paths) proof(end []byte, mac string, addr netip.Addr) []byte {
+	h := hmac.New(sha256.New, p.key[:])
+	h.Write(end)
+	h.Write([]byte(mac + " " + addr.String()))
+	return h.Sum(nil)[:pathMACBytes]
+}
+
+// formed says whether a path could be one, which is all that can be said before
+// the machine has told its MAC.
+func (p paths) formed(path string) bool {
+	_, ok := p.read(path)
+	return ok
+}
+
+func (p paths) read(path string) ([]byte, bool) {
+	if len(path) != pathCoding.EncodedLen(pathEndBytes+pathMACBytes) {
+		return nil, false
+	}
+	b, err := pathCoding.DecodeString(path)
+	return b, err == nil && len(b) == pathEndBytes+pathMACBytes
+}
+
+// leads says whether a path was made for this machine at this address, and still
+// leads to its script. A path that was made for a machine before it had an address
+// is good at any, and one that was made for an address is good for who has it.
+func (p paths) leads(path, mac string, addr netip.Addr) bool {
+	b, ok := p.read(path)
+	if !ok {
+		return false
+	}
+	end, proof := b[:pathEndBytes], b[pathEndBytes:]
+	if p.now().Unix() > int64(binary.BigEndian.Uint32(end)) {
+		return false
+	}
+	return hmac.Equal(proof, p.proof(end, mac, addr)) ||
+		hmac.Equal(proof, p.proof(end, mac, netip.Addr{})) ||
+		hmac.Equal(proof, p.proof(end, "", addr))
+}
+
+// scriptName is what stands below BootPath: PATH/script.
+func scriptName(path string) string { return path + "/script" }
+
+// pathOf reads it again.
+func pathOf(name string) (path string, ok bool) {
+	path, ok = strings.CutSuffix(name, "/script")
+	return path, ok && path != "" && !strings.Contains(path, "/")
+}
