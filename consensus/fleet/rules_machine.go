@@ -63,6 +63,9 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 		}
 		return nil, refuse(Conflict, "%s; a person has to say on the dashboard which is right", question)
 	}
+	if other := s.MachineBySession(b.SessionHash); other != nil && other != known {
+		return nil, refuse(Conflict, "the key of this session is that of machine %s, and a boot makes a key of its own; netboot the machine again", other.Name)
+	}
 	m := &Machine{ID: b.NewID, FirstSeen: c.At, Name: machineName(ids)}
 	if known != nil {
 		copied := *known
