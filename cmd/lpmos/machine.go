@@ -89,6 +89,12 @@ func showMachine(w io.Writer, m api.Machine) {
 	if m.Question != "" {
 		row(w, "QUESTION", m.Question)
 	}
+	for _, t := range m.Troubles {
+		row(w, "TROUBLE", t)
+	}
+	if m.PairingCode != "" {
+		row(w, "pairing", m.PairingCode)
+	}
 	if i := m.Installed; i != nil {
 		row(w, "installed", fmt.Sprintf("%s on %s at %s, came up %s", i.Image, i.Disk, when(i.At), when(i.CameUp)))
 	}
