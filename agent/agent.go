@@ -26,6 +26,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/lpmos/lpmos/agent/grant"
 	"github.com/lpmos/lpmos/agent/pin"
 	"github.com/lpmos/lpmos/agent/wire"
 )
@@ -41,10 +42,16 @@ type Source interface {
 	Fetch(ctx context.Context, url string) (io.ReadCloser, error)
 }
 
-// Installer writes an image to a disk as a grant allows. It fails with a
-// *wire.TaskError.
+// Installer writes an image to a disk as a grant allows. It asks allowed right
+// before the first byte: a grant ends. It fails with a *wire.TaskError.
 type Installer interface {
-	Install(ctx context.Context, grant wire.Grant, src Source, report func(wire.Progress)) error
+	Install(ctx context.Context, grant wire.Grant, allowed func() error, src Source, report func(wire.Progress)) error
+}
+
+// Grants opens the permission to erase that a node sends, if it is one for this
+// machine.
+type Grants interface {
+	Open(signed *wire.SignedGrant, machineID string) (grant wire.Grant, allowed func() error, err error)
 }
 
 // Config is what an agent lives by. Nodes, Trust, MAC, Collect and Installer are needed.
@@ -61,6 +68,7 @@ type Config struct {
 	Version   string                                                               // of the agent
 	BootID    string                                                               // random, new in each start; "" makes one
 	Collect   func() wire.Inventory                                                // looks at the machine
+	Grants    Grants                                                               // opens what a node grants; nil: what Trust stands for
 	Installer Installer                                                            // writes the disk
 	Console   *Console                                                             // nil: silence
 	Rand      func() float64                                                       // 0 to 1, spreads retries; nil: no spread
@@ -86,6 +94,7 @@ type Agent struct {
 	con    *Console
 	reason string // last sentence shown while waiting
 	known  string // hash of the inventory the node has
+	id     string // of this machine, as the node told
 }
 
 // New checks the configuration.
@@ -99,6 +108,9 @@ func New(cfg Config) (*Agent, error) {
 		return nil, errors.New("no MAC address: the agent does not know which interface it came up on")
 	case cfg.Collect == nil || cfg.Installer == nil:
 		return nil, errors.New("agent: Collect and Installer must be given")
+	}
+	if cfg.Grants == nil {
+		cfg.Grants = grant.NewChecker(cfg.Trust)
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -158,7 +170,7 @@ func (a *Agent) Run(ctx context.Context) (Outcome, error) {
 				return "", err
 			}
 		case wire.VerdictInstall:
-			done, err := a.work(ctx, answer.Grant)
+			done, err := a.work(ctx, answer.SignedGrant)
 			if err != nil {
 				return "", err
 			}
@@ -191,6 +203,7 @@ func (a *Agent) report(ctx context.Context) error {
 	for {
 		resp, err := a.node.report(ctx)
 		if err == nil {
+			a.id = resp.MachineID
 			a.con.Printf("reported to %s: this is machine %s", a.node.base(), resp.MachineID)
 			return nil
 		}

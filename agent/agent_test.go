@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lpmos/lpmos/agent/grant/granttest"
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
@@ -78,18 +79,55 @@ func TestNothingIsWrittenWhenTheNodeDoesNotAgree(t *testing.T) {
 }
 
 func TestAMachineThatChangedIsNotWritten(t *testing.T) {
-	for name, spoil := range map[string]func(*rig, *wire.Grant){
-		"another disk":     func(r *rig, _ *wire.Grant) { r.inv.Disks[0].Serial = "D2" },
-		"a disk more":      func(r *rig, _ *wire.Grant) { r.inv.Disks = append(r.inv.Disks, wire.Disk{Serial: "D2"}) },
-		"a plan not whole": func(_ *rig, g *wire.Grant) { g.Plan.Erase.Serial = "D2" },
+	for name, spoil := range map[string]func(*rig){
+		"another disk": func(r *rig) { r.inv.Disks[0].Serial = "D2" },
+		"a disk more":  func(r *rig) { r.inv.Disks = append(r.inv.Disks, wire.Disk{Serial: "D2"}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			v := install()
-			spoil(r, v.Grant)
-			r.verdicts = []wire.ApprovalResponse{v}
+			spoil(r)
+			r.verdicts = []wire.ApprovalResponse{install()}
 			r.run(r.config())
 			r.told("report", "failed t1/2 plan_mismatch", "report")
+		})
+	}
+}
+
+// S33: what is not the cluster's grant for this machine is nobody's word: nothing is
+// asked of the node and nothing is written.
+func TestS33_AGrantThatIsNotTheClustersBeginsNothing(t *testing.T) {
+	altered := func(change func(*wire.SignedGrant)) wire.ApprovalResponse {
+		v := install()
+		change(v.SignedGrant)
+		return v
+	}
+	other := approved()
+	other.Plan.MachineID = "m2"
+	other.PlanHash = other.Plan.Hash()
+	unfit := approved()
+	unfit.Plan.Erase.Serial = "D2"
+	foreign := granttest.New(t, time.Now)
+	for name, v := range map[string]wire.ApprovalResponse{
+		"nothing":       {Verdict: wire.VerdictInstall},
+		"not signed":    altered(func(s *wire.SignedGrant) { s.Signature = nil }),
+		"altered":       altered(func(s *wire.SignedGrant) { s.Payload[len(s.Payload)/2] ^= 1 }),
+		"other machine": installing(other),
+		"a plan unfit":  installing(unfit),
+		"other cluster": altered(func(s *wire.SignedGrant) { *s = foreign.Sign(foreign.Fill(approved())) }),
+		"expired": altered(func(s *wire.SignedGrant) {
+			g := authority().Fill(approved())
+			g.Issued -= 3600
+			*s = authority().Sign(g)
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.verdicts = []wire.ApprovalResponse{v}
+			r.run(r.config())
+			r.told("report")
+			if !strings.Contains(r.console.String(), "REFUSED: ") {
+				t.Errorf("the console does not say so:\n%s", r.console.String())
+			}
 		})
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lpmos/lpmos/agent/grant/granttest"
 	"github.com/lpmos/lpmos/agent/pin/pintest"
 	"github.com/lpmos/lpmos/agent/wire"
 )
@@ -61,12 +62,15 @@ func machine() wire.Inventory {
 	}
 }
 
-// grant is what an approval of the rig's machine gives.
-func grant() *wire.Grant {
+// approved is what an approval of the rig's machine gives.
+func approved() wire.Grant {
 	p := wire.Plan{MachineID: "m1", InventoryHash: machine().Hash(), Image: wire.PlanImage{Name: "debian-12"},
 		Erase: wire.PlanDisk{DiskID: wire.DiskID{Serial: "D1", SizeBytes: 1 << 30}}}
-	return &wire.Grant{TaskID: "t1", Generation: 2, Plan: p, PlanHash: p.Hash()}
+	return wire.Grant{TaskID: "t1", Generation: 2, Plan: p, PlanHash: p.Hash()}
 }
+
+// authority is that of the cluster of all rigs.
+var authority = sync.OnceValue(func() *granttest.Authority { return granttest.New(&testing.T{}, time.Now) })
 
 func (r *rig) tell(format string, args ...any) {
 	r.story = append(r.story, fmt.Sprintf(format, args...))
@@ -153,7 +157,7 @@ func signed(q *http.Request) (session string, err error) {
 }
 
 // Install is the installer.
-func (r *rig) Install(ctx context.Context, g wire.Grant, src Source, report func(wire.Progress)) error {
+func (r *rig) Install(ctx context.Context, g wire.Grant, _ func() error, src Source, report func(wire.Progress)) error {
 	r.mu.Lock()
 	r.tell("install")
 	f := r.installs
@@ -169,7 +173,7 @@ func (r *rig) config() Config {
 			defer r.mu.Unlock()
 			return r.inv
 		},
-		Installer: r, Console: NewConsole(&r.console, time.Now),
+		Grants: authority().Checker(), Installer: r, Console: NewConsole(&r.console, time.Now),
 		Sleep: func(ctx context.Context, d time.Duration) error {
 			r.mu.Lock()
 			if d != logEvery && d != progressEvery {
@@ -203,6 +207,9 @@ func (r *rig) told(want ...string) {
 	}
 }
 
-func install() wire.ApprovalResponse {
-	return wire.ApprovalResponse{Verdict: wire.VerdictInstall, Grant: grant()}
+func install() wire.ApprovalResponse { return installing(approved()) }
+
+func installing(g wire.Grant) wire.ApprovalResponse {
+	signed := authority().Sign(authority().Fill(g))
+	return wire.ApprovalResponse{Verdict: wire.VerdictInstall, SignedGrant: &signed}
 }

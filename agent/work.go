@@ -10,12 +10,15 @@ import (
 
 // work does one install. done says that the disk is written and the node knows;
 // otherwise the agent goes on asking. It fails only when ctx has ended.
-func (a *Agent) work(ctx context.Context, grant *wire.Grant) (done bool, err error) {
+func (a *Agent) work(ctx context.Context, signed *wire.SignedGrant) (done bool, err error) {
 	a.reason = ""
-	if grant == nil {
-		a.con.Printf("the node says install, but grants nothing; asking again")
+	opened, allowed, err := a.cfg.Grants.Open(signed, a.id)
+	if err != nil {
+		// It is nobody's word, so it is not this task's end either.
+		a.con.Printf("REFUSED: %v; nothing was written, and the node is asked again", err)
 		return false, a.cfg.Sleep(ctx, refusedPause)
 	}
+	grant := &opened
 	a.con.Printf("approved: task %s, image %s, onto the disk %s",
 		grant.TaskID, orElse(grant.Plan.Image.Name, grant.Plan.Image.Digest), strings.TrimSpace(grant.Plan.Erase.Model+" "+grant.Plan.Erase.String()))
 	a.con.setTask(grant.TaskID)
@@ -36,7 +39,7 @@ func (a *Agent) work(ctx context.Context, grant *wire.Grant) (done bool, err err
 	}
 	// However an install ends short of its end, the node is shown the disks anew: a
 	// plan made from what lay on them before could be approved but never be done.
-	last, err := a.install(ctx, grant)
+	last, err := a.install(ctx, grant, allowed)
 	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
@@ -80,7 +83,7 @@ func (a *Agent) check(grant *wire.Grant) *wire.TaskError {
 
 // install runs the installer with progress going to the node beside it, and gives
 // the last of that.
-func (a *Agent) install(ctx context.Context, grant *wire.Grant) (last wire.Progress, err error) {
+func (a *Agent) install(ctx context.Context, grant *wire.Grant, allowed func() error) (last wire.Progress, err error) {
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p := newProgress(grant.TaskID, grant.Generation, a.cfg.Now)
@@ -89,7 +92,7 @@ func (a *Agent) install(ctx context.Context, grant *wire.Grant) (last wire.Progr
 		defer close(sent)
 		p.send(work, a.node.progress, a.cfg.Sleep, cancel)
 	}()
-	err = a.cfg.Installer.Install(work, *grant, a.node, func(pr wire.Progress) {
+	err = a.cfg.Installer.Install(work, *grant, allowed, a.node, func(pr wire.Progress) {
 		if now, show := p.put(pr); show {
 			a.con.Printf("%3.0f %% %s %s", now.Percentage, now.Stage, now.Message)
 		}
@@ -122,7 +125,7 @@ func (a *Agent) fail(ctx context.Context, grant *wire.Grant, te *wire.TaskError)
 // status moves the task.
 func (a *Agent) status(ctx context.Context, g *wire.Grant, s wire.Status, te *wire.TaskError) error {
 	return a.node.status(ctx, wire.StatusRequest{
-		TaskID: g.TaskID, Generation: g.Generation, Status: s, PlanHash: g.PlanHash, Error: te,
+		TaskID: g.TaskID, Generation: g.Generation, Status: s, PlanHash: g.PlanHash, Epoch: g.Epoch, Error: te,
 	})
 }
 

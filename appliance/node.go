@@ -96,8 +96,10 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		return err
 	}
 	beside := newNeighbours(cluster, networks)
+	grants := self.newGrantor()
 	agents := agentserver.New(agentserver.Config{
-		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region, Nodes: beside.NodesOf, Claim: claimSeam{self.id.Claims()}.read,
+		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region, Nodes: beside.NodesOf,
+		Claim: claimSeam{self.id.Claims()}.read, Sign: grants.sign,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
 	heard.agents.Store(agents)
 	boot, seen, err := openNetboot(cfg, interfaces, self, beside, log)
@@ -138,6 +140,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	group.Go(func() error { return announce(ctx, cluster, record, log) })
 	group.Go(func() error { return self.keepCertificate(ctx) })
 	group.Go(func() error { return self.letOthersIn(ctx) })
+	group.Go(func() error { return grants.run(ctx) })
 	group.Go(func() error { return pools.run(ctx) })
 	group.Go(func() error {
 		<-pools.begun // a node lends to strangers only what it has claimed

@@ -20,6 +20,7 @@ import (
 
 	"github.com/lpmos/lpmos/agent"
 	"github.com/lpmos/lpmos/agent/agentserver"
+	"github.com/lpmos/lpmos/agent/grant/granttest"
 	"github.com/lpmos/lpmos/agent/pin/pintest"
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/appliance/config"
@@ -33,6 +34,7 @@ import (
 
 // site is a cluster of three nodes with all that agents speak to.
 type site struct {
+	grants  *granttest.Authority
 	t       *testing.T
 	c       *consensustest.Cluster
 	servers [3]*httptest.Server
@@ -44,7 +46,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, trust: pintest.New(t)}
+	s := &site{t: t, trust: pintest.New(t), grants: granttest.New(t, time.Now)}
 	claims := (&trust.Identity{Node: "n", Secret: trust.NewSecret()}).Claims()
 	s.claim = claimSeam{claims}.make
 	log := slog.New(slog.DiscardHandler)
@@ -63,6 +65,7 @@ func newSite(t *testing.T) *site {
 		replica := newReplicator(config.Config{CopyLimit: 100}, n, stores[i], log)
 		s.agents[i] = agentserver.New(agentserver.Config{Cluster: n, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: "dc1",
 			Claim: claimSeam{claims}.read, Dashboard: "http://people", ReleaseAfter: time.Minute, Now: time.Now, Logger: log,
+			Sign: func(g wire.Grant) (wire.SignedGrant, error) { return s.grants.Sign(s.grants.Fill(g)), nil },
 			Nodes: func(string) (urls []string) {
 				for _, other := range s.servers {
 					urls = append(urls, other.URL)
@@ -122,7 +125,7 @@ type fetching struct {
 	happens func()
 }
 
-func (f *fetching) Install(ctx context.Context, g wire.Grant, src agent.Source, report func(wire.Progress)) error {
+func (f *fetching) Install(ctx context.Context, g wire.Grant, _ func() error, src agent.Source, report func(wire.Progress)) error {
 	report(wire.Progress{Stage: wire.StagePartitioning, Percentage: 20})
 	man, err := src.Manifest(ctx, g.Plan.Image.Digest)
 	if err != nil {
@@ -206,7 +209,7 @@ func TestAnInstallOutlivesItsNode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			a, err := agent.New(agent.Config{Trust: s.trust.Verifier(), Claim: code, Nodes: []string{s.servers[first].URL}, MAC: inv.NICs[0].MAC, IP: "10.77.0.9", Version: "test",
+			a, err := agent.New(agent.Config{Trust: s.trust.Verifier(), Grants: s.grants.Checker(), Claim: code, Nodes: []string{s.servers[first].URL}, MAC: inv.NICs[0].MAC, IP: "10.77.0.9", Version: "test",
 				Collect: func() wire.Inventory { return inv }, Installer: f, Console: con})
 			if err != nil {
 				t.Fatal(err)

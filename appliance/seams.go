@@ -66,7 +66,7 @@ func (f fleetSeam) Decide(_ context.Context, m netboot.Machine) netboot.Decision
 		}
 	}
 	return netboot.Decision{Action: netboot.Action(d.Action), MachineID: d.MachineID, Name: d.Name,
-		Reason: d.Reason, LocalDrive: d.LocalDrive}
+		Reason: d.Reason, LocalDrive: d.LocalDrive, Counted: d.MachineID != "" || t != nil}
 }
 
 // driveOf is the BIOS number of a disk, counted as State.Boot does for one that is
@@ -88,18 +88,16 @@ func driveOf(m *fleet.Machine, disk wire.DiskID) int {
 	return 0
 }
 
-// BootServed moves a task that waits for the machine to boot; without one there
-// is nothing to write.
+// BootServed counts that a machine that is known or wanted was told to start the
+// agent, and moves the task that waits for it; of a stranger nothing is written. A
+// machine that is held asks for as long as it is, which is written once.
 func (f fleetSeam) BootServed(ctx context.Context, m netboot.Machine, d netboot.Decision) error {
-	if d.Action != netboot.BootAgent {
+	if !d.Counted || d.Action != netboot.BootAgent && d.Action != netboot.BootHold {
 		return nil
 	}
-	waiting := false
-	f.cluster.View(func(s *fleet.State) {
-		t := s.TaskForMAC(m.MAC)
-		waiting = t != nil && (t.Status == wire.StatusPending || t.Status == wire.StatusReady)
-	})
-	if !waiting {
+	held := false
+	f.cluster.View(func(s *fleet.State) { held = s.IsHeld(m.MAC) })
+	if held {
 		return nil
 	}
 	_, err := f.cluster.Propose(ctx, fleet.ServeBoot{MAC: m.MAC})

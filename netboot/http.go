@@ -22,6 +22,7 @@ type bootHTTP struct {
 	lent       func(netip.Addr) string // the MAC of the machine that this node has lent the address to, or ""
 	pin        string
 	claim      func(mac string, addr netip.Addr) (string, error)
+	strangers  *strangers
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -109,6 +110,12 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string) {
 	if d.LocalDrive < 0 || d.LocalDrive > 0x7f {
 		d.LocalDrive = 0
 	}
+	switch {
+	case d.Counted:
+		h.strangers.forget(mac)
+	case d.Action == BootAgent && r.Method == http.MethodGet && h.strangers.held(mac, h.now()):
+		d.Action, d.Reason = BootHold, strangerHeld
+	}
 	var claim string
 	if d.Action == BootAgent {
 		var err error
@@ -119,6 +126,8 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string) {
 	}
 	var script string
 	switch d.Action {
+	case BootHold:
+		script = holdScript(nodeAddr(r), title(d))
 	case BootAgent:
 		script = agentScript{Node: nodeAddr(r), Others: h.others(nodeAddr(r)), MAC: mac, Pin: h.pin, Claim: claim,
 			Title: title(d), KernelArgs: h.kernelArgs, Now: h.now(), Drive: d.LocalDrive}.String()
@@ -131,8 +140,11 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string) {
 	h.sightings.netboots(mac, h.now())
 	h.sightings.holds(mac, m.Addr)
 	what := "to boot its own disk"
-	if d.Action == BootAgent {
+	switch d.Action {
+	case BootAgent:
 		what = "to start the agent"
+	case BootHold:
+		what = "to wait"
 	}
 	h.sightings.Add(Sighting{At: h.now(), MAC: mac, Kind: KindScript, Addr: m.Addr, Text: "was told " + what + because(d.Reason)})
 	if r.Method == http.MethodGet {

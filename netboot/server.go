@@ -52,6 +52,7 @@ type Server struct {
 	yields    yields
 	sightings *Sightings
 	stats     counters
+	strangers strangers
 	ready     chan struct{}
 }
 
@@ -114,7 +115,7 @@ func (s *Server) Leases() []Lease { return s.leases.All() }
 func (s *Server) Handler() http.Handler {
 	return &bootHTTP{
 		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
-		paths: s.paths(), lent: s.lentTo, pin: s.cfg.Pin, claim: s.cfg.Claim,
+		paths: s.paths(), lent: s.lentTo, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }

@@ -82,6 +82,7 @@ func (f *testFleet) Decide(_ context.Context, m Machine) Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if d, ok := f.agents[m.MAC]; ok {
+		d.Counted = true
 		return d
 	}
 	return Decision{Action: BootAgent, Reason: "it is new here"}

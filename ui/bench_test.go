@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lpmos/lpmos/agent/wire"
+	"github.com/lpmos/lpmos/consensus/consensustest"
 	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/ui/api"
 	"github.com/lpmos/lpmos/ui/api/apitest"
@@ -142,6 +143,9 @@ func installing(b *testing.B, cluster api.Cluster, machines int) (tasks []string
 		return err
 	}
 	if err := do(fleet.PutImage{Image: fleet.Image{Name: "tiny", OSType: "tiny", Digest: fmt.Sprintf("%064x", 7), SizeBytes: 64 << 20, Sector: 512}}); err != nil {
+		b.Fatal(err)
+	}
+	if err := do(consensustest.OneWord()); err != nil {
 		b.Fatal(err)
 	}
 	var many errgroup.Group

@@ -132,7 +132,7 @@ func TestNothingNewIsErasedWithoutTheOtherNodes(t *testing.T) {
 		t.Errorf("installing: %d %s, %d kept", code, body, len(r.c.deferred))
 	}
 	for name, s := range map[string]string{"an approved machine": session, "one that is not known here": "made-up"} {
-		if v := r.poll(s); v.Verdict != wire.VerdictWait || !v.Elsewhere || v.Grant != nil || !strings.Contains(v.Reason, "nothing new may be erased") {
+		if v := r.poll(s); v.Verdict != wire.VerdictWait || !v.Elsewhere || v.SignedGrant != nil || !strings.Contains(v.Reason, "nothing new may be erased") {
 			t.Errorf("%s is told %+v", name, v)
 		}
 	}
@@ -217,7 +217,7 @@ func TestAGrantIsGivenByTheLastWord(t *testing.T) {
 			r.propose(fleet.CancelTask{TaskID: "t-1", By: "anna"})
 		}
 	}
-	if v := r.poll(session); v.Verdict != wire.VerdictWait || v.Grant != nil {
+	if v := r.poll(session); v.Verdict != wire.VerdictWait || v.SignedGrant != nil {
 		t.Errorf("told %+v", v)
 	}
 }
@@ -242,8 +242,8 @@ func TestTheAgentLearnsOfOtherNodes(t *testing.T) {
 	}
 	r.propose(fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}, PhoneToken: "token-1"})
 	r.propose(fleet.DecideTask{TaskID: "t-1", Approved: true, PlanHash: r.task("t-1").PlanHash, By: "anna"})
-	g := r.poll(session).Grant
-	if g == nil || g.PhoneHome != wire.PlainURL(r.url)+"/up/token-1" || !slices.Equal(g.PhoneAlso, []string{"http://10.77.0.2:80/up/token-1", "http://10.77.0.3:80/up/token-1"}) {
+	g := granted(t, r.poll(session))
+	if g.PhoneHome != wire.PlainURL(r.url)+"/up/token-1" || !slices.Equal(g.PhoneAlso, []string{"http://10.77.0.2:80/up/token-1", "http://10.77.0.3:80/up/token-1"}) {
 		t.Errorf("the installed system is to report to %+v", g)
 	}
 }

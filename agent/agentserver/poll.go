@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/lpmos/lpmos/agent/grant"
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
@@ -104,9 +105,13 @@ func (s *Server) verdict(mac, session string, r *http.Request) (wire.ApprovalRes
 	var m *fleet.Machine
 	var t *fleet.Task
 	var boot fleet.BootDecision
+	var cluster fleet.Cluster
 	s.cfg.Cluster.View(func(st *fleet.State) {
 		if m = st.MachineBySession(session); m != nil {
 			t, boot = st.Task(m.TaskID), st.Boot(mac)
+		}
+		if c := st.Cluster(); c != nil {
+			cluster = *c
 		}
 	})
 	const long = time.Hour
@@ -125,13 +130,18 @@ func (s *Server) verdict(mac, session string, r *http.Request) (wire.ApprovalRes
 	case m == nil:
 		return wire.ApprovalResponse{Verdict: wire.VerdictReport, Reason: "the node does not know this boot"}, long
 	case t != nil && (t.Status == wire.StatusApproved || t.Status == wire.StatusInstalling && t.InstallBootID == m.BootID):
-		grant := wire.Grant{TaskID: t.ID, Generation: t.Generation, Plan: *t.Plan, PlanHash: t.PlanHash, PhoneHome: wire.PlainURL(baseURL(r)) + "/up/" + t.PhoneToken}
-		for i, node := range s.nodes(r) {
-			if i > 0 {
-				grant.PhoneAlso = append(grant.PhoneAlso, wire.PlainURL(node)+"/up/"+t.PhoneToken)
-			}
+		if now := s.cfg.Now(); t.Lapsed(now) {
+			return wait("the approval of task %s ended at %s; approve it again at %s", t.ID, t.Approval.Ends().UTC().Format("15:04 UTC"), s.cfg.Dashboard)
 		}
-		return wire.ApprovalResponse{Verdict: wire.VerdictInstall, Reason: "approved by " + t.Approval.By, Grant: &grant}, long
+		signed, err := s.cfg.Sign(s.grant(r, m, t, cluster))
+		if err != nil {
+			s.log.Error("a grant cannot be signed", "task", t.ID, "machine", m.Name, "err", err)
+			res, _ := wait("task %s is approved, but this node cannot sign the grant for it: its log says why", t.ID)
+			return res, signAgain
+		}
+		return wire.ApprovalResponse{Verdict: wire.VerdictInstall, Reason: "approved by " + t.Approval.By, SignedGrant: &signed}, long
+	case t != nil && t.Status == wire.StatusNeedsReview:
+		return wait("task %s needs review, nothing is written: %s; look at it at %s", t.ID, t.Review, s.cfg.Dashboard)
 	case t != nil && t.Open() && t.Problem != "":
 		return wait("task %s cannot go on: %s", t.ID, t.Problem)
 	case t != nil && t.Open():
@@ -162,4 +172,21 @@ func (s *Server) verdict(mac, session string, r *http.Request) (wire.ApprovalRes
 		return wait("task %s was %s; retry it at %s", t.ID, t.Status, s.cfg.Dashboard)
 	}
 	return wait("nothing is asked of this machine; choose an image for it at %s", s.cfg.Dashboard)
+}
+
+// signAgain is how long a grant that could not be signed is waited with.
+const signAgain = 2 * time.Second
+
+// grant is the permission that follows from a task's approval, given now.
+func (s *Server) grant(r *http.Request, m *fleet.Machine, t *fleet.Task, c fleet.Cluster) wire.Grant {
+	g := wire.Grant{TaskID: t.ID, Generation: t.Generation, Plan: *t.Plan, PlanHash: t.PlanHash,
+		Cluster: c.ID, Epoch: c.Epoch, MachineID: m.ID, InventoryHash: t.Plan.InventoryHash,
+		Issued: s.cfg.Now().Unix(), Lifetime: int64(grant.Life / time.Second),
+		PhoneHome: wire.PlainURL(baseURL(r)) + "/up/" + t.PhoneToken}
+	for i, node := range s.nodes(r) {
+		if i > 0 {
+			g.PhoneAlso = append(g.PhoneAlso, wire.PlainURL(node)+"/up/"+t.PhoneToken)
+		}
+	}
+	return g
 }

@@ -52,6 +52,8 @@ type Config struct {
 	// Nodes are the base URLs of the other nodes that a machine may turn to which
 	// reached this one at the given URL, best first. Nil: there are none.
 	Nodes func(own string) []string
+	// Sign signs grants with the cluster's key for them.
+	Sign func(wire.Grant) (wire.SignedGrant, error)
 	// Claim reads a claim code and checks that a node of the cluster made it. Nil: no
 	// session can be begun.
 	Claim func(code string) (Claim, error)

@@ -90,7 +90,7 @@ func (m *memory) Propose(_ context.Context, b fleet.Body) (any, error) {
 		return nil, consensus.ErrNotReady
 	}
 	m.index++
-	res, events, err := m.state.Apply(m.index, fleet.Command{Version: 1, At: m.now, Body: b})
+	res, events, err := m.state.Apply(m.index, fleet.Command{At: m.now, Body: b})
 	m.mu.Unlock()
 	if m.told != nil {
 		m.told(events)
@@ -130,6 +130,24 @@ func (chunks) Next(_ context.Context, base string, req wire.NextRequest) (wire.N
 	return wire.NextResponse{Fetch: []wire.ChunkSource{{Index: req.Need[0], URL: base + "/chunk/x"}}}, nil
 }
 
+// unsigned stands in for the cluster's key; who believes grants is tested elsewhere.
+func unsigned(g wire.Grant) (wire.SignedGrant, error) {
+	payload, err := json.Marshal(g)
+	return wire.SignedGrant{Payload: payload}, err
+}
+
+// granted is what an answer grants.
+func granted(t *testing.T, res wire.ApprovalResponse) (g wire.Grant) {
+	t.Helper()
+	if res.SignedGrant == nil {
+		t.Fatalf("nothing is granted: %+v", res)
+	}
+	if err := json.Unmarshal(res.SignedGrant.Payload, &g); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
 // rig is a server with a cluster that has one image.
 type rig struct {
 	t   *testing.T
@@ -146,7 +164,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	c := &memory{state: fleet.NewState(), latest: map[string]wire.Progress{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-	s := New(Config{Cluster: c, Scheduler: chunks{}, Region: "dc1", Dashboard: "http://node", ReleaseAfter: 10 * time.Minute,
+	s := New(Config{Cluster: c, Scheduler: chunks{}, Sign: unsigned, Region: "dc1", Dashboard: "http://node", ReleaseAfter: 10 * time.Minute,
 		PollHold: 200 * time.Millisecond, Claim: readClaim, Now: func() time.Time { return c.now }, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	c.told = s.Notify
 	r := &rig{t: t, c: c, s: s, cluster: pintest.New(t), callers: map[string]*pintest.Caller{}}
@@ -266,10 +284,10 @@ func (r *rig) approved() (session string, g wire.Grant) {
 	r.propose(fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}, PhoneToken: "token-1"})
 	r.propose(fleet.DecideTask{TaskID: "t-1", Approved: true, PlanHash: r.task("t-1").PlanHash, By: "anna"})
 	res := r.poll(session)
-	if res.Verdict != wire.VerdictInstall || res.Grant == nil {
+	if res.Verdict != wire.VerdictInstall {
 		r.t.Fatalf("not granted: %+v", res)
 	}
-	return session, *res.Grant
+	return session, granted(r.t, res)
 }
 
 func (r *rig) installing() (string, wire.Grant) {
@@ -505,7 +523,7 @@ func TestS32ProgressThatRunsBackwardsChangesNothing(t *testing.T) {
 	}
 	send(wire.StageDownloading, 43)
 	session = r.report(machineReport()) // the same boot
-	if v := r.poll(session); v.Verdict != wire.VerdictInstall || v.Grant.PlanHash != g.PlanHash {
+	if v := r.poll(session); v.Verdict != wire.VerdictInstall || granted(t, v).PlanHash != g.PlanHash {
 		t.Fatalf("the agent that was started again is told %s because %q", v.Verdict, v.Reason)
 	}
 	start := wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusInstalling, PlanHash: g.PlanHash}

@@ -86,7 +86,7 @@ func TestS30_AnApprovedTaskIsFrozenWhenItsClaimIsDoubled(t *testing.T) {
 	if got := r.task("t-1").Status; got != wire.StatusNeedsReview {
 		t.Errorf("the task is %s", got)
 	}
-	if v := r.poll(first.Session()); v.Verdict != wire.VerdictWait || v.Grant != nil {
+	if v := r.poll(first.Session()); v.Verdict != wire.VerdictWait || v.SignedGrant != nil {
 		t.Errorf("the first agent is told %+v", v)
 	}
 	if status, body := r.post(first.Session(), "/api/v1/agent/status", wire.StatusRequest{TaskID: "t-1", Generation: 1, Status: wire.StatusInstalling, PlanHash: r.task("t-1").PlanHash}); status != 409 {

@@ -24,7 +24,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	case wire.StatusInstalling:
 		// Never on this node's word alone, also not again: only the log knows who
 		// has won.
-		_, err = s.cfg.Cluster.Propose(r.Context(), fleet.StartInstall{TaskID: t.ID, Generation: req.Generation, PlanHash: req.PlanHash, SessionHash: sessionOf(r)})
+		_, err = s.cfg.Cluster.Propose(r.Context(), fleet.StartInstall{TaskID: t.ID, Generation: req.Generation, PlanHash: req.PlanHash, SessionHash: sessionOf(r), Epoch: req.Epoch})
 	case wire.StatusCompleted:
 		err = s.finish(r.Context(), t, fleet.FinishInstall{TaskID: t.ID, Generation: req.Generation, SessionHash: sessionOf(r)}, req)
 	case wire.StatusFailed:

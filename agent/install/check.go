@@ -83,7 +83,7 @@ func (in *installer) checkContents() error {
 			return err
 		}
 	}
-	if found && old.Marker == mine && old.PlanHash == in.Grant.PlanHash && headClean {
+	if found && sameWork(old.Marker, mine) && old.PlanHash == in.Grant.PlanHash && headClean {
 		// Nothing but this install makes a disk with this journal and no
 		// head, and it did so with the contents compared.
 		in.resume = old.State != stateWiping
@@ -108,10 +108,20 @@ func (in *installer) checkContents() error {
 	return nil
 }
 
+// sameWork reports whether two grants are for the same run of the same task. A
+// machine that is started again while it installs gets another for it, which is
+// issued later.
+func sameWork(a, b wire.Marker) bool {
+	a.Issued, b.Issued = 0, 0
+	return a == b
+}
+
 // spent tells whether what an earlier grant left on the disk, finished or not,
 // shows that mine is no longer good.
 func spent(left, mine wire.Marker, finished bool) error {
 	switch {
+	case left.TaskID != mine.TaskID && left.Issued != 0 && left.Issued >= mine.Issued:
+		return ErrGrantLate
 	case left.TaskID != mine.TaskID, left.Generation < mine.Generation:
 		return nil
 	case left.Generation > mine.Generation:

@@ -42,7 +42,8 @@ func TestInstallOnABlockDevice(t *testing.T) {
 	var changed []Range
 	start := time.Now()
 	err := Run(context.Background(), Options{
-		Grant: g, Source: src, Logf: t.Logf,
+		Allowed: good,
+		Grant:   g, Source: src, Logf: t.Logf,
 		Disks:   func() ([]Candidate, error) { return []Candidate{approved(g, dev)}, nil },
 		Changed: func(r []Range) { changed = r },
 	})
@@ -186,7 +187,8 @@ func BenchmarkInstall(b *testing.B) {
 		dev, _ := loop(b, size, "512")
 		b.StartTimer()
 		err := Run(b.Context(), Options{
-			Grant: g, Source: src,
+			Allowed: good,
+			Grant:   g, Source: src,
 			Disks: func() ([]Candidate, error) { return []Candidate{approved(g, dev)}, nil },
 		})
 		if err != nil {

@@ -214,7 +214,8 @@ func atOnce(time.Duration) <-chan time.Time {
 // installTo runs the grant on a device in memory.
 func installTo(ctx context.Context, g wire.Grant, s Source, d Device, change func(*Options)) error {
 	opt := Options{
-		Grant: g, Source: s, After: atOnce,
+		Allowed: good,
+		Grant:   g, Source: s, After: atOnce,
 		Disks: func() ([]Candidate, error) { return []Candidate{approved(g, "")}, nil },
 		Open:  func(Candidate) (Device, error) { return d, nil },
 	}

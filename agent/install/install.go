@@ -11,11 +11,16 @@ import (
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
-// Options is what an install needs from its surroundings. Grant, Source and
-// Disks have to be there; the rest has defaults.
+// Options is what an install needs from its surroundings. Grant, Allowed, Source
+// and Disks have to be there; the rest has defaults.
 type Options struct {
 	Grant  wire.Grant
 	Source Source
+
+	// Allowed is asked right before the first byte is written, after all that may
+	// take long: an error says that the grant has ended. Without somebody who has
+	// checked the grant nothing is written.
+	Allowed func() error
 
 	// Disks lists the machine's disks as they are at the time of the call.
 	Disks func() ([]Candidate, error)
@@ -63,6 +68,12 @@ var (
 	ErrGrantUsed error = &wire.TaskError{
 		Code:    wire.CodePlanMismatch,
 		Message: "this grant was already used: the disk holds the work of a later one",
+	}
+	// ErrGrantLate says that something was installed on the disk since the grant was
+	// given: whoever approved it has not seen that.
+	ErrGrantLate error = &wire.TaskError{
+		Code:    wire.CodePlanMismatch,
+		Message: "this grant is older than what is on the disk: another task has installed it since; approve it anew",
 	}
 )
 
@@ -145,6 +156,12 @@ func (in *installer) run(ctx context.Context) error {
 	in.meter.stage(wire.StagePartitioning, "checking the disk")
 	if err := in.check(ctx); err != nil {
 		return err
+	}
+	if in.Allowed == nil {
+		return fail(wire.CodeInternal, nil, "nobody has checked the grant")
+	}
+	if err := in.Allowed(); err != nil {
+		return fail(wire.CodePlanMismatch, err, "the grant is not good any more; nothing was written")
 	}
 	// From here on the disk is written.
 	have, err := in.prepare(ctx)

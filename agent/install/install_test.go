@@ -54,7 +54,8 @@ func TestInstallOnAPlainFile(t *testing.T) {
 	var changed []Range
 	var reports []wire.Progress
 	err := Run(context.Background(), Options{
-		Grant: g, Source: src, BootMAC: "52:54:00:AA:00:01",
+		Allowed: good,
+		Grant:   g, Source: src, BootMAC: "52:54:00:AA:00:01",
 		Disks:   func() ([]Candidate, error) { return []Candidate{approved(g, path)}, nil },
 		Report:  func(p wire.Progress) { reports = append(reports, p) },
 		Changed: func(r []Range) { changed = r },

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/lpmos/lpmos/agent"
+	"github.com/lpmos/lpmos/agent/grant/granttest"
 	"github.com/lpmos/lpmos/agent/pin/pintest"
 	"github.com/lpmos/lpmos/agent/wire"
 )
@@ -24,10 +25,11 @@ const silence = 300 * time.Millisecond
 
 // cluster is what all nodes of a test know, whichever was told.
 type cluster struct {
-	t     *testing.T
-	src   *memSource
-	grant wire.Grant
-	nodes []*node
+	t      *testing.T
+	src    *memSource
+	grant  wire.SignedGrant
+	grants *granttest.Authority
+	nodes  []*node
 
 	mu      sync.Mutex
 	reports int
@@ -50,9 +52,11 @@ type node struct {
 
 func newCluster(t *testing.T, src *memSource, nodes int) *cluster {
 	c := &cluster{t: t, src: src, at: map[int]func(){}, trust: pintest.New(t)}
-	c.grant = grantFor(c.src.man, 64*mib, wire.Contents{})
-	c.grant.Plan.InventoryHash = wire.Inventory{}.Hash()
-	c.grant.PlanHash = c.grant.Plan.Hash()
+	g := grantFor(c.src.man, 64*mib, wire.Contents{})
+	g.Plan.MachineID, g.Plan.InventoryHash = "m1", wire.Inventory{}.Hash()
+	g.PlanHash = g.Plan.Hash()
+	c.grants = granttest.New(t, time.Now)
+	c.grant = c.grants.Sign(c.grants.Fill(g))
 	for range nodes {
 		n := &node{c: c, free: make(chan struct{})}
 		n.srv = httptest.NewUnstartedServer(n)
@@ -110,7 +114,7 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.mu.Unlock()
 		_ = json.NewEncoder(w).Encode(wire.ReportResponse{MachineID: "m1", Nodes: append([]string{n.url}, c.urls()...)})
 	case strings.HasPrefix(path, "approval/"):
-		_ = json.NewEncoder(w).Encode(wire.ApprovalResponse{Verdict: wire.VerdictInstall, Grant: &c.grant})
+		_ = json.NewEncoder(w).Encode(wire.ApprovalResponse{Verdict: wire.VerdictInstall, SignedGrant: &c.grant})
 	case path == "status":
 		var q wire.StatusRequest
 		read(&q)
@@ -196,11 +200,12 @@ type machine struct {
 	reading func() // called when the disk is read back
 }
 
-func (m *machine) Install(ctx context.Context, g wire.Grant, src agent.Source, report func(wire.Progress)) error {
+func (m *machine) Install(ctx context.Context, g wire.Grant, allowed func() error, src agent.Source, report func(wire.Progress)) error {
 	cs := &counted{Source: src, whole: m.whole}
 	var once sync.Once
 	return Run(ctx, Options{
-		Grant: g, Source: cs, Report: func(p wire.Progress) {
+		Allowed: allowed,
+		Grant:   g, Source: cs, Report: func(p wire.Progress) {
 			if p.Stage == wire.StageInstalling && m.reading != nil {
 				once.Do(m.reading)
 			}
@@ -246,7 +251,7 @@ func TestAnInstallOutlivesItsNode(t *testing.T) {
 			var console bytes.Buffer
 			a, err := agent.New(agent.Config{
 				Nodes: c.urls()[:1], Trust: c.trust.Verifier(), MAC: "52:54:00:00:00:01", Silence: silence, Collect: func() wire.Inventory { return wire.Inventory{} },
-				Installer: m, Console: agent.NewConsole(&console, time.Now),
+				Grants: c.grants.Checker(), Installer: m, Console: agent.NewConsole(&console, time.Now),
 				Sleep: func(ctx context.Context, d time.Duration) error { // as long as it has to be, ten times as fast
 					select {
 					case <-time.After(d / 10):

@@ -141,7 +141,7 @@ func instanceID(g wire.Grant) string { return fmt.Sprintf("%s-%d", g.TaskID, g.G
 func marker(g wire.Grant) wire.Marker {
 	return wire.Marker{
 		MachineID: g.Plan.MachineID, TaskID: g.TaskID,
-		Generation: g.Generation, Image: g.Plan.Image.Digest,
+		Generation: g.Generation, Image: g.Plan.Image.Digest, Issued: g.Issued,
 	}
 }
 

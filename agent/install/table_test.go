@@ -149,7 +149,8 @@ func TestInstallOn4KnDisk(t *testing.T) {
 	g := grantFor(src.man, size, wire.Contents{})
 	var changed []Range
 	err := Run(t.Context(), Options{
-		Grant: g, Source: src,
+		Allowed: good,
+		Grant:   g, Source: src,
 		Disks:   func() ([]Candidate, error) { return []Candidate{approved(g, dev)}, nil },
 		Changed: func(r []Range) { changed = r },
 	})

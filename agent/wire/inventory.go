@@ -150,6 +150,9 @@ type Marker struct {
 	TaskID     string `json:"task_id"`
 	Generation uint64 `json:"generation"`
 	Image      string `json:"image"` // digest
+	// Issued is that of the grant (Unix seconds): a grant that is not younger than an
+	// install on the disk was used already or came too late.
+	Issued int64 `json:"issued,omitempty"`
 }
 
 // NIC is a network interface.

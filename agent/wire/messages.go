@@ -122,7 +122,7 @@ type Verdict string
 // it for up to 25 s and answers at once when something is decided.
 const (
 	VerdictWait    Verdict = "wait"    // nothing decided; ask again
-	VerdictInstall Verdict = "install" // Grant is set
+	VerdictInstall Verdict = "install" // SignedGrant is set
 	VerdictReboot  Verdict = "reboot"  // boot the machine's own disk
 	VerdictReport  Verdict = "report"  // the node does not know this boot: report again
 )
@@ -131,7 +131,8 @@ const (
 type ApprovalResponse struct {
 	Verdict Verdict `json:"verdict"`
 	Reason  string  `json:"reason"` // a sentence for the machine's console
-	Grant   *Grant  `json:"grant,omitempty"`
+	// SignedGrant is the permission to erase. What is not signed grants nothing.
+	SignedGrant *SignedGrant `json:"signed_grant,omitempty"`
 	// Nodes is as in ReportResponse: nodes come and go while a machine waits.
 	Nodes []string `json:"nodes,omitempty"`
 	// Elsewhere says, with "wait", that the node is cut off from the others and
@@ -147,6 +148,7 @@ type StatusRequest struct {
 	Generation uint64     `json:"generation"`
 	Status     Status     `json:"status"`
 	PlanHash   string     `json:"plan_hash,omitempty"` // with "installing"
+	Epoch      uint64     `json:"epoch,omitempty"`     // of the grant, with "installing"
 	Error      *TaskError `json:"error,omitempty"`     // with "failed"
 	// Progress is, with "completed", the last there was: the node that takes the
 	// end need not be the one that was told.

@@ -69,8 +69,30 @@ type Grant struct {
 	Generation uint64 `json:"generation"` // of the task; a retry raises it, so an old grant is void
 	Plan       Plan   `json:"plan"`
 	PlanHash   string `json:"plan_hash"`
+
+	// Cluster and Epoch say who grants and in which of its ages: what was lent to
+	// another cluster, or before a backup was restored, is void.
+	Cluster       string `json:"cluster"`
+	Epoch         uint64 `json:"epoch"`
+	MachineID     string `json:"machine_id"`
+	InventoryHash string `json:"inventory_hash"`
+	Issued        int64  `json:"issued"`   // Unix seconds
+	Lifetime      int64  `json:"lifetime"` // seconds, by a clock that nobody sets
+
 	// PhoneHome is the URL the installed system reports to from its own disk, and
 	// PhoneAlso are those of other nodes, should that one be gone by then.
 	PhoneHome string   `json:"phone_home"`
 	PhoneAlso []string `json:"phone_also,omitempty"`
 }
+
+// SignedGrant is a grant as it travels.
+type SignedGrant struct {
+	Payload     []byte `json:"payload"`     // the JSON of a Grant
+	Signature   []byte `json:"signature"`   // Ed25519, of GrantMessage
+	Certificate []byte `json:"certificate"` // DER, of the key that signed
+	CA          []byte `json:"ca"`          // DER, of the authority that has certified it
+}
+
+// GrantMessage is what is signed for a payload. Its first line keeps a signature
+// from being one of anything else.
+func GrantMessage(payload []byte) []byte { return append([]byte("lpmos grant 1\n"), payload...) }

@@ -118,6 +118,9 @@ func prepare(ctx context.Context, n *consensus.Node) error {
 	if _, err := propose(fleet.PutImage{Image: fleet.Image{Name: "tiny", OSType: "tiny", Digest: strings.Repeat("ab", 32), SizeBytes: 64 << 20, Sector: 512}}); err != nil {
 		return err
 	}
+	if _, err := propose(fleet.PutPolicy{ApprovalCap: 1000, ApprovalWindow: time.Minute, SecondApprover: fleet.SecondNever, By: "bench"}); err != nil {
+		return err
+	}
 	for i := range tasks {
 		mac := fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&255)
 		session := fmt.Sprintf("session-%d", i)

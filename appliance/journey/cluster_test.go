@@ -172,7 +172,7 @@ func (r *rack) begin(m lab.MachineState, hostname string, again bool) install {
 func (r *rack) approveWhenReady(id string) {
 	r.t.Helper()
 	ready := r.until(id, "can be approved", func(t task) bool { return t.Status == wire.StatusPendingApproval && t.PlanHash != "" })
-	code, text := r.call("PUT", "/api/v1/tasks/"+id+"/approve", map[string]any{"approved": true, "plan_hash": ready.PlanHash}, nil)
+	code, text := r.call("PUT", "/api/v1/tasks/"+id+"/approve", ready.approval(), nil)
 	if code != 200 {
 		r.t.Fatalf("approve: %d %s", code, text)
 	}

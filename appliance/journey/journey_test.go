@@ -156,7 +156,7 @@ func TestTheRightDisk(t *testing.T) {
 	if hashFile(t, keep.Path) != kept {
 		t.Error("the disk that was not approved was written")
 	}
-	back := r.until(voided, "is given back to be approved", func(t task) bool { return t.Status == wire.StatusPendingApproval })
+	back := r.until(voided, "needs review", func(t task) bool { return t.Status == wire.StatusNeedsReview })
 	why := ""
 	for _, l := range back.Logs {
 		why += l.Text + "\n"
@@ -255,7 +255,7 @@ func (r *rack) killedOnce(m lab.MachineState, n int, at float64) {
 		r.t.Fatalf("make task: %d %s", code, text)
 	}
 	ready := r.until(made.ID, "can be approved", func(t task) bool { return t.Status == wire.StatusPendingApproval && t.PlanHash != "" })
-	if code, text = r.call("PUT", "/api/v1/tasks/"+made.ID+"/approve", map[string]any{"approved": true, "plan_hash": ready.PlanHash}, nil); code != 200 {
+	if code, text = r.call("PUT", "/api/v1/tasks/"+made.ID+"/approve", ready.approval(), nil); code != 200 {
 		r.t.Fatalf("approve: %d %s", code, text)
 	}
 	last, killedAt := 0.0, -1.0

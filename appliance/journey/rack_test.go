@@ -93,6 +93,11 @@ func emptyRack(t *testing.T, o lab.Options) *rack {
 		code, _ := k.call("GET", "/api/v1/health", nil, nil)
 		return code == 200
 	})
+	// The journeys install more often than one word is good for.
+	k.await("one word installs any number of machines", func() bool {
+		code, _ := k.call("PUT", "/api/v1/policy", map[string]any{"approval_cap": 1000, "approval_window_minutes": 1, "second_approver": "never"}, nil)
+		return code == 200
+	})
 	return k
 }
 
@@ -228,7 +233,13 @@ type task struct {
 	Status     wire.Status
 	Plan       *wire.Plan
 	PlanHash   string `json:"plan_hash"`
+	Confirm    string
 	Problem    string
+	Review     string
+	Phase      string
+	PhaseText  string `json:"phase_text"`
+	Actions    []string
+	Held       *struct{ Reason string }
 	Progress   *wire.Progress
 	Error      *wire.TaskError
 	Approval   *struct{ At time.Time }
@@ -242,6 +253,11 @@ type task struct {
 		At   time.Time
 		Text string
 	}
+}
+
+// approval is a person's word for the plan of the task as it was seen.
+func (t task) approval() map[string]any {
+	return map[string]any{"approved": true, "plan_hash": t.PlanHash, "confirm_serial": t.Confirm}
 }
 
 type machine struct {
@@ -317,7 +333,7 @@ func (r *rack) approve(mac, hostname, disk string) task {
 	if made.Status != wire.StatusPendingApproval {
 		r.t.Fatalf("task for a waiting machine is %s: %s", made.Status, made.Problem)
 	}
-	code, text = r.call("PUT", "/api/v1/tasks/"+made.ID+"/approve", map[string]any{"approved": true, "plan_hash": made.PlanHash}, nil)
+	code, text = r.call("PUT", "/api/v1/tasks/"+made.ID+"/approve", made.approval(), nil)
 	if code != 200 {
 		r.t.Fatalf("approve: %d %s", code, text)
 	}

@@ -21,9 +21,9 @@ type installer struct {
 }
 
 // Install writes the image the grant names to the disk it names.
-func (i installer) Install(ctx context.Context, grant wire.Grant, src agent.Source, report func(wire.Progress)) error {
+func (i installer) Install(ctx context.Context, grant wire.Grant, allowed func() error, src agent.Source, report func(wire.Progress)) error {
 	opt := install.Options{
-		Grant: grant, Source: src, BootMAC: i.mac, Report: report, Logf: i.logf,
+		Grant: grant, Allowed: allowed, Source: src, BootMAC: i.mac, Report: report, Logf: i.logf,
 		Disks: candidates, Changed: i.tellChanged,
 	}
 	if _, err := os.Stat(efiVars); err == nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -53,8 +54,58 @@ func machineCommand(node *nodeFlags) *cobra.Command {
 			return node.print(cmd.OutOrStdout(), m, func(w io.Writer) { row(w, "settled", m.ID, m.Name, m.PhaseText) })
 		})}
 	settle.Flags().BoolVar(&accept, "accept", false, "the machine takes the ids that were seen")
-	cmd.AddCommand(list, show, forget, settle)
+	protect := machineVerb(node, "protect", "Protect a machine: nothing is approved for it", "protected",
+		func(c *client.Client, ctx context.Context, id string) (api.Machine, error) {
+			return c.Protect(ctx, id, true)
+		})
+	unprotect := machineVerb(node, "unprotect", "Take the protection off a machine", "not protected any more",
+		func(c *client.Client, ctx context.Context, id string) (api.Machine, error) {
+			return c.Protect(ctx, id, false)
+		})
+	release := machineVerb(node, "release", "Let a machine netboot again that is held because its agent never reported", "released", (*client.Client).Release)
+	cmd.AddCommand(list, show, forget, settle, protect, unprotect, release)
 	return cmd
+}
+
+// machineVerb is a command that does one thing to one machine, named by its id or
+// its name.
+func machineVerb(node *nodeFlags, verb, short, done string, do func(*client.Client, context.Context, string) (api.Machine, error)) *cobra.Command {
+	return &cobra.Command{Use: verb + " MACHINE", Short: short, Args: exactly(1, "a machine's id or name"),
+		RunE: node.with(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			id, err := machineID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			m, err := do(c, cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			return node.print(cmd.OutOrStdout(), m, func(w io.Writer) { row(w, done, m.ID, m.Name) })
+		})}
+}
+
+// machineID finds the machine that is called so: refusals name machines as people do.
+func machineID(ctx context.Context, c *client.Client, name string) (string, error) {
+	all, err := c.Machines(ctx)
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, m := range all {
+		if m.ID == name {
+			return name, nil
+		}
+		if m.Name == name {
+			found = append(found, m.ID)
+		}
+	}
+	if len(found) > 1 {
+		return "", &conflictError{fmt.Errorf("%d machines are called %s: give the id of one (%s)", len(found), name, strings.Join(found, ", "))}
+	}
+	if len(found) == 1 {
+		return found[0], nil
+	}
+	return name, nil // the node says that there is none
 }
 
 func upDown(link bool) string {
@@ -94,6 +145,12 @@ func showMachine(w io.Writer, m api.Machine) {
 	}
 	if m.PairingCode != "" {
 		row(w, "pairing", m.PairingCode)
+	}
+	if m.Held != nil {
+		row(w, "HELD", m.Held.Reason+", since "+when(m.Held.Since))
+	}
+	if m.Protected {
+		row(w, "protected", "nothing is approved for it")
 	}
 	if i := m.Installed; i != nil {
 		row(w, "installed", fmt.Sprintf("%s on %s at %s, came up %s", i.Image, i.Disk, when(i.At), when(i.CameUp)))

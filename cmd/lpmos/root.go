@@ -41,7 +41,7 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 	root.PersistentFlags().StringVar(&node.url, "node", envOr("LPMOS_NODE", "http://127.0.0.1:8080"), "address of the node to work with (LPMOS_NODE)")
 	root.PersistentFlags().BoolVar(&node.json, "json", false, "print JSON")
 	root.AddCommand(upCommand(), configCommand(node), labCommand(node),
-		taskCommand(node), machineCommand(node), imageCommand(node), nodeCommand(node), auditCommand(node), statusCommand(node),
+		taskCommand(node), machineCommand(node), imageCommand(node), nodeCommand(node), auditCommand(node), policyCommand(node), statusCommand(node),
 		backupCommand(node), restoreCommand(node), recoverCommand(node), sbomCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()

@@ -76,6 +76,15 @@ func showTask(w io.Writer, t api.Task) {
 	if t.Approval != nil {
 		row(w, "decided", fmt.Sprintf("by %s at %s %s", t.Approval.By, when(t.Approval.At), t.Approval.Notes))
 	}
+	if word := t.FirstWord; word != nil {
+		row(w, "first word", fmt.Sprintf("by %s at %s; a second person has to approve it, too", word.By, when(word.At)))
+	}
+	if t.Status == wire.StatusNeedsReview {
+		row(w, "REVIEW", t.Review)
+	}
+	if t.Held != nil {
+		row(w, "HELD", t.Held.Reason+", since "+when(t.Held.Since))
+	}
 	if t.CameUp != nil {
 		row(w, "came up", orDash(when(t.CameUp.At), "as", t.CameUp.Hostname, t.CameUp.IP))
 	}
@@ -229,11 +238,17 @@ func taskApprove(node *nodeFlags) *cobra.Command {
 			if plan == "" {
 				plan = t.PlanHash
 			}
-			t, err = c.Decide(cmd.Context(), t.ID, api.Decision{Approved: true, PlanHash: plan, Notes: notes})
+			t, err = c.Decide(cmd.Context(), t.ID, api.Decision{Approved: true, PlanHash: plan, ConfirmSerial: t.Confirm, Notes: notes})
 			if err != nil {
 				return err
 			}
-			return node.print(cmd.OutOrStdout(), t, func(w io.Writer) { row(w, "approved", t.ID, t.PhaseText) })
+			return node.print(cmd.OutOrStdout(), t, func(w io.Writer) {
+				if t.FirstWord != nil {
+					row(w, "first word", t.ID, t.PhaseText)
+					return
+				}
+				row(w, "approved", t.ID, t.PhaseText)
+			})
 		})}
 	cmd.Flags().StringVar(&plan, "plan-hash", "", "approve this plan and no other")
 	cmd.Flags().StringVar(&serial, "expect-serial", "", "serial or WWN of the disk that may be erased")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/consensus/consensustest"
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
@@ -79,6 +80,7 @@ func begin(t *testing.T, n *consensus.Node, a access) *story {
 			t.Fatalf("%T: %v", b, err)
 		}
 	}
+	must(consensustest.OneWord()) // the model knows no second person
 	must(fleet.PutImage{Image: fleet.Image{Name: "debian-12", OSType: "debian", OSVersion: "12", Digest: strings.Repeat("ab", 32), SizeBytes: 2e9, Sector: 512}})
 	for k := range tasks {
 		must(reportOf(k, 1))

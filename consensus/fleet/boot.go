@@ -5,10 +5,11 @@ import "github.com/lpmos/lpmos/agent/wire"
 // BootAction is what a machine that netboots is told to do.
 type BootAction string
 
-// The two answers. Whatever is not wanted by a person boots its own disk.
+// The answers. Whatever is not wanted by a person boots its own disk.
 const (
 	BootAgent BootAction = "agent"
 	BootLocal BootAction = "local"
+	BootHold  BootAction = "hold" // the agent is wanted and does not start: wait for a person
 )
 
 // BootDecision is the answer with its reason.
@@ -26,10 +27,14 @@ type BootDecision struct {
 //
 // A machine boots the agent when it is not known yet, when a task wants it, when
 // its last install did not finish (its disk does not boot), or when nothing at
-// all lies on its disks. In every other case it boots its own disk.
+// all lies on its disks. In every other case it boots its own disk. When the agent
+// was started in vain too often, the machine waits in its place.
 func (s *State) Boot(mac string) BootDecision {
 	m, t := s.MachineByMAC(mac), s.TaskForMAC(mac)
 	if m == nil {
+		if t != nil && t.Netboots >= maxNetboots {
+			return BootDecision{Action: BootHold, Reason: holdReason}
+		}
 		if t != nil {
 			return BootDecision{Action: BootAgent, Reason: "task " + t.ID + " waits for it"}
 		}
@@ -47,6 +52,9 @@ func (s *State) Boot(mac string) BootDecision {
 		d.Action, d.Reason = BootAgent, "nothing is asked of it and nothing lies on its disks"
 	default:
 		d.Action, d.Reason = BootLocal, "nothing is asked of it"
+	}
+	if d.Action == BootAgent && m.Netboots >= maxNetboots {
+		d.Action, d.Reason = BootHold, holdReason
 	}
 	return d
 }

@@ -73,7 +73,7 @@ func (s *State) alarm(c Command, used *UsedClaim) {
 	if t := s.tasks[m.TaskID]; t != nil && t.Open() {
 		t = t.clone()
 		if t.Status == wire.StatusApproved {
-			t.Status, t.Approval = wire.StatusNeedsReview, nil
+			t.Status, t.Approval, t.Review = wire.StatusNeedsReview, nil, what
 			did += "; the approval of task " + t.ID + " is held until a person looks again"
 		}
 		t.log(c.At, did)

@@ -11,6 +11,10 @@ type Cluster struct {
 	CACert []byte `json:"ca_cert"` // DER
 	// Sealed are the cluster's keys, readable only with the secret every node has.
 	Sealed []byte `json:"sealed,omitempty"`
+	// GrantCert is the certificate of the key that signs grants, as DER, and
+	// GrantSealed that key, sealed like the others; empty until a node has made one.
+	GrantCert   []byte `json:"grant_cert,omitempty"`
+	GrantSealed []byte `json:"grant_sealed,omitempty"`
 	// Epoch is raised when a majority was lost for ever: a grant of an older one is void.
 	Epoch     uint64    `json:"epoch"`
 	CreatedAt time.Time `json:"created_at"`

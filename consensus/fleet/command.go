@@ -11,7 +11,7 @@ import (
 // Command is one change that was asked for. Its JSON form is kept for ever: a
 // type or a field may be added, never changed.
 type Command struct {
-	Version int       `json:"v"` // 2; 1 in logs that know no repeats
+	Version int       `json:"v"` // 3; 1 in logs that know no repeats, 2 in those from before guard.go
 	ID      string    `json:"id"`
 	At      time.Time `json:"at"` // the proposing node's time, the only clock the rules know
 
@@ -70,7 +70,8 @@ type (
 	// netboot. The result is a *Machine, nil if the session is nobody's.
 	LeaveAgent struct{ SessionHash string }
 
-	// ServeBoot records that a machine with an open task was told to boot the agent.
+	// ServeBoot records that a machine that is known or has an open task was told to
+	// boot the agent, or to wait because it is held. The result is its *Task.
 	ServeBoot struct{ MAC string }
 
 	// CreateTask asks for an install; the result is a *Task. With Approve it is
@@ -107,6 +108,8 @@ type (
 		Generation  uint64
 		PlanHash    string
 		SessionHash string
+		// Epoch is the one the grant was made in; 0 from an agent that was not told.
+		Epoch uint64 `json:",omitempty"`
 	}
 
 	// Advance carries the newest progress of any number of installs.
@@ -210,4 +213,9 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"claim_pool":      decode[ClaimPool],
 	"yield_pool":      decode[YieldPool],
 	"take_pool":       decode[TakePool],
+	"put_policy":      decode[PutPolicy],
+	"protect_machine": decode[ProtectMachine],
+	"lapse_approval":  decode[LapseApproval],
+	"put_grant_key":   decode[PutGrantKey],
+	"release_hold":    decode[ReleaseHold],
 }

@@ -98,6 +98,8 @@ func deedOf(index uint64, c Command, result any, err error) *deed {
 		d.Kind, d.Name = "cluster", nameOf(v, func() string { return v.ID })
 	case *Token:
 		d.Kind, d.Name = "token", nameOf(v, func() string { return v.ID })
+	case *Policy:
+		d.Kind = "policy"
 	case *Pool:
 		d.Kind, d.Name = "pool", nameOf(v, func() string { return v.Network })
 	}
@@ -144,6 +146,9 @@ func (s *State) answer(d *deed) (any, error) {
 		return present(s.tokens, d)
 	case "pool":
 		return present(s.pools, d)
+	case "policy":
+		p := s.Policy()
+		return &p, nil
 	case "cluster":
 		if s.cluster == nil {
 			return nil, gone(d)

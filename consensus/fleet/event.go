@@ -24,6 +24,7 @@ const (
 	EventPool           EventType = "pool"
 	EventLeader         EventType = "leader"
 	EventAudit          EventType = "audit"
+	EventPolicy         EventType = "policy"
 )
 
 // Event is one change, published inside the state change that made it.
@@ -49,6 +50,7 @@ type Event struct {
 	Token   *Token   `json:"-"`
 	Pool    *Pool    `json:"-"`
 	Leader  *Leader  `json:"-"`
+	Policy  *Policy  `json:"-"`
 
 	Audit *AuditRecord `json:"-"` // what was added
 }

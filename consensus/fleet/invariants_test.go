@@ -29,7 +29,7 @@ func anyBody(t *rapid.T, r *rig) Body {
 	if rapid.IntRange(0, 9).Draw(t, "stale") == 0 {
 		generation, hash = generation+1, "stale"
 	}
-	switch rapid.IntRange(0, 20).Draw(t, "kind") {
+	switch rapid.IntRange(0, 23).Draw(t, "kind") {
 	case 0:
 		node := rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node")
 		if rapid.IntRange(0, 3).Draw(t, "seat") == 0 {
@@ -71,7 +71,8 @@ func anyBody(t *rapid.T, r *rig) Body {
 		}
 		return b
 	case 7:
-		return DecideTask{TaskID: task, Approved: rapid.IntRange(0, 3).Draw(t, "yes") > 0, PlanHash: hash, By: "ann"}
+		return DecideTask{TaskID: task, Approved: rapid.IntRange(0, 3).Draw(t, "yes") > 0, PlanHash: hash,
+			By: rapid.SampledFrom([]string{"ann", "ann", "bob"}).Draw(t, "by")}
 	case 8:
 		return StartInstall{TaskID: task, Generation: generation, PlanHash: hash, SessionHash: session}
 	case 9:
@@ -101,8 +102,32 @@ func anyBody(t *rapid.T, r *rig) Body {
 			return DeleteTask{TaskID: task}
 		}
 		return DeleteMachine{MachineID: machine}
+	case 16, 17:
+		return anyGuardBody(t, task, machine)
 	default:
 		return anyClusterBody(t, r)
+	}
+}
+
+// anyGuardBody is anyBody of what stands between a word and a disk.
+func anyGuardBody(t *rapid.T, task, machine string) Body {
+	switch rapid.IntRange(0, 5).Draw(t, "guard kind") {
+	case 0:
+		return ProtectMachine{MachineID: machine, Protected: rapid.Bool().Draw(t, "protected"), By: "ann"}
+	case 1:
+		return LapseApproval{TaskID: task}
+	case 2:
+		return PutGrantKey{ClusterID: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "cluster"), Cert: []byte{1}, Sealed: []byte{2}}
+	case 3:
+		if rapid.Bool().Draw(t, "machine's") {
+			return ReleaseHold{MachineID: machine, By: "ann"}
+		}
+		return ReleaseHold{TaskID: task, By: "ann"}
+	case 4:
+		return ServeBoot{MAC: mac1} // often enough for a hold
+	default:
+		return PutPolicy{ApprovalCap: rapid.IntRange(0, 3).Draw(t, "cap"), ApprovalWindow: time.Minute,
+			SecondApprover: rapid.SampledFrom([]string{SecondOverCap, SecondAlways, SecondNever}).Draw(t, "second"), By: "ann"}
 	}
 }
 
@@ -152,6 +177,7 @@ type mirror struct {
 	pools    map[string]*Pool
 	leader   Leader
 	audit    []*AuditRecord
+	policy   *Policy
 }
 
 func newMirror() *mirror {
@@ -165,7 +191,7 @@ func mirrorOf(s *State) *mirror {
 		tasks[t.ID] = t
 	}
 	return &mirror{tasks: tasks, machines: s.machines, images: s.images, nodes: s.nodes, cluster: s.cluster,
-		tokens: s.tokens, pools: s.pools, leader: s.leader, audit: s.audit}
+		tokens: s.tokens, pools: s.pools, leader: s.leader, audit: s.audit, policy: s.policy}
 }
 
 func (m *mirror) see(ev Event) {
@@ -184,6 +210,8 @@ func (m *mirror) see(ev Event) {
 		m.leader = *ev.Leader
 	case EventAudit:
 		m.audit = append(m.audit, ev.Audit)
+	case EventPolicy:
+		m.policy = ev.Policy
 	case EventTaskDeleted:
 		delete(m.tasks, ev.TaskID)
 	case EventMachineDeleted:
@@ -247,7 +275,11 @@ func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
 			if err != nil && ErrorCode(err) == "" {
 				rt.Fatalf("%s: %v is no refusal", b.commandType(), err)
 			}
-			if _, isReport := b.(ReportMachine); err != nil && !(isReport && question) && content(t, r.s) != before {
+			lapsed := false
+			if start, is := b.(StartInstall); is && err != nil && len(r.events) > 0 {
+				lapsed = r.s.Task(start.TaskID).Status == wire.StatusPendingApproval
+			}
+			if _, isReport := b.(ReportMachine); err != nil && !(isReport && question) && !lapsed && content(t, r.s) != before {
 				rt.Fatalf("%s was refused (%v) and changed the state", b.commandType(), err)
 			}
 			for v, was := range handedOut {
@@ -301,6 +333,12 @@ func checkInvariants(t *rapid.T, s *State) {
 				t.Fatalf("task %s is %s by approval %+v of plan %s", task.ID, task.Status, task.Approval, task.PlanHash)
 			}
 		}
+		if w := task.FirstWord; w != nil && (w.PlanHash != task.PlanHash || task.Status != wire.StatusPendingApproval && task.Status != wire.StatusNeedsReview) {
+			t.Fatalf("task %s, which is %s, has a first word %+v for plan %s", task.ID, task.Status, w, task.PlanHash)
+		}
+		if task.Status == wire.StatusApproved && m != nil && m.Protected {
+			t.Fatalf("task %s is approved for machine %s, which is protected", task.ID, m.ID)
+		}
 		if task.Status == wire.StatusInstalling && (m == nil || !m.Unfinished || task.InstallBootID != m.BootID) {
 			t.Fatalf("task %s is installing in boot %s of %+v", task.ID, task.InstallBootID, m)
 		}
@@ -324,7 +362,12 @@ func checkInvariants(t *rapid.T, s *State) {
 	for _, p := range s.Pools() {
 		checkPool(t, s, p)
 	}
-	if len(s.audit) > maxAudit || len(s.done.order) != len(s.done.byID) {
+	for _, m := range s.Machines() {
+		if m.Netboots > maxNetboots || m.Held != nil && m.Netboots < maxNetboots {
+			t.Fatalf("machine %s netbooted %d times, held: %v", m.ID, m.Netboots, m.Held)
+		}
+	}
+	if len(s.audit) > maxAudit || len(s.words) > maxCap || len(s.done.order) != len(s.done.byID) {
 		t.Fatalf("%d audit records, %d done, %d of them by id", len(s.audit), len(s.done.order), len(s.done.byID))
 	}
 	restored := restoredOf(t, s)

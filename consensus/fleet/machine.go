@@ -48,6 +48,13 @@ type Machine struct {
 	// completes: the disk does not boot.
 	Unfinished bool `json:"unfinished,omitempty"`
 
+	// Protected machines take no approval.
+	Protected bool `json:"protected,omitempty"`
+	// Netboots counts how often it was told to start the agent since that last
+	// reported; Held is set when that was too often.
+	Netboots int   `json:"netboots,omitempty"`
+	Held     *Held `json:"held,omitempty"`
+
 	// Question is a clash of ids a person has to settle, as a sentence.
 	Question string `json:"question,omitempty"`
 	Rival    *IDs   `json:"rival,omitempty"` // the ids that clash
@@ -164,12 +171,22 @@ func machineName(ids IDs) string {
 }
 
 // Actions a person may take on a machine now, given its latest task.
-func (m *Machine) Actions(t *Task) []string {
-	if m.Question != "" {
-		return []string{"resolve", "forget"}
+func (m *Machine) Actions(t *Task) (can []string) {
+	if m.Held != nil {
+		can = append(can, "release")
 	}
-	if t != nil && t.Open() {
-		return nil
+	switch {
+	case m.Question != "":
+		can = append(can, "resolve")
+	case t != nil && t.Open(), m.Protected:
+	default:
+		can = append(can, "install")
 	}
-	return []string{"install", "forget"}
+	if m.Protected {
+		return append(can, "unprotect")
+	}
+	if t == nil || !t.Open() || m.Question != "" {
+		can = append(can, "forget")
+	}
+	return append(can, "protect")
 }

@@ -171,7 +171,7 @@ func TestAnApprovalHoldsForThePlanThatWasSeen(t *testing.T) {
 			old := r.start("t1")
 			r.must(c.report())
 			task := r.task("t1")
-			if task.Status != wire.StatusPendingApproval || task.Approval != nil {
+			if task.Status != wire.StatusNeedsReview || task.Approval != nil {
 				t.Fatalf("the task is %s with approval %+v", task.Status, task.Approval)
 			}
 			if last := task.Logs[len(task.Logs)-1].Text; !strings.Contains(last, c.says) {

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +19,7 @@ var update = flag.Bool("update", false, "write the newest log of testdata anew; 
 
 // keptLogs are logs as releases have written them, each with the state it gives.
 // A kind that comes later goes into the newest, or into one more.
-var keptLogs = []string{"testdata/log-v1", "testdata/log-v2"}
+var keptLogs = []string{"testdata/log-v1", "testdata/log-v2", "testdata/log-v3"}
 
 // writeLog makes the newest log: every kind of command, refusals, several in one
 // entry and one that is asked for twice.
@@ -95,6 +98,27 @@ func writeLog(t *testing.T, name string) {
 	do(RemoveNode{ID: "n1", By: "ann", Gone: true})
 	do(RaiseEpoch{Reason: "restored", By: "ann", NewIdentity: true})
 	do(PutCluster{Cluster{ID: "c3"}})
+	do(PutGrantKey{ClusterID: "c3", Cert: []byte{0x30, 2}, Sealed: []byte{4, 5}})
+	do(create("t4"))
+	for range maxNetboots + 1 {
+		do(ServeBoot{MAC: mac1})
+	}
+	do(ReleaseHold{MachineID: "m1", By: "ann"})
+	do(ServeBoot{MAC: mac1})
+	do(report("boot-3", sda(), disk("DISK-C", 600)))
+	do(r.approve("t4"))
+	do(report("boot-4", sda(), disk("DISK-D", 700))) // what was approved is not there any more
+	do(r.approve("t4"))
+	r.at = r.at.Add(ApprovalLife)
+	do(LapseApproval{TaskID: "t4"})
+	do(PutPolicy{ApprovalCap: 5, ApprovalWindow: time.Hour, SecondApprover: SecondAlways, By: "ann"})
+	do(r.approve("t4"))
+	do(r.approve("t4")) // refused: it takes another
+	second := r.approve("t4")
+	second.By = "bob"
+	do(second)
+	do(ProtectMachine{MachineID: "m1", Protected: true, By: "bob"})
+	do(r.approve("t4")) // refused: it is protected
 	late := r.command(debian())
 	late.Retry = true
 	entry(late)
@@ -140,7 +164,9 @@ func TestAnOldLogGivesTheStateItGaveThen(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Of the header, the version is the writer's.
-		want = bytes.Replace(want, []byte(`"version":1,`), []byte(`"version":2,`), 1)
+		header, rest, _ := bytes.Cut(want, []byte("\n"))
+		header = regexp.MustCompile(`"version":\d+,`).ReplaceAll(header, fmt.Appendf(nil, `"version":%d,`, snapshotVersion))
+		want = slices.Concat(header, []byte("\n"), rest)
 		if got := snapshotOf(t, s); !bytes.Equal(got, want) {
 			t.Errorf("%s: the state is\n%s\nit was\n%s", name, got, want)
 		}
@@ -157,7 +183,7 @@ func TestAnOldLogGivesTheStateItGaveThen(t *testing.T) {
 
 func TestAnEntryOfANewerNodeIsRecognised(t *testing.T) {
 	for _, entry := range []string{`{"v":1,"id":"x","at":"2026-01-01T00:00:00Z","type":"teleport","data":{}}`,
-		`{"v":3,"id":"x","at":"2026-01-01T00:00:00Z","type":"put_node","data":{}}`, `{}`} {
+		`{"v":4,"id":"x","at":"2026-01-01T00:00:00Z","type":"put_node","data":{}}`, `{}`} {
 		if _, err := DecodeCommand([]byte(entry)); !errors.Is(err, ErrUnknownCommand) {
 			t.Errorf("%s gives %v", entry, err)
 		}
@@ -193,7 +219,7 @@ func TestASnapshotThatIsNotWholeIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for name, b := range map[string]string{"version": `{"format":"lpmos-fleet","version":3,"records":0}`,
+	for name, b := range map[string]string{"version": `{"format":"lpmos-fleet","version":4,"records":0}`,
 		"record": oneRecord + `{"kind":"tunnel","value":{}}`} {
 		if _, err := Restore(strings.NewReader(b)); !errors.Is(err, ErrNewerSnapshot) {
 			t.Errorf("a newer %s gives %v", name, err)
@@ -204,7 +230,10 @@ func TestASnapshotThatIsNotWholeIsRefused(t *testing.T) {
 // FuzzDecodeEntry: an entry is refused, or means the same when written again;
 // applying it to a state never panics.
 func FuzzDecodeEntry(f *testing.F) {
-	entries := append(readLog(f, keptLogs[0]), readLog(f, keptLogs[1])...)
+	var entries [][]byte
+	for _, name := range keptLogs {
+		entries = append(entries, readLog(f, name)...)
+	}
 	for _, e := range entries {
 		f.Add(e)
 	}

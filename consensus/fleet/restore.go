@@ -172,6 +172,8 @@ func decodeRecord(line []byte) (any, error) {
 		return decodePast(rest)
 	case "audit":
 		return decodeValue[AuditRecord](rest)
+	case "guard":
+		return decodeValue[guardRecord](rest)
 	case "done":
 		return decodeValue[doneRecord](rest)
 	}
@@ -258,6 +260,8 @@ func (s *State) put(record any) error {
 			return fmt.Errorf("more than %d audit records", maxAudit)
 		}
 		s.audit = append(s.audit, v)
+	case *guardRecord:
+		return s.restoreGuard(v)
 	case *doneRecord:
 		return s.done.restore(v)
 	}

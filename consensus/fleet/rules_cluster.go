@@ -36,11 +36,14 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 	s.putCluster(&cl)
 	voided := 0
 	for _, old := range s.CurrentTasks() {
-		if old.Status != wire.StatusApproved {
+		if old.Status != wire.StatusApproved && old.FirstWord == nil {
 			continue
 		}
 		t := old.clone()
-		t.Status, t.Approval = wire.StatusPendingApproval, nil
+		t.FirstWord = nil
+		if t.Status == wire.StatusApproved {
+			t.Status, t.Approval = wire.StatusPendingApproval, nil
+		}
 		t.log(c.At, cut("the approval is void, the cluster began a new epoch: "+b.Reason))
 		s.putTask(t, EventStatus)
 		voided++

@@ -1,8 +1,10 @@
 package fleet
 
 import (
+	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
 )
@@ -41,6 +43,13 @@ func (b StartInstall) apply(s *State, c Command) (any, error) {
 	}
 	if b.PlanHash != t.PlanHash || t.Approval == nil || t.Approval.PlanHash != t.PlanHash {
 		return nil, &Error{Code: Precondition, Message: "the plan of task " + t.ID + " is not the one that was approved"}
+	}
+	if b.Epoch != 0 && (s.cluster == nil || b.Epoch != s.cluster.Epoch) {
+		return nil, &Error{Code: Precondition, Message: fmt.Sprintf("the grant for task %s is of epoch %d, and another has begun since; ask for a new one", t.ID, b.Epoch)}
+	}
+	if c.guarded() && t.Lapsed(c.At) {
+		s.lapse(t, c)
+		return nil, refuse(Precondition, "the approval of task %s has ended, %s after it was given; approve it again", t.ID, minutes(ApprovalLife))
 	}
 	t.Status = wire.StatusInstalling
 	t.InstallBootID = m.BootID
@@ -124,19 +133,11 @@ func (b FinishInstall) apply(s *State, c Command) (any, error) {
 			changed.Unfinished = m.Unfinished && (t.WasUnfinished || t.StartedAt.IsZero())
 		}
 	} else {
-		t.Status = wire.StatusCompleted
 		p := *t.Progress
-		p.Percentage, p.Message = 100, "installed"
-		t.Progress = &p
+		t.complete(&changed, p, c.At)
 		t.log(c.At, "installed; the machine boots its own disk now")
-		changed.Unfinished = false
 		changed.Inventory = withContents(m.Inventory, t.Plan.Erase.DiskID, wire.Contents{Table: "gpt", OS: t.Plan.Image.Name,
 			Marker: &wire.Marker{MachineID: m.ID, TaskID: t.ID, Generation: t.Generation, Image: t.Plan.Image.Digest}})
-		changed.Installed = &Installed{TaskID: t.ID, Image: t.Plan.Image.Name, Digest: t.Plan.Image.Digest,
-			Disk: t.Plan.Erase.DiskID, Hostname: t.Plan.FirstBoot.Hostname, At: c.At}
-		if h := t.Plan.FirstBoot.Hostname; h != "" {
-			changed.Name = h
-		}
 	}
 	changed.AgentDone = b.Error == nil
 	s.putTask(t, EventStatus)
@@ -147,6 +148,19 @@ func (b FinishInstall) apply(s *State, c Command) (any, error) {
 		s.noteTask(c, t, "", t.Plan.Image.Name+" was installed")
 	}
 	return t, nil
+}
+
+// complete ends a task with its install done, and says so of its machine.
+func (t *Task) complete(m *Machine, p wire.Progress, at time.Time) {
+	t.Status, t.FinishedAt = wire.StatusCompleted, at
+	p.Percentage, p.Message = 100, "installed"
+	t.Progress = &p
+	m.Unfinished = false
+	m.Installed = &Installed{TaskID: t.ID, Image: t.Plan.Image.Name, Digest: t.Plan.Image.Digest,
+		Disk: t.Plan.Erase.DiskID, Hostname: t.Plan.FirstBoot.Hostname, At: at}
+	if h := t.Plan.FirstBoot.Hostname; h != "" {
+		m.Name = h
+	}
 }
 
 // withContents is the inventory with what we know to lie on a disk now: until the

@@ -80,6 +80,7 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	m.BootID, m.SessionHash = b.BootID, b.SessionHash
 	m.AgentMAC, m.AgentIP, m.AgentDone, m.ReportedAt = b.MAC, b.IP, false, c.At
 	m.Addresses, m.ClockOff = s.keepAddress(m, b.MAC, b.IP), b.ClockOff
+	m.Netboots, m.Held = 0, nil // the agent starts, and says so
 	s.useClaim(b, m, c.At)
 
 	t := s.tasks[m.TaskID]
@@ -92,7 +93,7 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	s.putMachine(m, EventHardware)
 	if t != nil && t.Open() {
 		s.cancelRivals(t, ids.MACs, c.At)
-		s.reportToTask(t, m, interrupted, c.At)
+		m = s.reportToTask(t, m, interrupted, c)
 	}
 	return m, nil
 }
@@ -169,10 +170,21 @@ func (s *State) keepAddress(m *Machine, mac, ip string) map[string]string {
 	return out
 }
 
-// reportToTask moves the open task of a machine whose agent has just reported.
-func (s *State) reportToTask(old *Task, m *Machine, newBoot bool, at time.Time) {
-	t := old.clone()
+// reportToTask moves the open task of a machine whose agent has just reported,
+// and gives the machine as it is then.
+func (s *State) reportToTask(old *Task, m *Machine, newBoot bool, c Command) *Machine {
+	t, at := old.clone(), c.At
 	t.MachineID, t.ReportedAt = m.ID, at
+	t.Netboots, t.Held = 0, nil
+	if (t.Status != wire.StatusInstalling || newBoot) && c.guarded() && t.finished(m) {
+		done := *m
+		t.complete(&done, wire.Progress{Stage: wire.StageConfiguring}, at)
+		t.log(at, "its disk holds the finished install of this very task already; there is nothing left to do")
+		s.putTask(t, EventStatus)
+		s.putMachine(&done, EventMachine)
+		s.noteTask(c, t, "", "its disk holds the finished install already")
+		return &done
+	}
 	if t.Status == wire.StatusInstalling {
 		if !newBoot {
 			// An agent that was started again within its boot goes on. From here on
@@ -181,35 +193,45 @@ func (s *State) reportToTask(old *Task, m *Machine, newBoot bool, at time.Time) 
 			t.WasUnfinished = true
 			t.log(at, "the agent was started again and goes on")
 			s.putTask(t, EventStatus)
-			return
+			return m
 		}
 		t.Status = wire.StatusInterrupted
 		t.FinishedAt = at
 		t.log(at, "the machine started anew while its disk was being written; the disk does not boot until the task is retried")
 		s.putTask(t, EventStatus)
-		return
+		return m
 	}
 	before := t.Plan
 	s.replan(t, m)
 	if before != nil && before.Hash() != t.PlanHash {
-		t.FormerPlan = before
+		t.FormerPlan, t.FirstWord = before, nil
 	}
 	switch {
+	case t.Status == wire.StatusNeedsReview: // it stays so until a person has looked
 	case t.Status != wire.StatusApproved:
 		if t.Status != wire.StatusPendingApproval {
 			t.log(at, "the agent reported from "+m.AgentIP)
 		}
 		t.Status = wire.StatusPendingApproval
 	case t.Approval == nil || t.PlanHash != t.Approval.PlanHash:
-		t.Status, t.Approval = wire.StatusPendingApproval, nil
 		text := "the approval is void, the machine has changed"
 		for _, ch := range PlanChanges(before, t.Plan) {
 			text += "; " + ch
 		}
+		if c.guarded() {
+			t.needsReview(text, at)
+			s.noteTask(c, t, "", "nothing is written until a person looks again: "+text)
+			break
+		}
+		t.Status, t.Approval = wire.StatusPendingApproval, nil
 		t.log(at, text)
+	case c.guarded() && t.Lapsed(at):
+		s.lapse(t, c)
+		return m
 	}
 	t.UpdatedAt = at
 	s.putTask(t, EventStatus)
+	return m
 }
 
 // replan gives the task the plan that follows from the machine's latest report.
@@ -240,7 +262,11 @@ func (b LeaveAgent) apply(s *State, _ Command) (any, error) {
 }
 
 func (b ServeBoot) apply(s *State, c Command) (any, error) {
+	held := c.guarded() && s.countNetboot(b.MAC, c)
 	t := s.TaskForMAC(b.MAC)
+	if held {
+		return t, nil
+	}
 	if t == nil || (t.Status != wire.StatusPending && t.Status != wire.StatusReady) {
 		return t, nil
 	}
@@ -287,6 +313,9 @@ func (b DeleteMachine) apply(s *State, c Command) (any, error) {
 	}
 	if t := s.tasks[m.TaskID]; t != nil && t.Open() {
 		return nil, refuse(Conflict, "machine %s has open task %s; cancel it first", m.Name, t.ID)
+	}
+	if m.Protected {
+		return nil, refuse(Conflict, "machine %s is protected and is not forgotten, nor is that it is; an admin can take the protection off: lpmos machine unprotect %s", m.Name, m.Name)
 	}
 	s.unindexMachine(m)
 	delete(s.machines, m.ID)

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -24,7 +23,7 @@ func (b CreateTask) apply(s *State, c Command) (any, error) {
 		if t.Status != wire.StatusPendingApproval {
 			return nil, refuse(Conflict, "machine %s has not reported yet, so there is no plan to approve; make the task without approving", mac)
 		}
-		if err := approve(t, *b.Approve, c.At); err != nil {
+		if err := s.approve(t, *b.Approve, c); err != nil {
 			return nil, err
 		}
 	}
@@ -33,7 +32,7 @@ func (b CreateTask) apply(s *State, c Command) (any, error) {
 	}
 	s.putTask(t, EventTaskCreated)
 	if b.Approve != nil {
-		s.noteTask(c, t, b.Approve.By, who(b.Approve.By)+" approved to "+erasing(t))
+		s.noteWord(c, t, b.Approve.By)
 	}
 	return t, nil
 }
@@ -76,15 +75,19 @@ func (b DecideTask) apply(s *State, c Command) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if lapsed := c.guarded() && t.Lapsed(c.At); lapsed {
+		t.Status = wire.StatusPendingApproval // as it would be, had its machine asked
+		t.Approval = nil
+	}
 	if t.Approval != nil && t.Approval.Approved == b.Approved && t.Approval.PlanHash == b.PlanHash &&
 		(t.Status == wire.StatusApproved || t.Status == wire.StatusRejected) {
 		return t, nil // the same decision told twice
 	}
-	if t.Status != wire.StatusPendingApproval {
+	if t.Status != wire.StatusPendingApproval && t.Status != wire.StatusNeedsReview {
 		return nil, refuse(Conflict, "task %s is %s: there is nothing to approve or reject", t.ID, t.Status)
 	}
 	if b.Approved {
-		if err := approve(t, Decision{PlanHash: b.PlanHash, Notes: b.Notes, By: b.By}, c.At); err != nil {
+		if err := s.approve(t, Decision{PlanHash: b.PlanHash, Notes: b.Notes, By: b.By}, c); err != nil {
 			return nil, err
 		}
 	} else {
@@ -95,33 +98,11 @@ func (b DecideTask) apply(s *State, c Command) (any, error) {
 	}
 	s.putTask(t, EventStatus)
 	if b.Approved {
-		s.noteTask(c, t, b.By, who(b.By)+" approved to "+erasing(t))
+		s.noteWord(c, t, b.By)
 	} else {
 		s.noteTask(c, t, b.By, who(b.By)+" rejected the plan")
 	}
 	return t, nil
-}
-
-// approve binds a person's word to the plan the task has now.
-func approve(t *Task, d Decision, at time.Time) error {
-	if t.Plan == nil {
-		return refuse(Conflict, "task %s has no plan to approve: %s", t.ID, t.Problem)
-	}
-	if d.PlanHash == "" {
-		return &Error{Code: Precondition, Field: "plan_hash", Message: "say which plan is approved: plan_hash is the task's plan_hash as you saw it"}
-	}
-	if d.PlanHash != t.PlanHash {
-		changed := []string{"the plan is now " + short(t.PlanHash) + ", you approved " + short(d.PlanHash)}
-		if t.FormerPlan != nil && t.FormerPlan.Hash() == d.PlanHash {
-			changed = PlanChanges(t.FormerPlan, t.Plan)
-		}
-		return &Error{Code: Precondition, Field: "plan_hash", Changed: changed,
-			Message: fmt.Sprintf("the plan of task %s is not the one you saw; look at it again", t.ID)}
-	}
-	t.Approval = &Approval{Approved: true, By: d.By, Notes: d.Notes, PlanHash: d.PlanHash, At: at}
-	t.Status = wire.StatusApproved
-	t.log(at, fmt.Sprintf("approved by %s: erase %s (%s) and write %s", d.By, t.Plan.Erase, Bytes(t.Plan.Erase.SizeBytes), t.Plan.Image.Name))
-	return nil
 }
 
 func short(hash string) string {
@@ -169,6 +150,7 @@ func (b RetryTask) apply(s *State, c Command) (any, error) {
 	t.Generation++
 	t.PhoneToken = b.PhoneToken
 	t.Approval, t.Error, t.Progress, t.CameUp = nil, nil, nil, nil
+	t.FirstWord, t.Review, t.Netboots, t.Held = nil, "", 0, nil
 	t.Plan, t.FormerPlan, t.PlanHash, t.Problem, t.InstallBootID = nil, nil, "", "", ""
 	t.ReportedAt, t.WasUnfinished = time.Time{}, false
 	t.StartedAt, t.FinishedAt = time.Time{}, time.Time{}

@@ -10,7 +10,7 @@ import (
 )
 
 // snapshotVersion is raised when an older node could not read a snapshot rightly.
-const snapshotVersion = 2
+const snapshotVersion = 3
 
 // ErrNewerSnapshot is met by a node older than the snapshot.
 var ErrNewerSnapshot = errors.New("snapshot was made by a newer version; upgrade this node")
@@ -43,6 +43,7 @@ type Snapshot struct {
 	tasks    []*Task
 	past     []*pack
 	audit    []*AuditRecord
+	guard    []*guardRecord
 	done     []*doneRecord
 }
 
@@ -58,7 +59,7 @@ const deedsPerRecord = 256
 // Snapshot takes the picture; it copies pointers only.
 func (s *State) Snapshot() *Snapshot {
 	sn := &Snapshot{index: s.index, tokens: s.Tokens(), nodes: s.Nodes(), images: s.Images(), pools: s.Pools(),
-		machines: s.Machines(), claims: sorted(s.claims), tasks: s.CurrentTasks(), audit: slices.Clone(s.audit)}
+		machines: s.Machines(), claims: sorted(s.claims), tasks: s.CurrentTasks(), audit: slices.Clone(s.audit), guard: s.guardRecords()}
 	if s.cluster != nil {
 		sn.cluster = []*Cluster{s.cluster}
 	}
@@ -84,7 +85,7 @@ func (sn *Snapshot) Write(w io.Writer) error {
 	bw := bufio.NewWriterSize(w, 256<<10)
 	enc := json.NewEncoder(bw)
 	n := len(sn.cluster) + len(sn.leader) + len(sn.tokens) + len(sn.nodes) + len(sn.images) + len(sn.pools) +
-		len(sn.machines) + len(sn.claims) + len(sn.tasks) + len(sn.past) + len(sn.audit) + len(sn.done)
+		len(sn.machines) + len(sn.claims) + len(sn.tasks) + len(sn.past) + len(sn.audit) + len(sn.guard) + len(sn.done)
 	if err := enc.Encode(snapshotHeader{Format: "lpmos-fleet", Version: snapshotVersion, Index: sn.index, Records: n}); err != nil {
 		return err
 	}
@@ -100,6 +101,7 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		writeRecords(enc, "task", sn.tasks),
 		writeRecords(enc, "past", sn.past),
 		writeRecords(enc, "audit", sn.audit),
+		writeRecords(enc, "guard", sn.guard),
 		writeRecords(enc, "done", sn.done),
 	)
 	if err != nil {

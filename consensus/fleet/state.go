@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // State is everything the nodes agree on. It has no lock: the consensus package
@@ -22,6 +23,8 @@ type State struct {
 	claims   map[string]*UsedClaim
 	leader   Leader
 	audit    []*AuditRecord // the oldest first
+	policy   *Policy        // nil: defaultPolicy
+	words    []time.Time    // when plans were approved lately, the oldest first
 	done     window
 
 	// Indexes, rebuilt from the maps above on restore.

@@ -25,10 +25,18 @@ type Task struct {
 	// FormerPlan is the one before Plan: who approves it is told what changed.
 	FormerPlan *wire.Plan `json:"former_plan,omitempty"`
 
-	Approval *Approval       `json:"approval,omitempty"`
+	Approval *Approval `json:"approval,omitempty"`
+	// FirstWord is an approval that waits for a second person's.
+	FirstWord *Approval `json:"first_word,omitempty"`
+	// Review says why a person has to look again at a task that needs review.
+	Review   string          `json:"review,omitempty"`
 	Progress *wire.Progress  `json:"progress,omitempty"`
 	Error    *wire.TaskError `json:"error,omitempty"`
 	Logs     []LogLine       `json:"logs,omitempty"`
+
+	// Netboots and Held are as in Machine, while the machine was never seen.
+	Netboots int   `json:"netboots,omitempty"`
+	Held     *Held `json:"held,omitempty"`
 
 	// InstallBootID is the boot of the agent that won the compare-and-set.
 	InstallBootID string `json:"install_boot_id,omitempty"`
@@ -78,6 +86,10 @@ type Approval struct {
 	Notes    string    `json:"notes,omitempty"`
 	PlanHash string    `json:"plan_hash,omitempty"`
 	At       time.Time `json:"at"`
+	// ExpiresAt is when an approval ends of which no use was made.
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// First is who approved the same plan before, where it takes two people.
+	First string `json:"first,omitempty"`
 }
 
 // CameUp is the installed system's own word that it runs.
@@ -108,6 +120,9 @@ func (t *Task) Open() bool {
 
 // Actions a person may take on the task now. Screens show these and know no rule.
 func (t *Task) Actions() []string {
+	if t.Held != nil {
+		return []string{"release", "cancel", "delete"}
+	}
 	switch t.Status {
 	case wire.StatusPending, wire.StatusReady, wire.StatusBooting:
 		return []string{"cancel", "delete"}
@@ -126,7 +141,7 @@ func (t *Task) Actions() []string {
 }
 
 // ended drops what only somebody who may still approve asks for.
-func (t *Task) ended() { t.FormerPlan = nil }
+func (t *Task) ended() { t.FormerPlan, t.FirstWord, t.Held = nil, nil, nil }
 
 // clone gives a task to change. Its milestones are the same until log adds one.
 func (t *Task) clone() *Task {

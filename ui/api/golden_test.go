@@ -106,7 +106,7 @@ func TestGalleryShowsEveryPhase(t *testing.T) {
 		text    string
 		actions string // of the task, or of a machine without one
 	}{
-		{"lab-01", api.PhaseDiscovered, "choose what to install", "install forget"},
+		{"lab-01", api.PhaseDiscovered, "choose what to install", "install forget protect"},
 		{"waiting", api.PhaseWaiting, "waits for you to approve", "approve reject cancel delete"},
 		{"too-small", api.PhaseWaiting, "no disk can take image debian-12", "reject cancel delete"},
 		{"ready", api.PhaseQueued, "power it on to netboot", "cancel delete"},
@@ -122,7 +122,7 @@ func TestGalleryShowsEveryPhase(t *testing.T) {
 		{"interrupted", api.PhaseFailed, "interrupted while the disk was being written", "retry delete"},
 		{"rejected", api.PhaseDiscovered, "rejected by operator", "retry delete"},
 		{"cancelled", api.PhaseFailed, "an install was stopped, its disk does not boot", "retry delete"},
-		{"lab-18", api.PhaseWaiting, "reported with a MAC of this machine", "resolve forget"},
+		{"lab-18", api.PhaseWaiting, "reported with a MAC of this machine", "resolve forget protect"},
 		{"lost", api.PhaseLost, "silent for 2 min while its disk was being written", "cancel"},
 	} {
 		var m *api.Machine

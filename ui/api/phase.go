@@ -34,6 +34,9 @@ const silence = 90 * time.Second
 // TaskPhase says where a task stands, by the newest progress known of it, and
 // puts it in a short sentence.
 func TaskPhase(t *fleet.Task, p *wire.Progress) (Phase, string) {
+	if t.Held != nil {
+		return PhaseWaiting, heldText(t.Held)
+	}
 	switch t.Status {
 	case wire.StatusPending:
 		return PhaseQueued, "waits for the machine to netboot"
@@ -45,12 +48,18 @@ func TaskPhase(t *fleet.Task, p *wire.Progress) (Phase, string) {
 		if t.Problem != "" {
 			return PhaseWaiting, t.Problem
 		}
+		if w := t.FirstWord; w != nil {
+			return PhaseWaiting, "approved by " + w.By + "; a second person has to approve it, too"
+		}
 		return PhaseWaiting, "waits for you to approve"
 	case wire.StatusNeedsReview:
 		if t.Problem != "" {
 			return PhaseWaiting, t.Problem
 		}
-		return PhaseWaiting, "look again: what was approved is not what is there now"
+		if w := t.FirstWord; w != nil {
+			return PhaseWaiting, "looked at again and approved by " + w.By + "; a second person has to, too"
+		}
+		return PhaseWaiting, "look again: " + t.Review
 	case wire.StatusApproved:
 		return PhaseQueued, "approved, the agent is about to begin"
 	case wire.StatusInstalling:
@@ -71,6 +80,8 @@ func TaskPhase(t *fleet.Task, p *wire.Progress) (Phase, string) {
 	}
 	return PhaseDiscovered, string(t.Status)
 }
+
+func heldText(h *fleet.Held) string { return "held: " + h.Reason }
 
 func by(a *fleet.Approval) string {
 	if a == nil || a.By == "" {
@@ -109,6 +120,9 @@ func installedText(t *fleet.Task) string {
 // machinePhase says where a machine stands: with its task if that says
 // anything, or else by what is on its disk.
 func machinePhase(m *fleet.Machine, t *fleet.Task, p *wire.Progress) (Phase, string) {
+	if m.Held != nil {
+		return PhaseWaiting, heldText(m.Held)
+	}
 	if t != nil && t.Status != wire.StatusRejected && t.Status != wire.StatusCancelled {
 		if phase, text := TaskPhase(t, p); m.Question == "" || phase == PhaseErasing || phase == PhaseInstalling {
 			return phase, text
@@ -130,7 +144,7 @@ func machinePhase(m *fleet.Machine, t *fleet.Task, p *wire.Progress) (Phase, str
 // Lost reports whether the machine's agent should be talking to us and has
 // been silent for too long.
 func (l Lens) Lost(m *fleet.Machine, t *fleet.Task) bool {
-	if t == nil {
+	if t == nil || m.Held != nil {
 		return false
 	}
 	switch t.Status {

@@ -60,6 +60,7 @@ func New(cfg Config) (*Server, error) {
 	}, ownStatuses{humago.NewAdapter(s.mux, "")})
 	s.taskRoutes()
 	s.machineRoutes()
+	s.guardRoutes()
 	s.imageRoutes()
 	s.clusterRoutes()
 	s.memberRoutes()

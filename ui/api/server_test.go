@@ -62,7 +62,12 @@ func TestEveryRouteTakesItsMethodsAlone(t *testing.T) {
 		"/api/v1/tasks/t-99/approve":         "PUT",
 		"/api/v1/tasks/t-99/cancel":          "POST",
 		"/api/v1/tasks/t-99/retry":           "POST",
+		"/api/v1/tasks/t-99/release":         "POST",
 		"/api/v1/plan":                       "POST",
+		"/api/v1/policy":                     "GET HEAD PUT",
+		"/api/v1/machines/m-99/protect":      "POST",
+		"/api/v1/machines/m-99/unprotect":    "POST",
+		"/api/v1/machines/m-99/release":      "POST",
 		"/api/v1/machines":                   "GET HEAD",
 		"/api/v1/machines/m-99":              "GET HEAD DELETE",
 		"/api/v1/machines/m-99/settle":       "POST",
@@ -281,7 +286,7 @@ func TestStalePlanSaysWhatChanged(t *testing.T) {
 	}
 	now := answer(t, s, "GET", "/api/v1/tasks/t-03", "", 200)
 	tag = call(s, "GET", "/api/v1/tasks/t-03", "").Header().Get("ETag")
-	v = answer(t, s, "PUT", "/api/v1/tasks/t-03/approve", fmt.Sprintf(`{"approved":true,"plan_hash":%q}`, now["plan_hash"]), 200, "If-Match", tag)
+	v = answer(t, s, "PUT", "/api/v1/tasks/t-03/approve", fmt.Sprintf(`{"approved":true,"plan_hash":%q,"confirm_serial":"1P9s"}`, now["plan_hash"]), 200, "If-Match", tag)
 	if v["status"] != "approved" {
 		t.Errorf("the task is %v", v["status"])
 	}

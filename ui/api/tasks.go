@@ -26,8 +26,9 @@ type Wish struct {
 
 // WishApproval approves the plan that POST /plan has shown.
 type WishApproval struct {
-	PlanHash string `json:"plan_hash" maxLength:"64"`
-	Notes    string `json:"notes,omitempty" maxLength:"4096"`
+	PlanHash      string `json:"plan_hash,omitempty" maxLength:"64" doc:"Of the plan that was seen; needed"`
+	ConfirmSerial string `json:"confirm_serial,omitempty" maxLength:"128" doc:"The last 4 characters of the plan's confirm, if it has one"`
+	Notes         string `json:"notes,omitempty" maxLength:"4096"`
 }
 
 // Decision is the body of PUT /tasks/{id}/approve.
@@ -35,6 +36,8 @@ type Decision struct {
 	Approved bool   `json:"approved"`
 	Notes    string `json:"notes,omitempty" maxLength:"4096"`
 	PlanHash string `json:"plan_hash,omitempty" maxLength:"64" doc:"The task's plan_hash as it was seen; needed to approve"`
+	// ConfirmSerial shows that the person knows which disk dies.
+	ConfirmSerial string `json:"confirm_serial,omitempty" maxLength:"128" doc:"The last 4 characters of the task's confirm, if it has one; needed to approve"`
 }
 
 // Preview is what a wish would do, with nothing made.
@@ -42,6 +45,7 @@ type Preview struct {
 	Plan     *wire.Plan `json:"plan"`
 	PlanHash string     `json:"plan_hash"`
 	Problem  string     `json:"problem" doc:"Why there is no plan"`
+	Confirm  string     `json:"confirm" doc:"The serial whose last 4 characters an approval has to give; empty when nothing would be lost"`
 }
 
 // TaskPage is a part of the list of tasks, newest first.
@@ -150,6 +154,9 @@ func (s *Server) createTask(ctx context.Context, in *wishIn) (*taskOut, error) {
 	}
 	cmd := fleet.CreateTask{ID: s.cfg.NewID(), RegionID: region, TargetMAC: mac, Spec: in.Body.spec(), PhoneToken: s.cfg.NewToken()}
 	if a := in.Body.Approve; a != nil {
+		if err := s.checkWord(a.PlanHash, a.ConfirmSerial, func() *wire.Plan { now, _ := s.planFor(m, mac, in.Body); return now.Plan }); err != nil {
+			return nil, err
+		}
 		cmd.Approve = &fleet.Decision{PlanHash: a.PlanHash, Notes: a.Notes, By: who(ctx)}
 	}
 	_, err = s.cfg.Cluster.Propose(ctx, cmd)
@@ -272,7 +279,7 @@ func (s *Server) planFor(m *fleet.Machine, mac string, w Wish) (Preview, error) 
 	case err != nil:
 		return Preview{Problem: err.Error()}, nil
 	}
-	p := Preview{Plan: &plan, PlanHash: plan.Hash()}
+	p := Preview{Plan: &plan, PlanHash: plan.Hash(), Confirm: fleet.Confirm(&plan)}
 	s.plans.remember(p.PlanHash, p.Plan)
 	return p, nil
 }
@@ -280,6 +287,11 @@ func (s *Server) planFor(m *fleet.Machine, mac string, w Wish) (Preview, error) 
 func (s *Server) decideTask(ctx context.Context, in *decideIn) (*taskOut, error) {
 	if in.IfMatch != "" && in.IfMatch != "*" {
 		if err := s.checkMatch(in); err != nil {
+			return nil, err
+		}
+	}
+	if in.Body.Approved {
+		if err := s.checkWord(in.Body.PlanHash, in.Body.ConfirmSerial, func() *wire.Plan { return s.planOf(in.ID) }); err != nil {
 			return nil, err
 		}
 	}

@@ -29,15 +29,20 @@ type Task struct {
 	PhaseText string      `json:"phase_text" doc:"The phase in a short sentence"`
 	Actions   []string    `json:"actions" doc:"What a person may do with the task now"`
 
-	Plan     *wire.Plan      `json:"plan" doc:"What would be erased and written"`
-	PlanHash string          `json:"plan_hash"`
-	Problem  string          `json:"problem" doc:"Why there is no plan"`
-	Approval *fleet.Approval `json:"approval"`
-	Progress *wire.Progress  `json:"progress"`
-	Logs     []fleet.LogLine `json:"logs"`
-	Error    *wire.TaskError `json:"error"`
-	CameUp   *fleet.CameUp   `json:"came_up" doc:"The installed system's own word that it runs"`
-	Hardware *wire.Inventory `json:"hardware,omitempty" doc:"When one task is asked for"`
+	Plan     *wire.Plan  `json:"plan" doc:"What would be erased and written"`
+	PlanHash string      `json:"plan_hash"`
+	Problem  string      `json:"problem" doc:"Why there is no plan"`
+	Confirm  string      `json:"confirm" doc:"The serial whose last 4 characters an approval has to give; empty when nothing would be lost"`
+	Review   string      `json:"review" doc:"Why a person has to look at it again"`
+	Held     *fleet.Held `json:"held" doc:"Why the machine, which was never seen, waits before it starts the agent again"`
+	// FirstWord is the approval that a second person has to join.
+	FirstWord *fleet.Approval `json:"first_word" doc:"An approval that waits for a second person's"`
+	Approval  *fleet.Approval `json:"approval"`
+	Progress  *wire.Progress  `json:"progress"`
+	Logs      []fleet.LogLine `json:"logs"`
+	Error     *wire.TaskError `json:"error"`
+	CameUp    *fleet.CameUp   `json:"came_up" doc:"The installed system's own word that it runs"`
+	Hardware  *wire.Inventory `json:"hardware,omitempty" doc:"When one task is asked for"`
 
 	CreatedAt  time.Time `json:"created_at"`
 	UpdatedAt  time.Time `json:"updated_at"`
@@ -58,6 +63,8 @@ type Machine struct {
 	Actions    []string          `json:"actions"`
 	TaskID     string            `json:"task_id" doc:"Its open task, or else its last one"`
 	Installed  *fleet.Installed  `json:"installed"`
+	Protected  bool              `json:"protected" doc:"Nothing is approved for it"`
+	Held       *fleet.Held       `json:"held" doc:"Why it waits before it starts the agent again"`
 	Unfinished bool              `json:"unfinished" doc:"An install began and did not end: the disk does not boot"`
 	Question   string            `json:"question" doc:"A clash of ids that a person has to settle"`
 	Rival      *fleet.IDs        `json:"rival"`
@@ -130,12 +137,16 @@ func (l Lens) Task(t *fleet.Task, m *fleet.Machine) Task {
 		DiskLayout: t.Spec.DiskLayout, NetworkConfig: t.Spec.NetworkConfig, Tags: t.Spec.Tags,
 		Status: t.Status, Actions: t.Actions(),
 		Plan: t.Plan, PlanHash: t.PlanHash, Problem: t.Problem,
+		Confirm: fleet.Confirm(t.Plan), Review: t.Review, Held: t.Held, FirstWord: t.FirstWord,
 		Approval: t.Approval, Progress: l.Progress(t), Logs: t.Logs, Error: t.Error, CameUp: t.CameUp,
 		CreatedAt: t.CreatedAt, UpdatedAt: t.UpdatedAt, ReportedAt: t.ReportedAt, StartedAt: t.StartedAt, FinishedAt: t.FinishedAt,
 	}
 	v.Phase, v.PhaseText = TaskPhase(t, v.Progress)
 	if m != nil {
 		v.MachineName = m.Name
+		if m.Held != nil && t.Open() {
+			v.Phase, v.PhaseText = PhaseWaiting, heldText(m.Held)
+		}
 	}
 	if v.Tags == nil {
 		v.Tags = map[string]string{}
@@ -176,6 +187,7 @@ func (l Lens) Machine(m *fleet.Machine, t *fleet.Task) Machine {
 	v := Machine{
 		ID: m.ID, Name: m.Name, RegionID: m.RegionID, IDs: m.IDs, Addresses: m.Addresses,
 		Actions: m.Actions(t), TaskID: m.TaskID,
+		Protected: m.Protected, Held: m.Held,
 		Installed: m.Installed, Unfinished: m.Unfinished, Question: m.Question, Rival: m.Rival,
 		FirstSeen: m.FirstSeen, ReportedAt: m.ReportedAt, AgentIP: m.AgentIP, ContactAt: l.contact(m),
 		Lost: l.Lost(m, t), Summary: summary(m.Inventory),

@@ -61,6 +61,18 @@ const questions = {
     title: `Forget ${r.name}?`, button: 'Forget machine', says: 'What is known of it goes, with the address kept for it. Its disks stay as they are. If it boots from the network again, it is a new machine.',
     run: () => api.forget(r.machine.id),
   }),
+  release: (r) => ({
+    title: `Let ${r.name} netboot again?`, button: 'Release', says: ['It was told several times to start the agent, and never reported. Look at its console first: if the agent stops again, it is held again.'],
+    run: () => (r.machine?.held ? api.release(r.machine.id) : api.releaseTask(r.task.id)),
+  }),
+  protect: (r) => ({
+    title: `Protect ${r.name}?`, button: 'Protect', says: 'Nothing is approved for it, and it is not forgotten, until an admin takes the protection off. An approval that waits for the machine is void.',
+    run: () => api.protect(r.machine.id),
+  }),
+  unprotect: (r) => ({
+    title: `Take the protection off ${r.name}?`, button: 'Take it off', danger: true, says: 'From then on its disk can be erased by an approval, as that of any other machine.',
+    run: () => api.unprotect(r.machine.id),
+  }),
   resolve: (r) => ({
     title: `Which machine is ${r.name}?`, button: 'It is the same, take the new ids', second: 'Keep the ids it had',
     says: [`${r.question}.`, `Known so far: ${ids(r.machine.ids)}`, r.machine.rival ? `Reported now: ${ids(r.machine.rival)}` : '', 'If a board or a network card was replaced, take the new ids. If it is another computer, keep them: it is asked again when that one reports.'],

@@ -14,7 +14,7 @@ const groupOf = {
 };
 const urgency = ['waiting', 'failed', 'lost', 'erasing', 'installing', 'queued', 'discovered', 'installed'];
 /** What one press of the row's button does, the first that the node allows. */
-const primary = ['resolve', 'settle', 'approve', 'retry', 'install'];
+const primary = ['release', 'resolve', 'settle', 'approve', 'retry', 'install'];
 const compare = new Intl.Collator('en', { numeric: true }).compare;
 
 /** One line of the fleet: a machine with its task, or a task whose machine has not been seen. */

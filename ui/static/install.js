@@ -7,7 +7,7 @@ import { api, Refused } from './api.js';
 import { planDisks } from './disks.js';
 import { complaint, show } from './dialogs.js';
 import { h, keep } from './html.js';
-import { blank, bytes, contents, diskName, plural, proof, text } from './text.js';
+import { bytes, contents, diskName, plural, text } from './text.js';
 
 const macLike = /^([0-9a-f]{2}[:-]?){5}[0-9a-f]{2}$/i;
 
@@ -24,6 +24,7 @@ class InstallDialog {
     /** @type {any} */ this.plan = null;
     this.hash = '';
     this.problem = '';
+    this.confirm = '';
     /** @type {string[]} */ this.changed = [];
     this.busy = false;
     this.stale = false;
@@ -136,7 +137,7 @@ class InstallDialog {
     try {
       const got = await api.plan(spec, asking.signal);
       this.clearErrors();
-      this.set(got.plan, got.plan_hash, got.problem);
+      this.set(got.plan, got.plan_hash, got.problem, got.confirm);
     } catch (e) {
       if (!asking.signal.aborted) this.fail(e);
     }
@@ -144,15 +145,16 @@ class InstallDialog {
 
   /** Takes the plan of a task that waits. */
   read(task) {
-    this.set(task.plan, task.plan_hash, task.problem);
+    this.set(task.plan, task.plan_hash, task.problem, task.confirm);
   }
 
-  set(plan, hash, problem) {
+  set(plan, hash, problem, confirm = '') {
     if (hash !== this.hash) this.typed.value = '';
     this.stale = false;
     this.plan = plan;
     this.hash = hash;
     this.problem = problem;
+    this.confirm = confirm;
     this.paint();
   }
 
@@ -171,7 +173,8 @@ class InstallDialog {
     this.paint();
   }
 
-  get needsProof() { return Boolean(this.plan) && !blank(this.plan.erase.contents); }
+  /** Whether something would be lost, as the node says: then it wants the serial, too. */
+  get needsProof() { return Boolean(this.plan) && Boolean(this.confirm); }
 
   paint() {
     keep(this.notice, [this.moved, this.changed], () => [
@@ -180,7 +183,7 @@ class InstallDialog {
     ]);
     keep(this.place, [this.plan, this.problem, this.action], () => this.plan ? this.drawPlan() : this.problem ? h('p.note', null, this.problem) : null);
     this.proofField.hidden = !this.needsProof;
-    if (this.needsProof) this.proofHint.textContent = `The disk holds ${contents(this.plan.erase.contents)}. Its serial number: ${this.plan.erase.serial || this.plan.erase.wwn}`;
+    if (this.needsProof) this.proofHint.textContent = `The disk holds ${contents(this.plan.erase.contents)}. Its serial number: ${this.confirm}`;
     this.buttons();
   }
 
@@ -208,7 +211,7 @@ class InstallDialog {
   buttons() {
     const why = this.app.why();
     const p = this.plan;
-    const proven = !this.needsProof || this.typed.value.trim().toLowerCase() === proof(p.erase).toLowerCase();
+    const proven = !this.needsProof || this.typed.value.trim().toLowerCase() === this.confirm.slice(-4).toLowerCase();
     this.go.hidden = !p;
     if (p) {
       const label = `Erase ${diskName(p.erase)} and install ${p.image.name}`;
@@ -228,10 +231,10 @@ class InstallDialog {
     if (this.busy) return;
     this.busy = true;
     this.buttons();
-    const hash = this.hash;
+    const hash = this.hash, confirm_serial = this.needsProof ? this.typed.value.trim() : undefined;
     try {
-      if (this.action === 'approve') await api.decide(this.row.task.id, { approved: true, plan_hash: hash });
-      else await api.create({ ...this.spec(), ...(approve ? { approve: { plan_hash: hash } } : {}) });
+      if (this.action === 'approve') await api.decide(this.row.task.id, { approved: true, plan_hash: hash, confirm_serial });
+      else await api.create({ ...this.spec(), ...(approve ? { approve: { plan_hash: hash, confirm_serial } } : {}) });
       this.dialog.close();
     } catch (e) {
       this.busy = false;

@@ -8,7 +8,7 @@ import { h, keep, state } from './html.js';
 import { bytes, clock, duration, memory, plural, rate, stamp, text, when } from './text.js';
 
 const stages = [['partitioning', 20], ['downloading', 60], ['installing', 90], ['configuring', 100]];
-const quiet = ['reject', 'cancel', 'delete', 'forget'];
+const quiet = ['reject', 'cancel', 'delete', 'forget', 'protect', 'unprotect'];
 
 export class Page {
   constructor(root, app, id) {
@@ -82,7 +82,7 @@ export class Page {
     const why = this.app.why();
     this.show('head', [row.name, row.phase, row.says, row.question], () => [
       h('div.headline', null, h('h1', null, row.name), state(row.phase, row.question ? 'question' : text.phase[row.phase])), h('p', null, row.says)]);
-    this.show('notes', [row.task?.error, row.question, row.machine?.rival, row.machine?.unfinished, row.machine?.troubles, row.task?.came_up, this.problem, row.task?.problem], () => this.notes(row));
+    this.show('notes', [row.task?.error, row.question, row.machine?.rival, row.machine?.unfinished, row.machine?.protected, row.machine?.held, row.machine?.troubles, row.task?.held, row.task?.review, row.task?.first_word, row.task?.came_up, this.problem, row.task?.problem], () => this.notes(row));
     this.show('actions', [row.actions, row.question, why], () => row.actions.map((/** @type {string} */ a) => h(a === row.button ? 'button.primary' : 'button', {
       type: 'button', disabled: Boolean(why), title: why, data: { act: a }, onclick: () => this.app.act(a, row) }, text.action[a] ?? a)));
     this.way(row);
@@ -110,6 +110,10 @@ export class Page {
     const m = row.machine, t = row.task;
     return [
       t?.error && h('div.note.bad', null, h('p', null, h('b', null, t.error.message)), t.error.details && h('p.mono', null, t.error.details), h('p.soft', null, t.error.code)),
+      (m?.held ?? t?.held) && h('div.note.bad', { role: 'alert' }, h('p', null, h('b', null, 'Held: '), `${(m?.held ?? t?.held).reason}.`), h('p', null, `It waits since ${stamp((m?.held ?? t?.held).since, this.app.store.now())}, with its screen saying so. Look at the console of the machine, then release it.`)),
+      t?.review && t.status === 'needs_review' && h('p.note.bad', null, h('b', null, 'Nothing is written until you look again: '), t.review),
+      t?.first_word && h('p.note', null, `${t.first_word.by || 'Somebody'} has approved this plan at ${stamp(t.first_word.at, this.app.store.now())}. It takes a second person.`),
+      m?.protected && h('p.note.good', null, 'Protected: nothing is approved for this machine.'),
       m?.unfinished && !row.working && h('p.note.bad', null, 'Its disk holds an unfinished install and does not boot.'),
       m?.troubles?.map((/** @type {string} */ s) => h('p.note', null, s)),
       t?.problem && t.problem !== row.says && h('p.note', null, t.problem),

@@ -24,6 +24,7 @@ export const text = {
   action: {
     install: 'Install…', approve: 'Review…', reject: 'Reject', retry: 'Retry', cancel: 'Cancel task',
     delete: 'Delete task', forget: 'Forget machine', resolve: 'Settle…',
+    protect: 'Protect', unprotect: 'Take the protection off…', release: 'Release…',
   },
   link: {
     live: 'live', catching: 'catching up', reconnecting: 'reconnecting', offline: 'offline', connecting: 'connecting',
@@ -192,9 +193,4 @@ export function contents(c) {
 export function partition(p) {
   const label = p.fs_label || p.label;
   return [`${p.number}.`, bytes(p.size_bytes), p.filesystem || p.type, label && `“${label}”`].filter(Boolean).join(' ');
-}
-
-/** The characters of a disk's identity that have to be typed before contents die. @param {Disk} d */
-export function proof(d) {
-  return (d.serial || d.wwn || '').slice(-4);
 }

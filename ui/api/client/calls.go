@@ -118,6 +118,40 @@ func (c *Client) Settle(ctx context.Context, id string, accept bool) (m api.Mach
 	return m, err
 }
 
+// Protect sets or clears the protection of a machine.
+func (c *Client) Protect(ctx context.Context, id string, protected bool) (m api.Machine, err error) {
+	verb := "unprotect"
+	if protected {
+		verb = "protect"
+	}
+	err = c.request(ctx, http.MethodPost, segment("machines", id, verb), nil, nil, &m)
+	return m, err
+}
+
+// Release lets a machine that is held netboot again.
+func (c *Client) Release(ctx context.Context, id string) (m api.Machine, err error) {
+	err = c.request(ctx, http.MethodPost, segment("machines", id, "release"), nil, nil, &m)
+	return m, err
+}
+
+// ReleaseTask does so for the machine a task waits for, which was never seen.
+func (c *Client) ReleaseTask(ctx context.Context, id string) (t api.Task, err error) {
+	err = c.request(ctx, http.MethodPost, segment("tasks", id, "release"), nil, nil, &t)
+	return t, err
+}
+
+// Policy is how much may be erased on one person's word.
+func (c *Client) Policy(ctx context.Context) (p api.ErasePolicy, err error) {
+	err = c.list(ctx, "policy", &p)
+	return p, err
+}
+
+// SetPolicy changes it.
+func (c *Client) SetPolicy(ctx context.Context, p api.ErasePolicyWish) (now api.ErasePolicy, err error) {
+	err = c.request(ctx, http.MethodPut, "policy", nil, p, &now)
+	return now, err
+}
+
 // Images lists every image.
 func (c *Client) Images(ctx context.Context) ([]api.Image, error) {
 	var l api.ImageList

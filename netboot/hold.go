@@ -1,0 +1,86 @@
+package netboot
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// A machine whose agent dies before it can report asks what to boot again and
+// again. The fleet counts that of the machines it knows and has them wait, see
+// BootHold. Strangers leave no mark in the log, so each node counts them itself.
+
+const (
+	// maxNetboots is how often a stranger is told to start the agent in a row.
+	maxNetboots = 5
+	// holdRest is after how long a stranger that waits may try once more, since there
+	// is nobody who could release it; and after how long one that did not ask is
+	// taken to have been at something else.
+	holdRest = 30 * time.Minute
+	// maxStrangers bounds what made-up addresses can make a node remember.
+	maxStrangers = 4096
+)
+
+// strangers counts how often machines that the fleet does not know were told to
+// start the agent.
+type strangers struct {
+	mu    sync.Mutex
+	byMAC map[string]stranger
+}
+
+type stranger struct {
+	times int
+	last  time.Time // when it was told
+}
+
+// held reports whether the machine has to wait, and counts it if not.
+func (s *strangers) held(mac string, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m, known := s.byMAC[mac]
+	if now.Sub(m.last) >= holdRest {
+		if m.times >= maxNetboots {
+			m.times = maxNetboots - 1
+		} else {
+			m.times = 0
+		}
+	}
+	if m.times >= maxNetboots {
+		return true
+	}
+	if !known && len(s.byMAC) >= maxStrangers {
+		for any := range s.byMAC {
+			delete(s.byMAC, any)
+			break
+		}
+	}
+	if s.byMAC == nil {
+		s.byMAC = map[string]stranger{}
+	}
+	s.byMAC[mac] = stranger{times: m.times + 1, last: now}
+	return false
+}
+
+// forget drops a machine that the fleet counts by now.
+func (s *strangers) forget(mac string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byMAC, mac)
+}
+
+// strangerHeld is what a stranger that waits is told.
+var strangerHeld = fmt.Sprintf("told %d times to start the agent, which never reported; it may try again in half an hour", maxNetboots)
+
+// holdScript keeps the machine where a person can read why, and has it ask again
+// every minute. It never ends by itself: a node that cannot be reached has not
+// released anybody.
+func holdScript(node netip.AddrPort, title string) string {
+	return fmt.Sprintf(`#!ipxe
+echo LPMOS: HELD. %s
+echo LPMOS: release it on the dashboard or with lpmos machine release. Asking again every minute.
+:again
+sleep 60
+chain --replace http://%s%s%s || goto again
+`, title, node, BootPath, scriptStub)
+}

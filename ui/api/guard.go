@@ -1,0 +1,86 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/lpmos/lpmos/agent/wire"
+	"github.com/lpmos/lpmos/consensus/fleet"
+)
+
+// ErasePolicyWish is the body of PUT /policy.
+type ErasePolicyWish struct {
+	ApprovalCap           int    `json:"approval_cap" minimum:"1" maximum:"1000" doc:"How many plans may be approved in the window before a second person is asked"`
+	ApprovalWindowMinutes int    `json:"approval_window_minutes" minimum:"1" maximum:"1440"`
+	SecondApprover        string `json:"second_approver" enum:"cap,always,never" doc:"When a second person has to approve: beyond the cap, every plan, or never"`
+}
+
+// ErasePolicy says how much may be erased on one person's word.
+type ErasePolicy struct {
+	ErasePolicyWish
+	By        string    `json:"by,omitempty" doc:"Who changed it last"`
+	ChangedAt time.Time `json:"changed_at,omitzero"`
+}
+
+type policyOut struct{ Body ErasePolicy }
+
+type policyIn struct{ Body ErasePolicyWish }
+
+func (s *Server) guardRoutes() {
+	route(s, http.MethodPost, "/machines/{id}/protect", 200, "Protect a machine: nothing is approved for it", s.protect(true))
+	route(s, http.MethodPost, "/machines/{id}/unprotect", 200, "Take the protection off a machine", s.protect(false))
+	route(s, http.MethodPost, "/machines/{id}/release", 200, "Let a machine that is held netboot again", s.letGo)
+	route(s, http.MethodPost, "/tasks/{id}/release", 200, "Let the machine netboot again that a task waits for", s.releaseTask)
+	route(s, http.MethodGet, "/policy", 200, "How much may be erased on one person's word", s.getPolicy)
+	route(s, http.MethodPut, "/policy", 200, "Change how much may be erased on one person's word", s.putPolicy)
+}
+
+func (s *Server) protect(protected bool) func(context.Context, *machineID) (*struct{ Body Machine }, error) {
+	return func(ctx context.Context, in *machineID) (*struct{ Body Machine }, error) {
+		if _, err := s.cfg.Cluster.Propose(ctx, fleet.ProtectMachine{MachineID: in.ID, Protected: protected, By: who(ctx)}); err != nil {
+			return nil, err
+		}
+		return s.getMachine(ctx, in)
+	}
+}
+
+func (s *Server) letGo(ctx context.Context, in *machineID) (*struct{ Body Machine }, error) {
+	if _, err := s.cfg.Cluster.Propose(ctx, fleet.ReleaseHold{MachineID: in.ID, By: who(ctx)}); err != nil {
+		return nil, err
+	}
+	return s.getMachine(ctx, in)
+}
+
+func (s *Server) releaseTask(ctx context.Context, in *taskID) (*taskOut, error) {
+	_, err := s.cfg.Cluster.Propose(ctx, fleet.ReleaseHold{TaskID: in.ID, By: who(ctx)})
+	return s.result(in.ID, err)
+}
+
+func (s *Server) getPolicy(context.Context, *nothing) (*policyOut, error) {
+	var p fleet.Policy
+	s.cfg.Cluster.View(func(st *fleet.State) { p = st.Policy() })
+	return &policyOut{ErasePolicy{ErasePolicyWish{ApprovalCap: p.ApprovalCap, ApprovalWindowMinutes: int(p.ApprovalWindow.Minutes()), SecondApprover: p.SecondApprover}, p.By, p.ChangedAt}}, nil
+}
+
+func (s *Server) putPolicy(ctx context.Context, in *policyIn) (*policyOut, error) {
+	_, err := s.cfg.Cluster.Propose(ctx, fleet.PutPolicy{ApprovalCap: in.Body.ApprovalCap,
+		ApprovalWindow: time.Duration(in.Body.ApprovalWindowMinutes) * time.Minute, SecondApprover: in.Body.SecondApprover, By: who(ctx)})
+	if err != nil {
+		return nil, err
+	}
+	return s.getPolicy(ctx, nil)
+}
+
+// checkWord refuses an approval of nothing in particular, and one that does not
+// show that the person knows which disk dies. The rule compares the plan's hash
+// inside the command, so what is checked here of that plan still holds there.
+func (s *Server) checkWord(planHash, confirm string, now func() *wire.Plan) error {
+	if planHash == "" {
+		return NewProblem(http.StatusPreconditionRequired, "say which plan is approved: plan_hash is the plan's hash as you saw it; nothing was approved")
+	}
+	if p := now(); p != nil && p.Hash() == planHash {
+		return fleet.CheckConfirm(p, confirm)
+	}
+	return nil
+}
