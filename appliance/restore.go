@@ -49,7 +49,7 @@ const answerTimeout = 2 * time.Second
 
 // Run restores it. Everything that can be refused is refused before anything is
 // written.
-func (r Restore) Run(ctx context.Context) (Restored, error) {
+func (r Restore) Run(ctx context.Context) (out Restored, err error) {
 	info, state, err := r.readBackup()
 	if err != nil {
 		return Restored{}, err
@@ -65,12 +65,14 @@ func (r Restore) Run(ctx context.Context) (Restored, error) {
 		return Restored{}, err
 	}
 
+	giveBack := ownerOf(r.DataDir)
 	dir, err := takeDataDir(r.DataDir)
 	if err != nil {
 		return Restored{}, err
 	}
 	defer dir.Close()
-	out := Restored{BackupInfo: info, NewIdentity: keys == nil}
+	defer func() { err = errors.Join(err, giveBack()) }()
+	out = Restored{BackupInfo: info, NewIdentity: keys == nil}
 	if keys != nil {
 		if out.NodeID, err = keys(); err != nil {
 			return Restored{}, err

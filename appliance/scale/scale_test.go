@@ -214,7 +214,7 @@ func start(t *testing.T, data string) *node {
 	n := &node{t: t}
 	address := consensustest.Address(t)
 	n.url = "http://" + address
-	n.cmd = exec.Command(program(), "up", "--data-dir", data, "--listen", address, "--cluster-listen", consensustest.Address(t))
+	n.cmd = exec.Command(program(), "up", "--user", "root", "--data-dir", data, "--listen", address, "--cluster-listen", consensustest.Address(t))
 	var log strings.Builder
 	n.cmd.Stderr = &log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // should the test be killed

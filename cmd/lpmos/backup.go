@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/lpmos/lpmos/appliance"
 	"github.com/lpmos/lpmos/appliance/sealed"
@@ -132,6 +133,7 @@ func restoreCommand(node *nodeFlags) *cobra.Command {
 			if r.DataDir == "" {
 				return &usageError{errors.New("give --data-dir, the directory the node is to have")}
 			}
+			ownerAlone()
 			r.File, r.Log = args[0], quietly(cmd)
 			r.Passphrase = func() (sealed.Passphrase, error) { return pass.ask(cmd) }
 			done, err := r.Run(cmd.Context())
@@ -174,3 +176,7 @@ func stillThere(err error) error {
 func quietly(cmd *cobra.Command) *slog.Logger {
 	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError}))
 }
+
+// ownerAlone closes what this process makes to others: it writes where a node
+// keeps its state, and so do libraries that leave that to the umask.
+func ownerAlone() { syscall.Umask(0o077) }

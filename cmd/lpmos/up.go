@@ -39,6 +39,9 @@ func upCommand() *cobra.Command {
 				return err
 			}
 			log := logger(cmd.ErrOrStderr(), cfg)
+			if err := appliance.Confine(cfg, log); err != nil {
+				return err
+			}
 			if len(args) == 0 {
 				return appliance.Run(cmd.Context(), cfg, version, log)
 			}
