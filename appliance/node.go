@@ -16,6 +16,7 @@ import (
 	"github.com/lpmos/lpmos/agent/agentserver"
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/lpmos/lpmos/appliance/memory"
+	"github.com/lpmos/lpmos/appliance/systemd"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/images"
@@ -43,6 +44,10 @@ func Join(ctx context.Context, cfg config.Config, inv Invitation, version string
 
 func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger) (err error) {
 	started := time.Now()
+	manager, err := systemd.NewTeller(os.Getenv)
+	if err != nil {
+		return err
+	}
 	if err := consensus.GoFirst(); err != nil {
 		log.Debug("this node runs as any other process", "reason", err)
 	}
@@ -138,6 +143,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	pools := newPoolKeeper(cluster, boot, beside, log)
 
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return manager.Run(ctx, boot.Ready(), func() { cluster.View(func(*fleet.State) {}) }) })
 	group.Go(func() error { return announce(ctx, cluster, record, log) })
 	group.Go(func() error { return self.keepCertificate(ctx) })
 	group.Go(func() error { return self.letOthersIn(ctx) })
