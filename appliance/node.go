@@ -110,6 +110,8 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	if err != nil {
 		return err
 	}
+	connected := newSeats(log)
+	seen.more = connected.counters
 	machines := http.NewServeMux()
 	machines.Handle(netboot.BootPath, boot.Handler())
 	machines.Handle("/api/v1/agent/", agents.Handler())
@@ -164,9 +166,9 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		}
 	})
 	for _, l := range bootListeners {
-		group.Go(func() error { return serve(ctx, l, machines, log) })
+		group.Go(func() error { return serve(ctx, connected.forMachines(l), connected.guard(machines), log) })
 	}
-	group.Go(func() error { return serve(ctx, people, page, log) })
+	group.Go(func() error { return serve(ctx, connected.forPeople(people), page, log) })
 	group.Go(func() error {
 		select {
 		case <-boot.Ready():
