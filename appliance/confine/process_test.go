@@ -121,6 +121,12 @@ func room(t *testing.T) string {
 // up starts a node with an open umask, and waits until it is ready.
 func up(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
+	return startWith(t, "", dir, args...)
+}
+
+// startWith does so with something to read from standard input.
+func startWith(t *testing.T, in, dir string, args ...string) *process {
+	t.Helper()
 	if os.Getenv(inNamespace) == "" {
 		t.Skip("needs root, for a network namespace and to see a node give up root")
 	}
@@ -138,7 +144,7 @@ func up(t *testing.T, dir string, args ...string) *process {
 	p := &process{t: t, dir: dir, log: &lockedBuffer{}, gone: make(chan struct{})}
 	p.cmd = exec.Command("sh", append([]string{"-c", `umask 000; exec "$@"`, "sh", file, "up", "--data-dir", dir}, args...)...)
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = strings.NewReader(in), p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -337,13 +343,48 @@ func disk() []byte {
 // lpmos runs the command line against the node.
 func (p *process) lpmos(args ...string) string {
 	p.t.Helper()
+	out, err := p.run(args)
+	if err != nil {
+		p.t.Fatalf("lpmos %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// fails runs one that has to fail.
+func (p *process) fails(args ...string) string {
+	p.t.Helper()
+	out, err := p.run(args)
+	if err == nil {
+		p.t.Fatalf("lpmos %s did not fail\n%s", strings.Join(args, " "), out)
+	}
+	return out
+}
+
+func (p *process) run(args []string) (string, error) {
+	p.t.Helper()
 	file, err := program()
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	out, err := exec.Command(file, append([]string{"--node", "http://127.0.0.1:8080"}, args...)...).CombinedOutput()
+	cmd := exec.Command(file, append([]string{"--node", "http://127.0.0.1:8080"}, args...)...)
+	var text, told bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &text, &told
+	err = cmd.Run()
+	return text.String() + told.String(), err
+}
+
+// refused starts a node that has to end with an error, and gives what it said.
+func refused(t *testing.T, in, dir string, args ...string) string {
+	t.Helper()
+	file, err := program()
 	if err != nil {
-		p.t.Fatalf("lpmos %s: %v\n%s", strings.Join(args, " "), err, out)
+		t.Fatal(err)
+	}
+	cmd := exec.Command(file, append([]string{"up", "--data-dir", dir}, args...)...)
+	cmd.Stdin = strings.NewReader(in)
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		t.Fatalf("lpmos up %s did not fail\n%s", strings.Join(args, " "), out)
 	}
 	return string(out)
 }
