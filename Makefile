@@ -21,7 +21,7 @@ LISTEN   ?= 127.0.0.1:8080
 GO_FILES := $(shell git ls-files -co --exclude-standard '*.go') go.mod go.sum
 UI_FILES := $(shell git ls-files -co --exclude-standard ui/static)
 
-.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale lint fuzz reproducible sbom vuln kill-test chaos deps clean
+.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale lint fuzz reproducible sbom vuln supply kill-test chaos deps clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -114,8 +114,15 @@ sbom: build ## what the node's binary is made of (CycloneDX), in build/sbom.json
 	@mkdir -p build
 	bin/lpmos sbom > build/sbom.json
 
-vuln: ## known vulnerabilities in what is linked in; asks vuln.go.dev
+vuln: build ## known vulnerabilities in the source and in what is linked in; asks vuln.go.dev
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -mode=binary bin/lpmos
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -mode=binary bin/lpmos-agent
+
+supply: ## S59: modules as they were published, no known vulnerability that is called, the same bytes twice
+	$(GO) mod verify
+	$(MAKE) --no-print-directory vuln
+	$(MAKE) --no-print-directory reproducible
 
 fuzz: ## every fuzz target for $(FUZZTIME) each
 	@for pkg in $$($(GO) list ./...); do \

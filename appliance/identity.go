@@ -21,6 +21,12 @@ type Invitation struct {
 	Address string
 }
 
+// String keeps the token out of logs and messages.
+func (i Invitation) String() string { return "invitation to the node at " + i.Address }
+
+// GoString is what %#v prints.
+func (i Invitation) GoString() string { return i.String() }
+
 // identify says who this node is: who it was, or the first of a new cluster, or
 // the newest of the one it is invited to.
 func identify(ctx context.Context, cfg config.Config, inv Invitation, version string, listener net.Listener, log *slog.Logger) (*trust.Identity, error) {

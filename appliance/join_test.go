@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -421,5 +422,17 @@ func TestACertificateIsRenewedInTime(t *testing.T) {
 	m.renew(later)
 	if got, want := m.id.Certificate().Leaf.NotAfter, later.AddDate(0, 0, 90); got.Sub(want).Abs() > time.Minute {
 		t.Errorf("it ends %s, want %s", got, want)
+	}
+}
+
+func TestWhatJoiningSaysIsNotPrinted(t *testing.T) {
+	const secret = "canary-of-redact"
+	request := joinRequest{Name: "n2", Secret: secret}
+	for _, v := range []any{Invitation{Token: secret, Address: "10.0.0.1:4747"}, request, &request, newcomer{joinRequest: request}, joinAnswer{Secret: secret}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
+			if printed := fmt.Sprintf(verb, v); strings.Contains(printed, secret) {
+				t.Errorf("%s of %T prints the secret: %s", verb, v, printed)
+			}
+		}
 	}
 }

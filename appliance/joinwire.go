@@ -37,6 +37,14 @@ type joinAnswer struct {
 	Nodes       []string `json:"nodes"` // cluster addresses of those that are in already
 }
 
+// String keeps the secret out of logs and messages; so do the others.
+func (r joinRequest) String() string   { return "request of " + r.Name + " to join" }
+func (r joinRequest) GoString() string { return r.String() }
+func (n newcomer) String() string      { return n.joinRequest.String() }
+func (n newcomer) GoString() string    { return n.String() }
+func (joinAnswer) String() string      { return "answer to a request to join" }
+func (a joinAnswer) GoString() string  { return a.String() }
+
 type joinRefusal struct {
 	Error string `json:"error"`
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/lpmos/lpmos/agent/agentserver"
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/lpmos/lpmos/appliance/memory"
+	"github.com/lpmos/lpmos/appliance/systemd"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/images"
@@ -42,6 +43,10 @@ func Join(ctx context.Context, cfg config.Config, inv Invitation, version string
 
 func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger) (err error) {
 	started := time.Now()
+	manager, err := systemd.NewTeller(os.Getenv)
+	if err != nil {
+		return err
+	}
 	if err := consensus.GoFirst(); err != nil {
 		log.Debug("this node runs as any other process", "reason", err)
 	}
@@ -106,13 +111,15 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	if err != nil {
 		return err
 	}
+	connected := newSeats(log)
+	seen.more = connected.counters
 	machines := machineHandler(boot, agents, replica.Handler())
 	bootListeners, err := listenMachines(cfg)
 	if err != nil {
 		return errors.Join(err, boot.Close())
 	}
 	for i, l := range bootListeners {
-		bootListeners[i] = bothWays(l, self.id)
+		bootListeners[i] = bothWays(connected.forMachines(l), self.id)
 	}
 	defer closeAll(bootListeners)
 
@@ -137,6 +144,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	pools := newPoolKeeper(cluster, boot, beside, log)
 
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return manager.Run(ctx, boot.Ready(), func() { cluster.View(func(*fleet.State) {}) }) })
 	group.Go(func() error { return announce(ctx, cluster, record, log) })
 	group.Go(func() error { return self.keepCertificate(ctx) })
 	group.Go(func() error { return self.letOthersIn(ctx) })
@@ -158,9 +166,9 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		}
 	})
 	for _, l := range bootListeners {
-		group.Go(func() error { return serve(ctx, l, machines, log) })
+		group.Go(func() error { return serve(ctx, l, connected.guard(machines), log) })
 	}
-	group.Go(func() error { return serve(ctx, people, page, log) })
+	group.Go(func() error { return serve(ctx, connected.forPeople(people), page, log) })
 	group.Go(func() error {
 		select {
 		case <-boot.Ready():

@@ -31,11 +31,13 @@ func (r Recover) Run(ctx context.Context) (nodeID string, index uint64, err erro
 	if _, err := os.Stat(r.DataDir); errors.Is(err, fs.ErrNotExist) {
 		return "", 0, fmt.Errorf("data directory: %w", err)
 	}
+	giveBack := ownerOf(r.DataDir)
 	dir, err := takeDataDir(r.DataDir)
 	if err != nil {
 		return "", 0, err
 	}
 	defer dir.Close()
+	defer func() { err = errors.Join(err, giveBack()) }()
 	s, err := consensus.OpenSurvivor(raftDir(r.DataDir), r.Log)
 	if err != nil {
 		return "", 0, err

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lpmos/lpmos/appliance/sealed"
 	"github.com/lpmos/lpmos/appliance/trust"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -20,8 +21,12 @@ import (
 
 // Restore is a backup that is to become the state of a node.
 type Restore struct {
-	File    string // the backup
-	DataDir string // of a node that has no log yet
+	File string // the backup
+	// Passphrase is asked for if the file is sealed with one. Unsealed says that it
+	// may also be one that is not.
+	Passphrase func() (sealed.Passphrase, error)
+	Unsealed   bool
+	DataDir    string // of a node that has no log yet
 	// Secret is a file with the secret of the cluster, DIR/trust/secret of any of
 	// its nodes. With it the restored cluster is the same to its nodes and machines.
 	Secret string
@@ -44,8 +49,8 @@ const answerTimeout = 2 * time.Second
 
 // Run restores it. Everything that can be refused is refused before anything is
 // written.
-func (r Restore) Run(ctx context.Context) (Restored, error) {
-	info, state, err := readBackup(r.File)
+func (r Restore) Run(ctx context.Context) (out Restored, err error) {
+	info, state, err := r.readBackup()
 	if err != nil {
 		return Restored{}, err
 	}
@@ -60,12 +65,14 @@ func (r Restore) Run(ctx context.Context) (Restored, error) {
 		return Restored{}, err
 	}
 
+	giveBack := ownerOf(r.DataDir)
 	dir, err := takeDataDir(r.DataDir)
 	if err != nil {
 		return Restored{}, err
 	}
 	defer dir.Close()
-	out := Restored{BackupInfo: info, NewIdentity: keys == nil}
+	defer func() { err = errors.Join(err, giveBack()) }()
+	out = Restored{BackupInfo: info, NewIdentity: keys == nil}
 	if keys != nil {
 		if out.NodeID, err = keys(); err != nil {
 			return Restored{}, err
@@ -76,17 +83,13 @@ func (r Restore) Run(ctx context.Context) (Restored, error) {
 	return out, err
 }
 
-func readBackup(file string) (consensus.BackupInfo, *fleet.State, error) {
-	f, err := os.Open(file)
+func (r Restore) readBackup() (consensus.BackupInfo, *fleet.State, error) {
+	f, err := os.Open(r.File)
 	if err != nil {
 		return consensus.BackupInfo{}, nil, fmt.Errorf("read backup: %w", err)
 	}
 	defer f.Close()
-	info, state, err := consensus.ReadBackup(f)
-	if err != nil {
-		return info, nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return info, state, nil
+	return ReadBackup(f, r.Passphrase, r.Unsealed)
 }
 
 // keepable is what may lie in the directory already: images are known by their

@@ -200,6 +200,7 @@ func imageError(err error) error {
 type sightingSeam struct {
 	server     *netboot.Server
 	interfaces []netboot.Interface
+	more       func() map[string]uint64 // what is counted at the door, before netboot hears of it
 
 	mu    sync.Mutex
 	next  int
@@ -252,7 +253,11 @@ func convert(in []netboot.Sighting) []api.Sighting {
 	return out
 }
 
-func (s *sightingSeam) Counters() map[string]uint64 { return s.server.Stats() }
+func (s *sightingSeam) Counters() map[string]uint64 {
+	all := s.server.Stats()
+	maps.Copy(all, s.more())
+	return all
+}
 
 func (s *sightingSeam) Interfaces() []api.Interface {
 	out := []api.Interface{}

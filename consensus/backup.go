@@ -30,8 +30,8 @@ type BackupInfo struct {
 	Machines int       `json:"machines"`
 	Tasks    int       `json:"tasks"`
 	Packing  string    `json:"packing"`
-	// Encryption names how the state is encrypted. Nothing is encrypted yet, so
-	// that any name is one of a version to come.
+	// Encryption names how the state inside is encrypted, and is empty: a backup is
+	// sealed as a whole, by who keeps it. Any name is one of a version to come.
 	Encryption string `json:"encryption"`
 
 	// What is known once all of it was read, and does not stand in the file.

@@ -120,7 +120,7 @@ func (s *Store) putChunk(name string, raw []byte) error {
 // caller holds a claim on the name.
 func (s *Store) putMember(name string, member []byte) error {
 	path := s.chunkPath(name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("store chunk: %w", err)
 	}
 	if err := s.writeFile(path, member); err != nil {

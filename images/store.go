@@ -78,7 +78,7 @@ func OpenStore(dir string, opts StoreOptions) (*Store, error) {
 		return nil, fmt.Errorf("image store: empty the temporary folder: %w", err)
 	}
 	for _, sub := range []string{"tmp", "chunks", "manifests"} {
-		if err := os.MkdirAll(s.path(sub), 0o755); err != nil {
+		if err := os.MkdirAll(s.path(sub), 0o700); err != nil {
 			return nil, fmt.Errorf("image store: %w", err)
 		}
 	}
@@ -180,9 +180,6 @@ func (s *Store) writeFile(path string, data []byte) error {
 		err = cerr
 	}
 	if err != nil {
-		return err
-	}
-	if err := os.Chmod(f.Name(), 0o644); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), path)

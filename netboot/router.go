@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,23 +65,34 @@ func (r *routerServer) serve(ctx context.Context, s *rawSocket) error {
 		case err != nil:
 			return fmt.Errorf("receive router solicitations on %s: %w", r.link.Name, err)
 		}
-		to, ok := parseSolicitation(buf[:n])
-		if !ok {
-			continue
-		}
-		mac, ok := macOf(from)
-		if !ok || r.now().Sub(r.sightings.lastNetboot(mac)) > netbootsRecent {
-			r.stats.add("router.ignored")
-			continue
-		}
-		if err := s.send(advertisement(r.link.mac, to), from); err != nil {
-			r.stats.add("router.send failed")
-			r.log.Warn("router advertisement not sent", "interface", r.link.Name, "mac", mac, "err", err)
-			continue
-		}
-		r.stats.add("router.advert")
-		r.sightings.Add(Sighting{At: r.now(), MAC: mac, Kind: KindRouter, Text: "asked for an IPv6 router; was told that there is none"})
+		r.hear(s, buf[:n], from)
 	}
+}
+
+// hear answers one packet; a panic costs that packet only.
+func (r *routerServer) hear(s *rawSocket, packet []byte, from net.HardwareAddr) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.stats.add("router.panic")
+			r.log.Error("a router solicitation caused a panic; it was dropped", "interface", r.link.Name, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	to, ok := parseSolicitation(packet)
+	if !ok {
+		return
+	}
+	mac, ok := macOf(from)
+	if !ok || r.now().Sub(r.sightings.lastNetboot(mac)) > netbootsRecent {
+		r.stats.add("router.ignored")
+		return
+	}
+	if err := s.send(advertisement(r.link.mac, to), from); err != nil {
+		r.stats.add("router.send failed")
+		r.log.Warn("router advertisement not sent", "interface", r.link.Name, "mac", mac, "err", err)
+		return
+	}
+	r.stats.add("router.advert")
+	r.sightings.Add(Sighting{At: r.now(), MAC: mac, Kind: KindRouter, Text: "asked for an IPv6 router; was told that there is none"})
 }
 
 // parseSolicitation reads an IPv6 packet and returns whom to answer when it is

@@ -3,9 +3,11 @@ package netboot
 import (
 	"bytes"
 	"encoding/binary"
+	"log/slog"
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 )
 
 // solicitation is a valid one from a card, with its address as option.
@@ -74,4 +76,14 @@ func FuzzSolicitation(f *testing.F) {
 			t.Fatalf("would answer %s", to)
 		}
 	})
+}
+
+func TestASolicitationThatPanicsIsDropped(t *testing.T) {
+	stats := &counters{}
+	r := &routerServer{stats: stats, log: slog.New(slog.DiscardHandler), now: func() time.Time { panic("a defect") }}
+	mac, _ := net.ParseMAC(macA)
+	r.hear(nil, solicitation(mac, linkLocal(mac)), mac)
+	if n := stats.snapshot()["router.panic"]; n != 1 {
+		t.Errorf("%d panics were counted", n)
+	}
 }

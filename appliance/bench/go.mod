@@ -1,6 +1,6 @@
 module github.com/lpmos/lpmos/appliance/bench
 
-go 1.26.0
+go 1.26.6
 
 require (
 	github.com/lpmos/lpmos v0.0.0

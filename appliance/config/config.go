@@ -23,6 +23,7 @@ type Config struct {
 	Region       string        `yaml:"region"`
 	Name         string        `yaml:"name"`
 	DataDir      string        `yaml:"data_dir"`
+	User         string        `yaml:"user"` // empty: lpmos, or a number of our own
 	Listen       string        `yaml:"listen"`
 	Hosts        []string      `yaml:"hosts"`
 	BootPort     int           `yaml:"boot_port"`

@@ -41,6 +41,8 @@ var Keys = []Key{
 	text("name", "n1", "What people call this node.", func(c *Config) *string { return &c.Name }),
 	text("data_dir", "/var/lib/lpmos", "Where this node keeps its log, its state and its images. Nobody else may use it.",
 		func(c *Config) *string { return &c.DataDir }),
+	text("user", "", "Who a node that root starts is to be, by name or number: it gives up root before it serves anybody, and gets the data directory. By default it is lpmos if there is such a user, else 65527. root stays root.",
+		func(c *Config) *string { return &c.User }),
 	text("listen", "127.0.0.1:8080", "Address of the dashboard and the API. There is no login yet: keep it where only operators get to. fd:3 takes over an open socket.",
 		func(c *Config) *string { return &c.Listen }),
 	{Name: "hosts",

@@ -63,6 +63,7 @@ func nodeConfig(o Options, n Node) ([]byte, error) {
 		"region":         n.Region,
 		"name":           n.Name,
 		"data_dir":       n.data(),
+		"user":           "root", // a rack lies where whoever made it wants it
 		"listen":         "fd:3",
 		"boot_port":      80,
 		"interfaces":     []any{wire},

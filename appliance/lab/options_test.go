@@ -87,14 +87,14 @@ func TestNodeConfig(t *testing.T) {
 		want map[string]any
 	}{
 		"dhcp": {Options{Dir: "/r"}, map[string]any{
-			"region": "dc1", "name": "n1", "data_dir": "/r/node-n1/data", "listen": "fd:3", "boot_port": uint64(80),
+			"region": "dc1", "name": "n1", "data_dir": "/r/node-n1/data", "user": "root", "listen": "fd:3", "boot_port": uint64(80),
 			"cluster_listen": "10.77.0.1:4747", "kernel_args": "no_timer_check",
 			"interfaces": []any{map[string]any{"name": "eth0", "mode": "dhcp", "range": "10.77.0.100-10.77.0.199"}},
 		}},
 		"beside dnsmasq, with keys of the caller": {
 			Options{Dir: "/r", ExternalDHCP: true, NodeConfig: map[string]any{"name": "other", "kernel_args": "quiet"}},
 			map[string]any{
-				"region": "dc1", "name": "other", "data_dir": "/r/node-n1/data", "listen": "fd:3", "boot_port": uint64(80),
+				"region": "dc1", "name": "other", "data_dir": "/r/node-n1/data", "user": "root", "listen": "fd:3", "boot_port": uint64(80),
 				"cluster_listen": "10.77.0.1:4747", "kernel_args": "quiet",
 				"interfaces": []any{map[string]any{"name": "eth0", "mode": "proxy"}},
 			}},

@@ -84,14 +84,18 @@ func TestScale(t *testing.T) {
 	// Restore, with the program.
 	data := filepath.Join(dir, "data")
 	began = time.Now()
-	lpmos(t, "restore", file, "--data-dir", data)
+	lpmos(t, "restore", file, "--unencrypted", "--data-dir", data)
 	f.seconds("lpmos restore", time.Since(began), 10)
 
 	// The first start raises the epoch; what counts are those after it.
 	n := start(t, data)
 	n.figure(f, "first start", 0)
+	passphrase := filepath.Join(dir, "passphrase")
+	if err := os.WriteFile(passphrase, []byte("four words that rhyme\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	began = time.Now()
-	n.lpmos("backup", filepath.Join(dir, "backup-2"))
+	n.lpmos("backup", filepath.Join(dir, "backup-2"), "--passphrase-file", passphrase)
 	f.seconds("lpmos backup", time.Since(began), 10)
 	n.kill()
 	for range 3 {
@@ -210,7 +214,7 @@ func start(t *testing.T, data string) *node {
 	n := &node{t: t}
 	address := consensustest.Address(t)
 	n.url = "http://" + address
-	n.cmd = exec.Command(program(), "up", "--data-dir", data, "--listen", address, "--cluster-listen", consensustest.Address(t))
+	n.cmd = exec.Command(program(), "up", "--user", "root", "--data-dir", data, "--listen", address, "--cluster-listen", consensustest.Address(t))
 	var log strings.Builder
 	n.cmd.Stderr = &log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // should the test be killed

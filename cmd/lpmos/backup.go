@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/lpmos/lpmos/appliance"
+	"github.com/lpmos/lpmos/appliance/sealed"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/ui/api/client"
 	"github.com/spf13/cobra"
@@ -18,12 +20,17 @@ import (
 
 func backupCommand(node *nodeFlags) *cobra.Command {
 	var force bool
+	pass := &passphraseFlag{}
 	cmd := &cobra.Command{Use: "backup FILE", Short: "Keep the state of the cluster in a file", Args: exactly(1, "the file to write"),
 		Long: "Writes machines, tasks, what is known of images, nodes and the audit to one file, as they are now.\n\n" +
+			"The file is encrypted with a passphrase, which is asked for, or read from the file that --passphrase-file\n" +
+			"or LPMOS_PASSPHRASE_FILE names. Nobody can open it without: keep the passphrase where the file is not.\n\n" +
 			"The file holds no OS images, and not the cluster's secret: keep a copy of DIR/trust/secret of any\n" +
 			"node elsewhere, so that a restored cluster can have the same identity.",
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			info, err := fetchBackup(cmd.Context(), c, args[0], force)
+			b := sealedBackup{file: args[0], force: force, work: sealed.Work,
+				passphrase: func() (sealed.Passphrase, error) { return pass.choose(cmd) }}
+			info, err := b.fetch(cmd.Context(), c)
 			if err != nil {
 				return err
 			}
@@ -34,6 +41,7 @@ func backupCommand(node *nodeFlags) *cobra.Command {
 			})
 		})}
 	cmd.Flags().BoolVar(&force, "force", false, "write over the file if it is there")
+	pass.add(cmd)
 	return cmd
 }
 
@@ -45,18 +53,32 @@ func showBackup(w io.Writer, info consensus.BackupInfo) {
 	row(w, "state", info.StateSHA256)
 }
 
-// fetchBackup writes the backup under another name, reads it as a restore would,
-// and only then gives it the name that was asked for.
-func fetchBackup(ctx context.Context, c *client.Client, file string, force bool) (info consensus.BackupInfo, err error) {
-	switch found, err := os.Stat(file); {
+// sealedBackup is a backup that is to be kept in a file. It is encrypted here
+// and not by the node: then the passphrase stays where it was typed, and what
+// reaches the disk was never anything else.
+type sealedBackup struct {
+	file       string
+	force      bool
+	work       int // of each try of a passphrase, as sealed.Work
+	passphrase func() (sealed.Passphrase, error)
+}
+
+// fetch writes the backup under another name, reads it as a restore would, and
+// only then gives it the name that was asked for.
+func (b sealedBackup) fetch(ctx context.Context, c *client.Client) (info consensus.BackupInfo, err error) {
+	switch found, err := os.Stat(b.file); {
 	case err == nil && found.IsDir():
-		return info, &usageError{fmt.Errorf("%s is a directory; name the file to write", file)}
-	case err == nil && !force:
-		return info, &hinted{&conflictError{fmt.Errorf("%s is there already; nothing was written", file)}, "give another name, or --force to write over it"}
+		return info, &usageError{fmt.Errorf("%s is a directory; name the file to write", b.file)}
+	case err == nil && !b.force:
+		return info, &hinted{&conflictError{fmt.Errorf("%s is there already; nothing was written", b.file)}, "give another name, or --force to write over it"}
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return info, fmt.Errorf("write backup: %w", err)
 	}
-	part, err := os.OpenFile(file+".part", os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	pass, err := b.passphrase()
+	if err != nil {
+		return info, err
+	}
+	part, err := os.OpenFile(b.file+".part", os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {
 		return info, fmt.Errorf("write backup: %w", err)
 	}
@@ -66,19 +88,26 @@ func fetchBackup(ctx context.Context, c *client.Client, file string, force bool)
 			err = errors.Join(err, os.Remove(part.Name()))
 		}
 	}()
-	if err := c.Backup(ctx, part); err != nil {
+	out, err := sealed.Seal(part, pass, b.work)
+	if err != nil {
+		return info, fmt.Errorf("write backup: %w", err)
+	}
+	if err := c.Backup(ctx, out); err != nil {
 		return info, err
 	}
-	if info, _, err = consensus.ReadBackup(part); err != nil {
+	if err := out.Close(); err != nil {
+		return info, fmt.Errorf("write backup: %w", err)
+	}
+	if info, _, err = appliance.ReadBackup(part, func() (sealed.Passphrase, error) { return pass, nil }, false); err != nil {
 		return info, fmt.Errorf("what the node sent is not whole: %w", err)
 	}
 	if err := errors.Join(part.Sync(), part.Close()); err != nil {
 		return info, fmt.Errorf("write backup: %w", err)
 	}
-	if err := os.Rename(part.Name(), file); err != nil {
+	if err := os.Rename(part.Name(), b.file); err != nil {
 		return info, fmt.Errorf("write backup: %w", err)
 	}
-	if err := syncDir(filepath.Dir(file)); err != nil {
+	if err := syncDir(filepath.Dir(b.file)); err != nil {
 		return info, fmt.Errorf("write backup: %w", err)
 	}
 	return info, nil
@@ -94,6 +123,7 @@ func syncDir(path string) error {
 
 func restoreCommand(node *nodeFlags) *cobra.Command {
 	r := appliance.Restore{By: "operator (lpmos restore)"}
+	pass := &passphraseFlag{}
 	cmd := &cobra.Command{Use: "restore FILE", Short: "Begin a node with the state of a backup", Args: exactly(1, "the backup"),
 		Long: "Makes the data directory of a node that is alone in its cluster and has the state of a backup.\n\n" +
 			"What was approved when the backup was made has to be approved again. OS images are no part of a\n" +
@@ -103,8 +133,13 @@ func restoreCommand(node *nodeFlags) *cobra.Command {
 			if r.DataDir == "" {
 				return &usageError{errors.New("give --data-dir, the directory the node is to have")}
 			}
+			ownerAlone()
 			r.File, r.Log = args[0], quietly(cmd)
+			r.Passphrase = func() (sealed.Passphrase, error) { return pass.ask(cmd) }
 			done, err := r.Run(cmd.Context())
+			if errors.Is(err, appliance.ErrUnsealed) {
+				return &hinted{err, "if you know where it was all the time, say so with --unencrypted"}
+			}
 			if err != nil {
 				return stillThere(err)
 			}
@@ -123,6 +158,8 @@ func restoreCommand(node *nodeFlags) *cobra.Command {
 	cmd.Flags().StringVar(&r.DataDir, "data-dir", "", "`DIR` the node is to have")
 	cmd.Flags().StringVar(&r.Secret, "secret", "", "`FILE` with the cluster's secret (trust/secret of any of its nodes), to keep its identity")
 	cmd.Flags().BoolVar(&r.Force, "force", false, "also while a node of the cluster answers")
+	cmd.Flags().BoolVar(&r.Unsealed, "unencrypted", false, "also a backup that is not encrypted, of an older lpmos")
+	pass.add(cmd)
 	return cmd
 }
 
@@ -139,3 +176,7 @@ func stillThere(err error) error {
 func quietly(cmd *cobra.Command) *slog.Logger {
 	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError}))
 }
+
+// ownerAlone closes what this process makes to others: it writes where a node
+// keeps its state, and so do libraries that leave that to the umask.
+func ownerAlone() { syscall.Umask(0o077) }

@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,18 +14,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lpmos/lpmos/appliance/sealed"
 	"github.com/lpmos/lpmos/appliance/trust"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/consensustest"
 	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/api/client"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // kept makes the data directory of a node, which has some machines and at
 // address another member of its cluster, if that is given. It returns a backup of
-// it and the secret of the cluster.
-func kept(dir, address string) (backup []byte, secret string, err error) {
+// it and the secret of the cluster. More happened to it if that is given.
+func kept(dir, address string, more ...func(do func(fleet.Body) any)) (backup []byte, secret string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	keys, err := trust.Found(dir, "", time.Now())
@@ -62,6 +67,9 @@ func kept(dir, address string) (backup []byte, secret string, err error) {
 		consensustest.Server(i, do)
 	}
 	consensustest.Install(1, 0, do)
+	for _, m := range more {
+		m(do)
+	}
 	if err != nil {
 		return nil, "", err
 	}
@@ -83,9 +91,29 @@ func makeMember(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
+// passphrase is that of the backups of tests, with little work for each try of it.
+const (
+	passphrase = sealed.Passphrase("four words that rhyme")
+	littleWork = 4
+)
+
+func seal(plain []byte) ([]byte, error) {
+	var b bytes.Buffer
+	w, err := sealed.Seal(&b, passphrase, littleWork)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(plain); err != nil {
+		return nil, err
+	}
+	err = w.Close()
+	return b.Bytes(), err
+}
+
 // makeBackup is the command "backup FILE SECRET-FILE [ADDRESS]" of scripts: a
-// backup of a cluster that is gone, and its secret. The address is what its node
-// had for others.
+// backup of a cluster that is gone, in FILE.plain as it once was written and in
+// FILE sealed, and the cluster's secret. The address is what its node had for
+// others. The passphrase lies in the file "passphrase".
 func makeBackup(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: backup FILE SECRET-FILE [ADDRESS]")
@@ -99,7 +127,11 @@ func makeBackup(ts *testscript.TestScript, neg bool, args []string) {
 	b, secret, err := kept(dir, address)
 	ts.Check(err)
 	ts.Check(os.RemoveAll(dir))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".plain"), b, 0o600))
+	b, err = seal(b)
+	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs("passphrase"), []byte(passphrase+"\n"), 0o600))
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(secret+"\n"), 0o600))
 }
 
@@ -123,10 +155,21 @@ func TestABackupIsKeptWholeOrNotAtAll(t *testing.T) {
 	defer node.Close()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "b")
-	backup := func(flags ...string) (code int, out string) {
-		var stdout, stderr bytes.Buffer
-		code = run(context.Background(), append([]string{"backup", file, "--node", node.URL}, flags...), &stdout, &stderr)
-		return code, stdout.String() + stderr.String()
+	c, err := client.New(node.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	backup := func(force bool) (code int, out string) {
+		b := sealedBackup{file: file, force: force, work: littleWork, passphrase: func() (sealed.Passphrase, error) { return passphrase, nil }}
+		info, err := b.fetch(t.Context(), c)
+		if err != nil {
+			var stderr bytes.Buffer
+			return report(&stderr, err), stderr.String()
+		}
+		if kept, err := os.ReadFile(file); err != nil || info.Bytes != int64(len(kept)) || info.SHA256 != fmt.Sprintf("%x", sha256.Sum256(kept)) {
+			t.Errorf("it says %d bytes, %s; the file has %d: %v", info.Bytes, info.SHA256, len(kept), err)
+		}
+		return exitOK, fmt.Sprintf("machines %d, tasks %d", info.Machines, info.Tasks)
 	}
 	holds := func(want string) {
 		t.Helper()
@@ -140,6 +183,13 @@ func TestABackupIsKeptWholeOrNotAtAll(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			r, err := sealed.Open(bytes.NewReader(b), int64(len(b)), passphrase)
+			if err != nil {
+				t.Fatalf("%s does not lie there sealed: %v", f.Name(), err)
+			}
+			if b, err = io.ReadAll(r); err != nil {
+				t.Fatal(err)
+			}
 			got += f.Name() + " " + string(b)
 		}
 		if got != want {
@@ -148,34 +198,34 @@ func TestABackupIsKeptWholeOrNotAtAll(t *testing.T) {
 	}
 
 	sends = whole[:len(whole)-7]
-	if code, out := backup(); code != exitError || !strings.Contains(out, "what the node sent is not whole: the backup cannot be used: its last line is not where it belongs") {
+	if code, out := backup(false); code != exitError || !strings.Contains(out, "what the node sent is not whole: ") || !strings.Contains(out, "the backup cannot be used: its last line is not where it belongs") {
 		t.Errorf("cut short: exit code %d, %s", code, out)
 	}
 	holds("")
 	refuses = http.StatusServiceUnavailable
-	if code, out := backup(); code != exitError || !strings.Contains(out, "error: no majority of the cluster is in reach") {
+	if code, out := backup(false); code != exitError || !strings.Contains(out, "error: no majority of the cluster is in reach") {
 		t.Errorf("refused: exit code %d, %s", code, out)
 	}
 	holds("")
 	refuses, sends = http.StatusOK, whole
-	if code, out := backup(); code != exitOK || !strings.Contains(out, "machines  3\n") || !strings.Contains(out, "tasks     1\n") || !strings.Contains(out, "sha256    ") {
+	if code, out := backup(false); code != exitOK || out != "machines 3, tasks 1" {
 		t.Errorf("exit code %d, %s", code, out)
 	}
 	holds("b " + string(whole))
 	sends = nil
-	if code, out := backup(); code != exitConflict || !strings.Contains(out, "is there already; nothing was written\nhint: give another name, or --force") {
+	if code, out := backup(false); code != exitConflict || !strings.Contains(out, "is there already; nothing was written\nhint: give another name, or --force") {
 		t.Errorf("over another: exit code %d, %s", code, out)
 	}
-	if code, _ := backup("--force"); code != exitError {
+	if code, _ := backup(true); code != exitError {
 		t.Errorf("over another, with nothing: exit code %d", code)
 	}
 	holds("b " + string(whole))
 	sends = whole
-	if code, out := backup("--force", "--json"); code != exitOK || !strings.Contains(out, `"machines": 3`) || !strings.Contains(out, `"sha256": "`) {
+	if code, out := backup(true); code != exitOK {
 		t.Errorf("over another, forced: exit code %d, %s", code, out)
 	}
 	file = dir
-	if code, out := backup(); code != exitUsage || !strings.Contains(out, "is a directory") {
+	if code, out := backup(true); code != exitUsage || !strings.Contains(out, "is a directory") {
 		t.Errorf("over a directory: exit code %d, %s", code, out)
 	}
 }

@@ -45,7 +45,7 @@ func (n *testNode) start(ts *testscript.TestScript, flags []string) {
 	ts.Check(err)
 	n.cmd = exec.Command(lpmos, append([]string{"up"}, flags...)...)
 	n.cmd.Dir = ts.MkAbs(".")
-	n.cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "TMPDIR=" + ts.Getenv("TMPDIR")}
+	n.cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "TMPDIR=" + ts.Getenv("TMPDIR"), "LPMOS_USER=" + ts.Getenv("LPMOS_USER")}
 	out, err := n.cmd.StderrPipe()
 	ts.Check(err)
 	ts.Check(n.cmd.Start())

@@ -22,6 +22,7 @@ func recoverCommand(node *nodeFlags) *cobra.Command {
 			if r.DataDir == "" {
 				return &usageError{errors.New("give --data-dir, the directory of the node that is to go on")}
 			}
+			ownerAlone()
 			r.Log = quietly(cmd)
 			r.Confirm = func(s *consensus.Survivor) error { return confirmRecover(cmd, s, yes) }
 			id, index, err := r.Run(cmd.Context())

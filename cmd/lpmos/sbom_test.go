@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
+	"io/fs"
 	"runtime/debug"
 	"testing"
 
@@ -50,5 +53,43 @@ func TestSBOMNamesModulesAndPackages(t *testing.T) {
 	}
 	if _, ok := got["example.org/b"]; ok {
 		t.Error("a module that was replaced is listed")
+	}
+}
+
+// TestSBOMHasAllThatIsEmbedded reads the list of this binary.
+func TestSBOMHasAllThatIsEmbedded(t *testing.T) {
+	if err := bootimage.Check(); err != nil {
+		t.Skip(err)
+	}
+	files, err := bootimage.ReadSources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		t.Fatal("this binary was built without knowing its modules")
+	}
+	var out bytes.Buffer
+	if err := writeSBOM(&out, info, files); err != nil {
+		t.Fatal(err)
+	}
+	var b bom
+	if err := json.Unmarshal(out.Bytes(), &b); err != nil {
+		t.Fatal(err)
+	}
+	digests := map[string]string{}
+	for _, c := range b.Components {
+		if c.Type == "file" && len(c.Hashes) == 1 && len(c.Components) == 1 && len(c.Components[0].Hashes) == 1 {
+			digests[c.Name] = c.Hashes[0].Content
+		}
+	}
+	for _, name := range bootimage.Names() {
+		data, err := fs.ReadFile(bootimage.Files(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprintf("%x", sha256.Sum256(data)); digests[name] != want {
+			t.Errorf("%s is listed with digest %q, and has %s", name, digests[name], want)
+		}
 	}
 }

@@ -61,6 +61,7 @@ func setUp(e *testscript.Env) error {
 	e.Values[nodeKey{}] = &testNode{}
 	e.Values[fleetKey{}] = apitest.NewNode()
 	e.Values[watchersKey{}] = map[string]*watcher{}
+	e.Setenv("LPMOS_USER", "root") // a script's directory is closed to others
 	// This thread, and with it every process it starts, moves into a new network
 	// in which there is lo alone. It is never unlocked: it ends with the script.
 	runtime.LockOSThread()

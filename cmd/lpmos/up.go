@@ -21,7 +21,8 @@ func upCommand() *cobra.Command {
 		Long: "Runs a node until it is told to stop (Ctrl-C or SIGTERM). A new data directory becomes\n" +
 			"a cluster of this node alone, or with --join one more node of a cluster: TOKEN is what\n" +
 			"lpmos node token prints there, ADDRESS the cluster address of any of its nodes. Whatever\n" +
-			"interrupts that, the same command takes it up again; later lpmos up alone is enough.\n\n" +
+			"interrupts that, the same command takes it up again; later lpmos up alone is enough. With - for\n" +
+			"TOKEN it is read from standard input: the words of a command are seen by everybody on this host.\n\n" +
 			"Only the interfaces that are named are touched. Every other flag is also a key of the\n" +
 			"configuration file (lpmos config reference) and a variable LPMOS_….",
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -38,14 +39,22 @@ func upCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if token == "-" {
+				if token, err = readLine(cmd.Context(), cmd.InOrStdin()); err != nil {
+					return fmt.Errorf("read the token from standard input: %w", err)
+				}
+			}
 			log := logger(cmd.ErrOrStderr(), cfg)
+			if err := appliance.Confine(cfg, log); err != nil {
+				return err
+			}
 			if len(args) == 0 {
 				return appliance.Run(cmd.Context(), cfg, version, log)
 			}
 			return appliance.Join(cmd.Context(), cfg, appliance.Invitation{Token: token, Address: args[0]}, version, log)
 		},
 	}
-	cmd.Flags().StringVar(&token, "join", "", "join the cluster that printed this `TOKEN`")
+	cmd.Flags().StringVar(&token, "join", "", "join the cluster that printed this `TOKEN`; - reads it from standard input")
 	load = configFlags(cmd)
 	return cmd
 }

@@ -37,7 +37,28 @@ func TestEmbeddedFilesAreAsRecorded(t *testing.T) {
 	}
 	recorded := map[string]string{}
 	for _, s := range sources {
+		if recorded[s.File] != "" {
+			t.Errorf("%s is recorded twice", s.File)
+		}
 		recorded[s.File] = s.SHA256
+		if s.Package == "" || s.Version == "" || len(s.SHA256) != 64 || len(s.PackageSHA256) != 64 {
+			t.Errorf("it is not said where %s is from: %+v", s.File, s)
+		}
+	}
+	// Also what nobody meant to embed is embedded, and has to be known.
+	embedded := 0
+	err = fs.WalkDir(Files(), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || path == Sources || path == "README" {
+			return err
+		}
+		embedded++
+		if recorded[path] == "" {
+			t.Errorf("%s is embedded, and %s does not have it", path, Sources)
+		}
+		return nil
+	})
+	if err != nil || embedded != len(recorded) {
+		t.Errorf("%d files are embedded and %d recorded: %v", embedded, len(recorded), err)
 	}
 	size := 0
 	for _, name := range Names() {

@@ -140,7 +140,7 @@ func tame(_ huma.Context, _ string, v any) (any, error) {
 		f := FieldError{Location: clip(e.Location), Message: clip(e.Message)}
 		switch val := e.Value.(type) {
 		case string:
-			if len(val) <= maxEcho && e.Location != "body" {
+			if len(val) <= maxEcho && e.Location != "body" && !secret(e.Location) {
 				f.Value = val
 			}
 		case bool, float64, int, int64:
@@ -152,6 +152,18 @@ func tame(_ huma.Context, _ string, v any) (any, error) {
 		p.Detail = strings.TrimPrefix(p.Errors[0].Location+": "+p.Errors[0].Message, ": ")
 	}
 	return p, nil
+}
+
+// secret says whether a field holds what may not be repeated: an answer to a
+// request that was refused ends up in logs.
+func secret(location string) bool {
+	_, field, _ := strings.Cut(location, ".")
+	for _, word := range []string{"user_data", "network_config.config", "password", "passphrase", "secret", "token", "code"} {
+		if strings.Contains(field, word) {
+			return true
+		}
+	}
+	return false
 }
 
 func clip(s string) string {
