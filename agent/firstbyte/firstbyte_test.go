@@ -160,6 +160,7 @@ func TestConnectionsThatSpeakDoNotCount(t *testing.T) {
 			t.Fatalf("connection %d: %v", i, err)
 		}
 		defer c.Close()
+		until(t, "it does not count any more", func() bool { return l.count() == 0 })
 	}
 }
 
