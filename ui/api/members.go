@@ -14,6 +14,7 @@ import (
 
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // Membership is who is of the cluster, and how that is changed. A *fleet.Error
@@ -168,14 +169,14 @@ type memberID struct {
 type handoverIn struct{ Body Handover }
 
 func (s *Server) memberRoutes() {
-	route(s, http.MethodGet, "/cluster", 200, "How the cluster looks from this node", s.getCluster)
-	route(s, http.MethodPost, "/cluster/tokens", 201, "Let one more node join", s.newToken)
-	route(s, http.MethodPost, "/cluster/nodes/{id}/promote", 204, "Give a node a vote", s.changeMember(Membership.Promote))
-	route(s, http.MethodPost, "/cluster/nodes/{id}/demote", 204, "Take a node's vote away", s.changeMember(Membership.Demote))
-	route(s, http.MethodDelete, "/cluster/nodes/{id}", 204, "Take a node out of the cluster", s.changeMember(Membership.Remove))
-	route(s, http.MethodPost, "/cluster/transfer", 204, "Let another node lead", s.transfer)
+	route(s, http.MethodGet, "/cluster", 200, door.Viewer, "How the cluster looks from this node", s.getCluster)
+	route(s, http.MethodPost, "/cluster/tokens", 201, door.Admin, "Let one more node join", s.newToken)
+	route(s, http.MethodPost, "/cluster/nodes/{id}/promote", 204, door.Admin, "Give a node a vote", s.changeMember(Membership.Promote))
+	route(s, http.MethodPost, "/cluster/nodes/{id}/demote", 204, door.Admin, "Take a node's vote away", s.changeMember(Membership.Demote))
+	route(s, http.MethodDelete, "/cluster/nodes/{id}", 204, door.Admin, "Take a node out of the cluster", s.changeMember(Membership.Remove))
+	route(s, http.MethodPost, "/cluster/transfer", 204, door.Admin, "Let another node lead", s.transfer)
 
-	route(s, http.MethodGet, "/audit", 200, "What people and nodes have done, newest first", s.listAudit)
+	route(s, http.MethodGet, "/audit", 200, door.Viewer, "What people and nodes have done, newest first", s.listAudit)
 
 	op := huma.Operation{
 		OperationID: "get-backup", Method: http.MethodGet, Path: "/api/v1/backup", Tags: []string{"backup"}, DefaultStatus: 200,
@@ -185,8 +186,7 @@ func (s *Server) memberRoutes() {
 		Responses: map[string]*huma.Response{"200": {Description: "The file",
 			Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}},
 	}
-	s.api.OpenAPI().AddOperation(&op)
-	s.api.Adapter().Handle(&op, func(ctx huma.Context) {
+	s.raw(&op, door.Admin, func(ctx huma.Context) {
 		r, w := humago.Unwrap(ctx)
 		s.backup(w, r)
 	})
