@@ -30,18 +30,18 @@ import (
 // Run runs a node until ctx ends. It returns nil after an orderly stop, also when
 // ctx ends while the node still starts; an error says what could not be opened,
 // or what broke. A new data directory becomes a cluster of this node alone.
-func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) error {
-	return run(ctx, cfg, Invitation{}, version, log)
+func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger, tell Teller) error {
+	return run(ctx, cfg, Invitation{}, version, log, tell)
 }
 
 // Join runs a node like Run; a new data directory becomes that of one more node
 // of the cluster it is invited to. A node that is of that cluster already just
 // runs.
 func Join(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger) error {
-	return run(ctx, cfg, inv, version, log)
+	return run(ctx, cfg, inv, version, log, Teller{})
 }
 
-func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger) (err error) {
+func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger, tell Teller) (err error) {
 	started := time.Now()
 	if err := consensus.GoFirst(); err != nil {
 		log.Debug("this node runs as any other process", "reason", err)
@@ -86,6 +86,17 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	}
 	defer people.Close()
 	dashboard := dashboardURL(people.Addr(), cfg)
+	secure, err := peopleTLS(cfg, self, people.Addr())
+	if err != nil {
+		return err
+	}
+	people = listenEither(people, secure, log)
+	defer people.Close()
+	atTheNode, err := listenAtTheNode(cfg.DataDir)
+	if err != nil {
+		return errors.Join(err, people.Close())
+	}
+	defer atTheNode.Close()
 
 	// Agents and firmware.
 	interfaces, err := netbootInterfaces(cfg.Interfaces)
@@ -161,9 +172,11 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		group.Go(func() error { return serve(ctx, l, machines, log) })
 	}
 	group.Go(func() error { return serve(ctx, people, page, log) })
+	group.Go(func() error { return serveAtTheNode(ctx, atTheNode, page, log) })
 	group.Go(func() error {
 		select {
 		case <-boot.Ready():
+			firstMinute(ctx, self, page.Door(), dashboard, tell, log)
 			log.Info("node is ready", "dashboard", dashboard, "region", cfg.Region, "version", version, "after", time.Since(started).Round(time.Millisecond))
 		case <-ctx.Done():
 		}

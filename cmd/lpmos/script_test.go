@@ -61,6 +61,8 @@ func setUp(e *testscript.Env) error {
 	e.Values[nodeKey{}] = &testNode{}
 	e.Values[fleetKey{}] = apitest.NewNode()
 	e.Values[watchersKey{}] = map[string]*watcher{}
+	// Where the commands look for a node's own socket.
+	e.Setenv("LPMOS_DATA_DIR", "data")
 	// This thread, and with it every process it starts, moves into a new network
 	// in which there is lo alone. It is never unlocked: it ends with the script.
 	runtime.LockOSThread()

@@ -40,7 +40,7 @@ func upCommand() *cobra.Command {
 			}
 			log := logger(cmd.ErrOrStderr(), cfg)
 			if len(args) == 0 {
-				return appliance.Run(cmd.Context(), cfg, version, log)
+				return appliance.Run(cmd.Context(), cfg, version, log, appliance.Teller{To: cmd.ErrOrStderr(), Person: isTerminal(cmd.ErrOrStderr())})
 			}
 			return appliance.Join(cmd.Context(), cfg, appliance.Invitation{Token: token, Address: args[0]}, version, log)
 		},

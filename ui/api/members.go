@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -159,7 +160,7 @@ type AuditList struct {
 }
 
 type listAuditIn struct {
-	Limit int `query:"limit" minimum:"1" maximum:"1000" default:"200"`
+	Limit int `query:"limit" minimum:"1" maximum:"10000" default:"200"`
 }
 
 type memberID struct {
@@ -177,6 +178,17 @@ func (s *Server) memberRoutes() {
 	route(s, http.MethodPost, "/cluster/transfer", 204, door.Admin, "Let another node lead", s.transfer)
 
 	route(s, http.MethodGet, "/audit", 200, door.Viewer, "What people and nodes have done, newest first", s.listAudit)
+
+	s.raw(&huma.Operation{
+		OperationID: "get-audit-export", Method: http.MethodGet, Path: "/api/v1/audit/export", Tags: []string{"audit"}, DefaultStatus: 200,
+		Summary:     "The whole audit, oldest first, one JSON document a line",
+		Description: "Each record holds the hash of the one before it; lpmos audit verify checks them.",
+		Responses: map[string]*huma.Response{"200": {Description: "The records",
+			Content: map[string]*huma.MediaType{"application/x-ndjson": {Schema: &huma.Schema{Type: huma.TypeString}}}}},
+	}, door.Viewer, func(ctx huma.Context) {
+		_, w := humago.Unwrap(ctx)
+		s.exportAudit(w)
+	})
 
 	op := huma.Operation{
 		OperationID: "get-backup", Method: http.MethodGet, Path: "/api/v1/backup", Tags: []string{"backup"}, DefaultStatus: 200,
@@ -236,6 +248,20 @@ func (s *Server) listAudit(_ context.Context, in *listAuditIn) (*struct{ Body Au
 	list := AuditList{Audit: []fleet.AuditRecord{}}
 	s.cfg.Cluster.View(func(st *fleet.State) { list.Audit = append(list.Audit, st.Audit(in.Limit)...) })
 	return &struct{ Body AuditList }{list}, nil
+}
+
+func (s *Server) exportAudit(w http.ResponseWriter) {
+	var all []*fleet.AuditRecord
+	s.cfg.Cluster.View(func(st *fleet.State) { all = st.AuditTrail() })
+	h := w.Header()
+	h.Set("Content-Type", "application/x-ndjson")
+	h.Set("Content-Disposition", `attachment; filename="lpmos-`+s.cfg.Now().UTC().Format("20060102-150405")+`-audit.ndjson"`)
+	enc := json.NewEncoder(w)
+	for _, r := range all {
+		if enc.Encode(r) != nil {
+			return // nobody reads the answer any more
+		}
+	}
 }
 
 // backup sends the file as it is written. What goes wrong before its first byte

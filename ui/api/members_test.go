@@ -154,7 +154,7 @@ func TestAuditIsNewestFirst(t *testing.T) {
 	if got := list.Audit[0]; got.By != "anna" || got.Node != "n-1" || got.Index == 0 || got.At.IsZero() {
 		t.Errorf("the newest record is %+v", got)
 	}
-	for _, limit := range []string{"0", "1001", "-1", "x"} {
+	for _, limit := range []string{"0", "10001", "-1", "x"} {
 		answer(t, s, "GET", "/api/v1/audit?limit="+limit, "", 400)
 	}
 }

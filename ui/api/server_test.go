@@ -80,6 +80,7 @@ func TestEveryRouteTakesItsMethodsAlone(t *testing.T) {
 		"/api/v1/cluster/nodes/n-99/demote":  "POST",
 		"/api/v1/backup":                     "GET HEAD",
 		"/api/v1/audit":                      "GET HEAD",
+		"/api/v1/audit/export":               "GET HEAD",
 		"/api/v1/session":                    "GET HEAD POST DELETE",
 		"/api/v1/setup":                      "POST",
 		"/api/v1/me/password":                "POST",
