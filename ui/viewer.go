@@ -98,7 +98,8 @@ func (v *viewer) run(ctx context.Context, since *uint64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cfg := v.hub.cfg.API
-	if err := v.tell(ctx, api.Frame{Type: api.FrameHello, Node: cfg.Name, Version: cfg.Version, Time: cfg.Now()}); err != nil {
+	who := v.hub.api.WhoIs(v.caller)
+	if err := v.tell(ctx, api.Frame{Type: api.FrameHello, Node: cfg.Name, Version: cfg.Version, Time: cfg.Now(), Who: &who}); err != nil {
 		return err
 	}
 	w, err := v.begin(ctx, since)

@@ -88,12 +88,13 @@ func requestOf(ctx context.Context) *http.Request {
 	return q.r
 }
 
-func (s *Server) whoIs(c door.Caller) Who {
+// WhoIs is a caller as the page shows them.
+func (s *Server) WhoIs(c door.Caller) Who {
 	return Who{Name: c.Name, Role: c.Role, Account: c.UserID != "", Setup: !s.door.HasUsers()}
 }
 
 func (s *Server) whoAmI(ctx context.Context, _ *struct{}) (*struct{ Body Who }, error) {
-	return &struct{ Body Who }{s.whoIs(door.CallerOf(ctx))}, nil
+	return &struct{ Body Who }{s.WhoIs(door.CallerOf(ctx))}, nil
 }
 
 func (s *Server) signIn(ctx context.Context, in *struct{ Body SignIn }) (*cookieOut, error) {
