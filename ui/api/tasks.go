@@ -108,10 +108,13 @@ func (s *Server) listTasks(_ context.Context, in *listTasksIn) (*struct{ Body Ta
 	return &struct{ Body TaskPage }{page}, nil
 }
 
-func (s *Server) getTask(_ context.Context, in *taskID) (*taskOut, error) {
+func (s *Server) getTask(ctx context.Context, in *taskID) (*taskOut, error) {
 	out := s.showTask(in.ID)
 	if out == nil {
 		return nil, noTask(in.ID)
+	}
+	if !door.Operator.Met(door.CallerOf(ctx)) {
+		out.Body.UserData = "" // passwords and keys are found in it
 	}
 	return out, nil
 }
