@@ -64,7 +64,7 @@ func (s *State) AuditTrail() []*AuditRecord { return slices.Clone(s.audit) }
 
 // chained reports whether what a command does is told in full. Logs of before know
 // less, and give what they gave.
-func (s *State) chained(c Command) bool { return c.Version == 0 || c.Version >= 3 }
+func chained(c Command) bool { return c.Version == 0 || c.Version >= 3 }
 
 // note puts a record into the audit. Index and time are the command's. A log of
 // version 1 knew no audit, nor does a snapshot made of it.
@@ -83,7 +83,7 @@ func (s *State) note(c Command, r AuditRecord) {
 	}
 	most := maxPlainAudit
 	// A chain that has begun goes on, whoever wrote the entry.
-	if begun := last != nil && last.Seq > 0; begun || s.chained(c) {
+	if begun := last != nil && last.Seq > 0; begun || chained(c) {
 		r.Seq, most = 1, maxAudit
 		if begun {
 			r.Seq, r.Prev = last.Seq+1, last.Hash
@@ -99,7 +99,7 @@ func (s *State) note(c Command, r AuditRecord) {
 
 // noteAct is note for what only newer logs tell.
 func (s *State) noteAct(c Command, r AuditRecord) {
-	if s.chained(c) {
+	if chained(c) {
 		s.note(c, r)
 	}
 }
@@ -112,7 +112,7 @@ func (s *State) noteTask(c Command, t *Task, by, did string) {
 		name = m.Name
 	}
 	r := AuditRecord{By: by, Machine: t.MachineID, Task: t.ID, What: "machine " + name + ", task " + t.ID + ": " + did}
-	if s.chained(c) {
+	if chained(c) {
 		r.Result = string(t.Status)
 		if m != nil {
 			r.Serial = m.IDs.Serial
@@ -126,7 +126,7 @@ func (s *State) noteTask(c Command, t *Task, by, did string) {
 
 // noteTaskAct is noteTask for what only newer logs tell.
 func (s *State) noteTaskAct(c Command, t *Task, by, did string) {
-	if s.chained(c) {
+	if chained(c) {
 		s.noteTask(c, t, by, did)
 	}
 }
@@ -135,6 +135,14 @@ func (s *State) noteTaskAct(c Command, t *Task, by, did string) {
 // is of before.
 func (s *State) noteMachine(c Command, m *Machine, did string) {
 	s.noteAct(c, AuditRecord{Machine: m.ID, Serial: m.IDs.Serial, What: "machine " + m.Name + ": " + who(c.Actor) + did})
+}
+
+// answered says how a person has settled a question.
+func answered(yes bool) string {
+	if yes {
+		return " said that the machine that raised the question is this one"
+	}
+	return " said that the machine that raised the question is another"
 }
 
 // sum is what the record's Hash has to be.
@@ -150,6 +158,9 @@ func (r AuditRecord) sum() string {
 func VerifyAudit(records []*AuditRecord) error {
 	var last *AuditRecord
 	for _, r := range records {
+		if err := r.whole(); err != nil {
+			return err
+		}
 		if err := r.follows(last); err != nil {
 			return err
 		}
@@ -158,30 +169,39 @@ func VerifyAudit(records []*AuditRecord) error {
 	return nil
 }
 
-// follows checks a record against the one before it, nil if that is not known.
-func (r *AuditRecord) follows(last *AuditRecord) error {
-	broken := func(why string) error {
-		return fmt.Errorf("the audit is broken at record %d (%s, log entry %d, %.100q): %s", r.Seq, r.At.Format(time.RFC3339), r.Index, r.What, why)
-	}
+func (r *AuditRecord) broken(why string) error {
+	return fmt.Errorf("the audit is broken at record %d (%s, log entry %d, %.100q): %s", r.Seq, r.At.Format(time.RFC3339), r.Index, r.What, why)
+}
+
+// whole checks a record by itself, which is most of the work and can be done for
+// many at a time.
+func (r *AuditRecord) whole() error {
 	switch {
 	case r.Seq == 0 && (r.Hash != "" || r.Prev != ""):
-		return broken("it has a hash and no number")
-	case r.Seq == 0 && last != nil && last.Seq > 0:
-		return broken("it has no number and stands behind one that has")
+		return r.broken("it has a hash and no number")
 	case r.Seq == 0:
 		return nil
 	case r.Hash != r.sum():
-		return broken("it is not what was written")
+		return r.broken("it is not what was written")
 	case r.Seq == 1 && r.Prev != "":
-		return broken("it is the first and names one before it")
+		return r.broken("it is the first and names one before it")
 	case r.Seq > 1 && r.Prev == "":
-		return broken("it does not name the one before it")
-	case last == nil:
+		return r.broken("it does not name the one before it")
+	}
+	return nil
+}
+
+// follows checks a record against the one before it, nil if that is not known.
+func (r *AuditRecord) follows(last *AuditRecord) error {
+	switch {
+	case last == nil, r.Seq == 0 && last.Seq == 0:
 		return nil
+	case r.Seq == 0:
+		return r.broken("it has no number and stands behind one that has")
 	case r.Seq != last.Seq+1:
-		return broken(fmt.Sprintf("it stands behind record %d", last.Seq))
+		return r.broken(fmt.Sprintf("it stands behind record %d", last.Seq))
 	case r.Prev != last.Hash:
-		return broken("it was written behind another record than the one before it")
+		return r.broken("it was written behind another record than the one before it")
 	}
 	return nil
 }

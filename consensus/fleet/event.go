@@ -31,7 +31,8 @@ const (
 	EventSessionEnded    EventType = "session_ended"
 	EventAPIToken        EventType = "api_token"
 	EventAPITokenDeleted EventType = "api_token_deleted"
-	EventCode            EventType = "code" // made, or used
+	EventEvidence        EventType = "evidence" // an install whose task is forgotten is kept
+	EventCode            EventType = "code"     // made, or used
 	EventCodeDeleted     EventType = "code_deleted"
 )
 
@@ -59,6 +60,7 @@ type Event struct {
 	Pool    *Pool    `json:"-"`
 	Leader  *Leader  `json:"-"`
 
+	Evidence *Evidence   `json:"-"`
 	User     *User       `json:"-"`
 	Session  *Session    `json:"-"`
 	APIToken *APIToken   `json:"-"`

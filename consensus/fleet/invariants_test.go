@@ -150,6 +150,7 @@ type mirror struct {
 	leader   Leader
 	audit    []*AuditRecord
 
+	evidence  []*Evidence
 	users     map[string]*User
 	sessions  map[string]*Session
 	apiTokens map[string]*APIToken
@@ -169,7 +170,7 @@ func mirrorOf(s *State) *mirror {
 	}
 	return &mirror{tasks: tasks, machines: s.machines, images: s.images, nodes: s.nodes, cluster: s.cluster,
 		tokens: s.tokens, pools: s.pools, leader: s.leader, audit: s.audit,
-		users: s.users, sessions: s.sessions, apiTokens: s.apiTokens, codes: s.codes}
+		evidence: s.evidence, users: s.users, sessions: s.sessions, apiTokens: s.apiTokens, codes: s.codes}
 }
 
 func (m *mirror) see(ev Event) {
@@ -188,6 +189,8 @@ func (m *mirror) see(ev Event) {
 		m.leader = *ev.Leader
 	case EventAudit:
 		m.audit = append(m.audit, ev.Audit)
+	case EventEvidence:
+		m.evidence = append(m.evidence, ev.Evidence)
 	case EventUser:
 		m.users[ev.ID] = ev.User
 	case EventUserDeleted:
@@ -346,6 +349,10 @@ func checkInvariants(t *rapid.T, s *State) {
 	}
 	for _, p := range s.Pools() {
 		checkPool(t, s, p)
+	}
+	checkPeople(t, s)
+	if err := VerifyAudit(s.AuditTrail()); err != nil {
+		t.Fatal(err)
 	}
 	if len(s.audit) > maxAudit || len(s.done.order) != len(s.done.byID) {
 		t.Fatalf("%d audit records, %d done, %d of them by id", len(s.audit), len(s.done.order), len(s.done.byID))

@@ -125,3 +125,35 @@ func anyPersonBody(t *rapid.T, r *rig) Body {
 		return RedeemLogin{SecretHash: secret, Session: CreateSession{SecretHash: HashSecret(thing)}}
 	}
 }
+
+// checkPeople wants what no sequence of commands may break.
+func checkPeople(t *rapid.T, s *State) {
+	admins, names := 0, map[string]bool{}
+	for _, u := range s.Users() {
+		if u.Role == Admin && !u.Disabled {
+			admins++
+		}
+		if names[u.Name] {
+			t.Fatalf("there are two users %s", u.Name)
+		}
+		names[u.Name] = true
+	}
+	if s.HasUsers() && admins == 0 {
+		t.Fatalf("nobody of %v can make others", s.Users())
+	}
+	for _, v := range s.sessions {
+		if u := s.User(v.UserID); v.UserID != "" && (u == nil || u.Disabled || v.CreatedAt.Before(u.ChangedAt)) || v.UserID == "" && !v.Role.Valid() {
+			t.Fatalf("session %+v is of user %+v", v, u)
+		}
+	}
+	for _, v := range s.apiTokens {
+		if u := s.User(v.UserID); v.UserID != "" && (u == nil || u.Disabled || !u.Role.AtLeast(v.Role)) {
+			t.Fatalf("token %+v is of user %+v", v, u)
+		}
+	}
+	for _, v := range s.codes {
+		if v.Kind == CodeSetup && v.UsedAt.IsZero() && s.HasUsers() {
+			t.Fatalf("setup code %+v makes a first user where there is one", v)
+		}
+	}
+}

@@ -176,8 +176,14 @@ func decodeRecord(line []byte) (any, error) {
 		return decodeValue[Task](rest)
 	case "past":
 		return decodePast(rest)
+	case "evidence":
+		return decodeValue[Evidence](rest)
 	case "audit":
-		return decodeValue[AuditRecord](rest)
+		v := new(AuditRecord)
+		if err := json.Unmarshal(rest, v); err != nil {
+			return nil, err
+		}
+		return v, v.whole()
 	case "done":
 		return decodeValue[doneRecord](rest)
 	}
@@ -271,6 +277,8 @@ func (s *State) put(record any) error {
 		s.audit = append(s.audit, v)
 	case *doneRecord:
 		return s.done.restore(v)
+	case *Evidence:
+		return s.restoreEvidence(v)
 	case *keptUser:
 		v.User.PasswordHash = v.PasswordHash
 		return s.restoreUser(&v.User)

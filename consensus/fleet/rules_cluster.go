@@ -28,6 +28,7 @@ func (s *State) putCluster(cl *Cluster) {
 }
 
 func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	if s.cluster == nil {
 		return nil, refuse(Conflict, "this cluster has no identity yet; start its node with lpmos up")
 	}
@@ -45,7 +46,8 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 		s.putTask(t, EventStatus)
 		voided++
 	}
-	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s began epoch %d (%s); approvals that are void by it: %d", who(c.by(b.By)), cl.Epoch, b.Reason, voided)})
+	s.endAllSessions()
+	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s began epoch %d (%s); approvals that are void by it: %d", who(b.By), cl.Epoch, b.Reason, voided)})
 	if b.NewIdentity {
 		s.forgetCluster()
 	}
@@ -72,6 +74,7 @@ const maxTokens = 1000
 const newToken = "print a new one with lpmos node token"
 
 func (b CreateToken) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	switch {
 	case b.ID == "" || s.tokens[b.ID] != nil:
 		return nil, invalid("id", "a new join token needs a new id")
@@ -95,7 +98,7 @@ func (b CreateToken) apply(s *State, c Command) (any, error) {
 	}
 	t := &Token{ID: b.ID, SecretHash: b.SecretHash, ExpiresAt: b.ExpiresAt.UTC(), By: b.By, CreatedAt: c.At}
 	s.putToken(t)
-	s.note(c, AuditRecord{By: b.By, What: who(c.by(b.By)) + " made join token " + t.ID + ", good until " + t.ExpiresAt.Format(time.RFC3339)})
+	s.note(c, AuditRecord{By: b.By, What: who(b.By) + " made join token " + t.ID + ", good until " + t.ExpiresAt.Format(time.RFC3339)})
 	return t, nil
 }
 
@@ -135,11 +138,12 @@ func (s *State) nodeName(id string) string {
 }
 
 func (b RemoveNode) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	n := s.nodes[b.ID]
 	if n == nil {
 		return nil, refuse(NotFound, "there is no node %s", b.ID)
 	}
-	what := who(c.by(b.By)) + " removed node " + s.nodeName(n.ID)
+	what := who(b.By) + " removed node " + s.nodeName(n.ID)
 	delete(s.nodes, n.ID)
 	s.events = append(s.events, Event{Type: EventNodeDeleted, ID: n.ID, Name: n.Name})
 	freed := c.At
@@ -152,6 +156,7 @@ func (b RemoveNode) apply(s *State, c Command) (any, error) {
 }
 
 func (b SeatNode) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	old := s.nodes[b.ID]
 	if old == nil {
 		return nil, refuse(NotFound, "there is no node %s", b.ID)
@@ -167,7 +172,7 @@ func (b SeatNode) apply(s *State, c Command) (any, error) {
 	if b.StandsBy {
 		did = " took the vote of node " + s.nodeName(n.ID)
 	}
-	s.note(c, AuditRecord{By: b.By, Node: n.ID, What: who(c.by(b.By)) + did})
+	s.note(c, AuditRecord{By: b.By, Node: n.ID, What: who(b.By) + did})
 	return &n, nil
 }
 

@@ -79,11 +79,12 @@ func (b PutUser) make(s *State, c Command) *User {
 }
 
 func (b PutUser) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	if err := b.check(s); err != nil {
 		return nil, err
 	}
 	u := b.make(s, c)
-	s.note(c, AuditRecord{By: b.By, User: u.Name, What: fmt.Sprintf("%s made user %s, %s", who(c.by(b.By)), u.Name, u.Role)})
+	s.note(c, AuditRecord{By: b.By, User: u.Name, What: fmt.Sprintf("%s made user %s, %s", who(b.By), u.Name, u.Role)})
 	return u, nil
 }
 
@@ -106,6 +107,7 @@ func (s *State) lastAdmin(u *User) bool {
 }
 
 func (b ChangeUser) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	old := s.users[b.ID]
 	if old == nil {
 		return nil, refuse(NotFound, "there is no user %.40s", b.ID)
@@ -148,11 +150,12 @@ func (b ChangeUser) apply(s *State, c Command) (any, error) {
 	} else {
 		s.lowerTokensOf(&u)
 	}
-	s.note(c, AuditRecord{By: b.By, User: u.Name, What: fmt.Sprintf("%s %s; sessions ended by it: %d", who(c.by(b.By)), strings.Join(did, " and "), sessions)})
+	s.note(c, AuditRecord{By: b.By, User: u.Name, What: fmt.Sprintf("%s %s; sessions ended by it: %d", who(b.By), strings.Join(did, " and "), sessions)})
 	return &u, nil
 }
 
 func (b DeleteUser) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	u := s.users[b.ID]
 	switch {
 	case u == nil:
@@ -164,7 +167,7 @@ func (b DeleteUser) apply(s *State, c Command) (any, error) {
 	s.dropHeldBy(u.ID)
 	delete(s.users, u.ID)
 	s.events = append(s.events, Event{Type: EventUserDeleted, ID: u.ID, Name: u.Name})
-	s.note(c, AuditRecord{By: b.By, User: u.Name, What: who(c.by(b.By)) + " deleted user " + u.Name})
+	s.note(c, AuditRecord{By: b.By, User: u.Name, What: who(b.By) + " deleted user " + u.Name})
 	return nil, nil
 }
 
@@ -177,6 +180,18 @@ func (s *State) endSessionsOf(userID string) (n int) {
 		}
 	}
 	return n
+}
+
+// endAllSessions has everybody sign in again, and voids what could be used to do
+// so: a state that comes from a backup knows sessions that were ended since, and
+// codes that were used.
+func (s *State) endAllSessions() {
+	for _, v := range sorted(s.sessions) {
+		s.dropSession(v)
+	}
+	for _, v := range sorted(s.codes) {
+		s.dropCode(v)
+	}
 }
 
 // dropHeldBy takes away what would let a user in again.
@@ -291,6 +306,7 @@ func (b TouchSession) apply(s *State, c Command) (any, error) {
 }
 
 func (b EndSession) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	id := b.ID
 	if b.SecretHash.isHash() {
 		id = sessionID(b.SecretHash)
@@ -300,7 +316,7 @@ func (b EndSession) apply(s *State, c Command) (any, error) {
 		return nil, nil
 	}
 	s.dropSession(v)
-	whose, by := s.holder(v.UserID), c.by(b.By)
+	whose, by := s.holder(v.UserID), b.By
 	did := who(by) + " ended a session of " + whose
 	if by == "" || by == whose {
 		by, did = whose, whose+" signed out"
@@ -318,6 +334,7 @@ func (s *State) holder(userID string) string {
 }
 
 func (b CreateAPIToken) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	u := s.users[b.UserID]
 	switch {
 	case b.ID == "" || s.apiTokens[b.ID] != nil:
@@ -344,9 +361,9 @@ func (b CreateAPIToken) apply(s *State, c Command) (any, error) {
 			s.dropAPIToken(old)
 		}
 	}
-	v := &APIToken{ID: b.ID, Name: b.Name, SecretHash: b.SecretHash, Role: b.Role, UserID: b.UserID, By: c.by(b.By), CreatedAt: c.At, ExpiresAt: b.ExpiresAt.UTC()}
+	v := &APIToken{ID: b.ID, Name: b.Name, SecretHash: b.SecretHash, Role: b.Role, UserID: b.UserID, By: b.By, CreatedAt: c.At, ExpiresAt: b.ExpiresAt.UTC()}
 	s.putAPIToken(v)
-	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s made API token %s (%q), %s, good until %s", who(c.by(b.By)), v.ID, v.Name, v.Role, v.ExpiresAt.Format(time.RFC3339))})
+	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s made API token %s (%q), %s, good until %s", who(b.By), v.ID, v.Name, v.Role, v.ExpiresAt.Format(time.RFC3339))})
 	return v, nil
 }
 
@@ -376,16 +393,18 @@ func (s *State) dropAPIToken(v *APIToken) {
 }
 
 func (b DeleteAPIToken) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	v := s.apiTokens[b.ID]
 	if v == nil {
 		return nil, refuse(NotFound, "there is no API token %.40s", b.ID)
 	}
 	s.dropAPIToken(v)
-	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s deleted API token %s (%q)", who(c.by(b.By)), v.ID, v.Name)})
+	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s deleted API token %s (%q)", who(b.By), v.ID, v.Name)})
 	return nil, nil
 }
 
 func (b CreateCode) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	u := s.users[b.UserID]
 	switch {
 	case b.ID == "" || s.codes[b.ID] != nil:
@@ -418,7 +437,7 @@ func (b CreateCode) apply(s *State, c Command) (any, error) {
 		used := slices.DeleteFunc(sorted(s.codes), func(v *OneUseCode) bool { return v.UsedAt.IsZero() })
 		s.dropCode(slices.MinFunc(used, func(a, b *OneUseCode) int { return a.UsedAt.Compare(b.UsedAt) }))
 	}
-	v := &OneUseCode{ID: b.ID, Kind: b.Kind, SecretHash: b.SecretHash, UserID: b.UserID, Role: b.Role, By: c.by(b.By), CreatedAt: c.At, ExpiresAt: b.ExpiresAt.UTC()}
+	v := &OneUseCode{ID: b.ID, Kind: b.Kind, SecretHash: b.SecretHash, UserID: b.UserID, Role: b.Role, By: b.By, CreatedAt: c.At, ExpiresAt: b.ExpiresAt.UTC()}
 	s.putCode(v)
 	what, name := "a setup code", ""
 	if v.Kind == CodeLogin {

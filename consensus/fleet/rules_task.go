@@ -24,7 +24,7 @@ func (b CreateTask) apply(s *State, c Command) (any, error) {
 		if t.Status != wire.StatusPendingApproval {
 			return nil, refuse(Conflict, "machine %s has not reported yet, so there is no plan to approve; make the task without approving", mac)
 		}
-		if err := approve(t, *b.Approve, c.At); err != nil {
+		if err := approve(t, *b.Approve, c); err != nil {
 			return nil, err
 		}
 	}
@@ -32,8 +32,9 @@ func (b CreateTask) apply(s *State, c Command) (any, error) {
 		s.putMachine(m, EventMachine)
 	}
 	s.putTask(t, EventTaskCreated)
+	s.noteTaskAct(c, t, "", who(c.Actor)+" asked to install "+b.Spec.ImageName())
 	if b.Approve != nil {
-		s.noteTask(c, t, b.Approve.By, who(b.Approve.By)+" approved to "+erasing(t))
+		s.noteTask(c, t, t.Approval.By, who(t.Approval.By)+" approved to "+erasing(t))
 	}
 	return t, nil
 }
@@ -72,6 +73,7 @@ func (s *State) task(id string) (*Task, error) {
 // apply is a person's decision. Approving binds the hash of the plan that was
 // on the screen: any other plan is refused with what has changed.
 func (b DecideTask) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	t, err := s.task(b.TaskID)
 	if err != nil {
 		return nil, err
@@ -84,26 +86,27 @@ func (b DecideTask) apply(s *State, c Command) (any, error) {
 		return nil, refuse(Conflict, "task %s is %s: there is nothing to approve or reject", t.ID, t.Status)
 	}
 	if b.Approved {
-		if err := approve(t, Decision{PlanHash: b.PlanHash, Notes: b.Notes, By: b.By}, c.At); err != nil {
+		if err := approve(t, Decision{PlanHash: b.PlanHash, Notes: b.Notes, By: b.By}, c); err != nil {
 			return nil, err
 		}
 	} else {
-		t.Approval = &Approval{By: b.By, Notes: b.Notes, PlanHash: b.PlanHash, At: c.At}
+		t.Approval = &Approval{By: b.By, Notes: b.Notes, PlanHash: b.PlanHash, At: c.At, From: c.From}
 		t.Status = wire.StatusRejected
 		t.FinishedAt = c.At
 		t.log(c.At, "rejected by "+b.By)
 	}
 	s.putTask(t, EventStatus)
 	if b.Approved {
-		s.noteTask(c, t, b.By, who(c.by(b.By))+" approved to "+erasing(t))
+		s.noteTask(c, t, b.By, who(b.By)+" approved to "+erasing(t))
 	} else {
-		s.noteTask(c, t, b.By, who(c.by(b.By))+" rejected the plan")
+		s.noteTask(c, t, b.By, who(b.By)+" rejected the plan")
 	}
 	return t, nil
 }
 
 // approve binds a person's word to the plan the task has now.
-func approve(t *Task, d Decision, at time.Time) error {
+func approve(t *Task, d Decision, c Command) error {
+	d.By = c.by(d.By)
 	if t.Plan == nil {
 		return refuse(Conflict, "task %s has no plan to approve: %s", t.ID, t.Problem)
 	}
@@ -118,9 +121,9 @@ func approve(t *Task, d Decision, at time.Time) error {
 		return &Error{Code: Precondition, Field: "plan_hash", Changed: changed,
 			Message: fmt.Sprintf("the plan of task %s is not the one you saw; look at it again", t.ID)}
 	}
-	t.Approval = &Approval{Approved: true, By: d.By, Notes: d.Notes, PlanHash: d.PlanHash, At: at}
+	t.Approval = &Approval{Approved: true, By: d.By, Notes: d.Notes, PlanHash: d.PlanHash, At: c.At, From: c.From}
 	t.Status = wire.StatusApproved
-	t.log(at, fmt.Sprintf("approved by %s: erase %s (%s) and write %s", d.By, t.Plan.Erase, Bytes(t.Plan.Erase.SizeBytes), t.Plan.Image.Name))
+	t.log(c.At, fmt.Sprintf("approved by %s: erase %s (%s) and write %s", d.By, t.Plan.Erase, Bytes(t.Plan.Erase.SizeBytes), t.Plan.Image.Name))
 	return nil
 }
 
@@ -132,6 +135,7 @@ func short(hash string) string {
 }
 
 func (b CancelTask) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	t, err := s.task(b.TaskID)
 	if err != nil {
 		return nil, err
@@ -151,11 +155,12 @@ func (b CancelTask) apply(s *State, c Command) (any, error) {
 	t.FinishedAt = c.At
 	t.log(c.At, text)
 	s.putTask(t, EventStatus)
-	s.noteTask(c, t, b.By, who(c.by(b.By))+did)
+	s.noteTask(c, t, b.By, who(b.By)+did)
 	return t, nil
 }
 
 func (b RetryTask) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	t, err := s.task(b.TaskID)
 	if err != nil {
 		return nil, err
@@ -166,6 +171,7 @@ func (b RetryTask) apply(s *State, c Command) (any, error) {
 	if open := s.TaskForMAC(t.TargetMAC); open != nil {
 		return nil, refuse(Conflict, "machine %s already has open task %s", t.TargetMAC, open.ID)
 	}
+	s.keepEvidence(c, t)
 	t.Generation++
 	t.PhoneToken = b.PhoneToken
 	t.Approval, t.Error, t.Progress, t.CameUp = nil, nil, nil, nil
@@ -177,7 +183,7 @@ func (b RetryTask) apply(s *State, c Command) (any, error) {
 		s.putMachine(m, EventMachine)
 	}
 	s.putTask(t, EventStatus)
-	s.noteTask(c, t, b.By, who(c.by(b.By))+" had the task tried again")
+	s.noteTask(c, t, b.By, who(b.By)+" had the task tried again")
 	return t, nil
 }
 
@@ -189,6 +195,7 @@ func (b DeleteTask) apply(s *State, c Command) (any, error) {
 	if t.Status == wire.StatusInstalling || t.Status == wire.StatusApproved {
 		return nil, refuse(Conflict, "task %s is %s; cancel it before you delete it", t.ID, t.Status)
 	}
+	s.keepEvidence(c, t)
 	delete(s.tasks, t.ID)
 	s.past.remove(t.ID)
 	delete(s.byToken, t.PhoneToken)
@@ -201,5 +208,6 @@ func (b DeleteTask) apply(s *State, c Command) (any, error) {
 		changed.TaskID = ""
 		s.putMachine(&changed, EventMachine)
 	}
+	s.noteTaskAct(c, t, "", who(c.Actor)+" deleted the task")
 	return nil, nil
 }

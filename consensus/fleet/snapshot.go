@@ -44,6 +44,7 @@ type Snapshot struct {
 	audit    []*AuditRecord
 	done     []*doneRecord
 
+	evidence  []*Evidence
 	users     []*keptUser
 	sessions  []*keptSession
 	apiTokens []*keptAPIToken
@@ -82,7 +83,7 @@ const deedsPerRecord = 256
 // Snapshot takes the picture; it copies pointers only.
 func (s *State) Snapshot() *Snapshot {
 	sn := &Snapshot{index: s.index, tokens: s.Tokens(), nodes: s.Nodes(), images: s.Images(), pools: s.Pools(),
-		machines: s.Machines(), tasks: s.CurrentTasks(), audit: slices.Clone(s.audit)}
+		machines: s.Machines(), tasks: s.CurrentTasks(), audit: slices.Clone(s.audit), evidence: slices.Clone(s.evidence)}
 	if s.cluster != nil {
 		sn.cluster = []*Cluster{s.cluster}
 	}
@@ -121,7 +122,7 @@ func (sn *Snapshot) Write(w io.Writer) error {
 	enc := json.NewEncoder(bw)
 	n := len(sn.cluster) + len(sn.leader) + len(sn.tokens) + len(sn.nodes) + len(sn.images) + len(sn.pools) +
 		len(sn.machines) + len(sn.tasks) + len(sn.past) + len(sn.audit) + len(sn.done) +
-		len(sn.users) + len(sn.sessions) + len(sn.apiTokens) + len(sn.codes)
+		len(sn.evidence) + len(sn.users) + len(sn.sessions) + len(sn.apiTokens) + len(sn.codes)
 	if err := enc.Encode(snapshotHeader{Format: "lpmos-fleet", Version: snapshotVersion, Index: sn.index, Records: n}); err != nil {
 		return err
 	}
@@ -139,6 +140,7 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		writeRecords(enc, "machine", sn.machines),
 		writeRecords(enc, "task", sn.tasks),
 		writeRecords(enc, "past", sn.past),
+		writeRecords(enc, "evidence", sn.evidence),
 		writeRecords(enc, "audit", sn.audit),
 		writeRecords(enc, "done", sn.done),
 	)

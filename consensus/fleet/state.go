@@ -23,6 +23,7 @@ type State struct {
 	audit    []*AuditRecord // the oldest first
 	done     window
 
+	evidence  []*Evidence // of tasks that are forgotten, the oldest first
 	users     map[string]*User
 	sessions  map[string]*Session
 	apiTokens map[string]*APIToken

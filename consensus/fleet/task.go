@@ -78,6 +78,7 @@ type Approval struct {
 	Notes    string    `json:"notes,omitempty"`
 	PlanHash string    `json:"plan_hash,omitempty"`
 	At       time.Time `json:"at"`
+	From     string    `json:"from,omitempty"` // the address it came from, or "socket"
 }
 
 // CameUp is the installed system's own word that it runs.
