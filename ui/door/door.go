@@ -217,10 +217,11 @@ func (d *Door) touch(id string, hash fleet.Secret, now time.Time) {
 // Login gives a session for a name and its password: the secret to show.
 func (d *Door) Login(ctx context.Context, from, name, password string) (secret string, s *fleet.Session, err error) {
 	source := sourceOf(from)
+	mine := source + " " + strings.ToLower(name)
 	for _, try := range []struct {
 		of  *limits
 		key string
-	}{{d.byAddress, source}, {d.byName, source + " " + strings.ToLower(name)}} {
+	}{{d.byAddress, source}, {d.byName, mine}} {
 		if wait, ok := try.of.try(try.key, d.cfg.Now()); !ok {
 			d.failure(from, name)
 			return "", nil, &Refused{Wait: wait}
@@ -240,6 +241,7 @@ func (d *Door) Login(ctx context.Context, from, name, password string) (secret s
 		d.failure(from, name)
 		return "", nil, &Refused{}
 	}
+	d.byName.forget(mine)
 	return d.begin(fleet.WithOrigin(ctx, fleet.Origin{Name: user.Name, From: from}), from, user.ID)
 }
 

@@ -57,6 +57,16 @@ func (l *limits) try(key string, now time.Time) (wait time.Duration, ok bool) {
 	return 0, true
 }
 
+// forget forgives a key its tries.
+func (l *limits) forget(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e := l.byKey[key]; e != nil {
+		l.order.Remove(e)
+		delete(l.byKey, key)
+	}
+}
+
 // sourceOf is the address that tries are counted by: of IPv6 the network that one
 // host can have whole.
 func sourceOf(address string) string {
