@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -101,6 +102,9 @@ func (c *CA) signHosts(node string, hosts []string, key *ecdsa.PublicKey, now ti
 		NotBefore: now.Add(-backdated), NotAfter: ends,
 		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	for _, h := range hosts {
+		if strings.HasSuffix(strings.ToLower(h), nameSuffix) {
+			return nil, fmt.Errorf("make the certificate for people: %s is a name that nodes know each other by", h)
+		}
 		if ip, err := netip.ParseAddr(h); err == nil {
 			template.IPAddresses = append(template.IPAddresses, ip.AsSlice())
 		} else {

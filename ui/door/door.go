@@ -393,7 +393,12 @@ func (d *Door) Setup(ctx context.Context, from, code, name, password string) (se
 		d.failure(from, "setup code")
 		return "", nil, &Refused{}
 	}
-	phc, err := d.hasher.hash(ctx, password)
+	phc, err := d.hasher.hash(ctx, password, func() error {
+		if d.HasUsers() {
+			return ErrSetUp
+		}
+		return nil
+	})
 	if err != nil {
 		return "", nil, err
 	}
@@ -424,7 +429,7 @@ func (d *Door) End(ctx context.Context, c Caller) error {
 
 // Hash is a password as the cluster keeps it.
 func (d *Door) Hash(ctx context.Context, password string) (fleet.Secret, error) {
-	return d.hasher.hash(ctx, password)
+	return d.hasher.hash(ctx, password, nil)
 }
 
 // HasUsers reports whether anybody has an account.

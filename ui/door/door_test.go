@@ -13,14 +13,14 @@ import (
 
 func TestPasswordsAreHashedAndKnownAgain(t *testing.T) {
 	h := newHasher()
-	phc, err := h.hash(t.Context(), "correct horse battery")
+	phc, err := h.hash(t.Context(), "correct horse battery", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(string(phc), "$argon2id$v=19$m=19456,t=2,p=1$") {
 		t.Errorf("the hash begins %.40s", string(phc))
 	}
-	again, err := h.hash(t.Context(), "correct horse battery")
+	again, err := h.hash(t.Context(), "correct horse battery", nil)
 	if err != nil || again == phc {
 		t.Errorf("two hashes of one password are the same (%v)", err)
 	}
@@ -132,7 +132,7 @@ func TestNeeds(t *testing.T) {
 // as much as one that somebody has.
 func TestS08_TwoHashesAtOnceAndTheSameTime(t *testing.T) {
 	h := newHasher()
-	phc, err := h.hash(t.Context(), "correct horse battery")
+	phc, err := h.hash(t.Context(), "correct horse battery", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,10 +57,17 @@ func (h hasher) leave() {
 	<-h.slots
 }
 
-// hash gives the PHC text of a password, with a salt of its own.
-func (h hasher) hash(ctx context.Context, password string) (fleet.Secret, error) {
+// hash gives the PHC text of a password, with a salt of its own. still, if set, is
+// asked when it is this one's turn: nothing costly is done in vain.
+func (h hasher) hash(ctx context.Context, password string, still func() error) (fleet.Secret, error) {
 	if err := h.enter(ctx); err != nil {
 		return "", err
+	}
+	if still != nil {
+		if err := still(); err != nil {
+			<-h.slots
+			return "", err
+		}
 	}
 	defer h.leave()
 	salt := make([]byte, saltBytes)
