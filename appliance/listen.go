@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -80,7 +81,7 @@ func portError(key, addr string, err error) error {
 func dashboardURL(addr net.Addr, cfg config.Config) string {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok || !tcp.IP.IsUnspecified() {
-		return "http://" + addr.String()
+		return scheme(addr.String()) + addr.String()
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -92,7 +93,17 @@ func dashboardURL(addr net.Addr, cfg config.Config) string {
 			break
 		}
 	}
-	return "http://" + net.JoinHostPort(host, strconv.Itoa(tcp.Port))
+	at := net.JoinHostPort(host, strconv.Itoa(tcp.Port))
+	return scheme(at) + at
+}
+
+// scheme is how an address of the dashboard is reached: in the clear on this host
+// alone, where nobody listens in and a certificate could prove nothing.
+func scheme(at string) string {
+	if addr, err := netip.ParseAddrPort(at); err == nil && addr.Addr().Unmap().IsLoopback() {
+		return "http://"
+	}
+	return "https://"
 }
 
 func closeAll(ls []net.Listener) {

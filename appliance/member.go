@@ -35,6 +35,7 @@ type member struct {
 	id      *trust.Identity
 	network *consensus.TLS
 	listens net.Addr // for other nodes
+	founded bool     // its cluster was made in this life
 	log     *slog.Logger
 }
 
@@ -83,6 +84,7 @@ func (m *member) awaken(ctx context.Context) error {
 		if _, err := m.Propose(ctx, fleet.PutCluster{Cluster: record}); err != nil {
 			return fmt.Errorf("record the new cluster: %w", err)
 		}
+		m.founded = true
 		return m.id.Founded()
 	}
 	for wait := majorityTime; ; wait = stillWaiting {

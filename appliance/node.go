@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lpmos/lpmos/agent/agentserver"
+	"github.com/lpmos/lpmos/agent/firstbyte"
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/lpmos/lpmos/appliance/memory"
 	"github.com/lpmos/lpmos/appliance/systemd"
@@ -30,18 +31,18 @@ import (
 // Run runs a node until ctx ends. It returns nil after an orderly stop, also when
 // ctx ends while the node still starts; an error says what could not be opened,
 // or what broke. A new data directory becomes a cluster of this node alone.
-func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) error {
-	return run(ctx, cfg, Invitation{}, version, log)
+func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger, tell Teller) error {
+	return run(ctx, cfg, Invitation{}, version, log, tell)
 }
 
 // Join runs a node like Run; a new data directory becomes that of one more node
 // of the cluster it is invited to. A node that is of that cluster already just
 // runs.
 func Join(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger) error {
-	return run(ctx, cfg, inv, version, log)
+	return run(ctx, cfg, inv, version, log, Teller{})
 }
 
-func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger) (err error) {
+func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger, tell Teller) (err error) {
 	started := time.Now()
 	manager, err := systemd.NewTeller(os.Getenv)
 	if err != nil {
@@ -90,6 +91,18 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	}
 	defer people.Close()
 	dashboard := dashboardURL(people.Addr(), cfg)
+	secure, err := peopleTLS(cfg, self, people.Addr())
+	if err != nil {
+		return err
+	}
+	connected := newSeats(log)
+	people = firstbyte.New(connected.forPeople(people), firstbyte.Config{TLS: secure})
+	defer people.Close()
+	atTheNode, err := listenAtTheNode(cfg.DataDir)
+	if err != nil {
+		return errors.Join(err, people.Close())
+	}
+	defer atTheNode.Close()
 
 	// Agents and firmware.
 	interfaces, err := netbootInterfaces(cfg.Interfaces)
@@ -111,7 +124,6 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	if err != nil {
 		return err
 	}
-	connected := newSeats(log)
 	seen.more = connected.counters
 	machines := machineHandler(boot, agents, replica.Handler())
 	bootListeners, err := listenMachines(cfg)
@@ -168,10 +180,12 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	for _, l := range bootListeners {
 		group.Go(func() error { return serve(ctx, l, connected.guard(machines), log) })
 	}
-	group.Go(func() error { return serve(ctx, connected.forPeople(people), page, log) })
+	group.Go(func() error { return serve(ctx, people, page, log) })
+	group.Go(func() error { return serveAtTheNode(ctx, atTheNode, page, log) })
 	group.Go(func() error {
 		select {
 		case <-boot.Ready():
+			firstMinute(ctx, self, page.Door(), dashboard, tell, log)
 			log.Info("node is ready", "dashboard", dashboard, "region", cfg.Region, "version", version, "after", time.Since(started).Round(time.Millisecond))
 		case <-ctx.Done():
 		}

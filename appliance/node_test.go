@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/images"
 	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/api/client"
 )
 
 // readyLog hears where a node is ready.
@@ -50,7 +52,7 @@ func start(t *testing.T, dir, listen string) (dashboard string, stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	log := readyLog{slog.NewTextHandler(io.Discard, nil), make(chan string, 1)}
 	gone := make(chan error, 1)
-	go func() { gone <- Run(ctx, cfg, "test", slog.New(log)) }()
+	go func() { gone <- Run(ctx, cfg, "test", slog.New(log), Teller{}) }()
 	stop = func() {
 		t.Helper()
 		cancel()
@@ -68,26 +70,61 @@ func start(t *testing.T, dir, listen string) (dashboard string, stop func()) {
 	case err := <-gone:
 		t.Fatalf("the node ended before it was ready: %v", err)
 	}
+	signIn(t, dir, dashboard)
 	return dashboard, stop
 }
 
-func get(t *testing.T, url string) string {
+// keys are the sessions of this test at its nodes, by dashboard.
+var keys sync.Map
+
+// signIn gets into a node's dashboard by a link that its own socket gives.
+func signIn(t *testing.T, dir, dashboard string) {
 	t.Helper()
-	res, err := http.Get(url)
+	code, err := client.AtTheNode(dir).NewLoginCode(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
+	c, err := client.New(dashboard, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	who, key, err := c.SignIn(t.Context(), api.SignIn{Code: code.Code})
+	if err != nil || who.Role != fleet.Admin {
+		t.Fatalf("signed in as %+v: %v", who, err)
+	}
+	keys.Store(dashboard, key)
+}
+
+// ask asks a dashboard for something as who is signed in there.
+func ask(t *testing.T, dashboard, path string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, dashboard+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _ := keys.Load(dashboard)
+	req.AddCookie(key.(client.Key).Cookie)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func get(t *testing.T, dashboard, path string) string {
+	t.Helper()
+	res := ask(t, dashboard, path)
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil || res.StatusCode != http.StatusOK {
-		t.Fatalf("GET %s: %s, %v", url, res.Status, err)
+		t.Fatalf("GET %s%s: %s, %v", dashboard, path, res.Status, err)
 	}
 	return string(body)
 }
 
 func health(t *testing.T, dashboard string) (h api.Health) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(get(t, dashboard+"/api/v1/health")), &h); err != nil {
+	if err := json.Unmarshal([]byte(get(t, dashboard, "/api/v1/health")), &h); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -113,10 +150,7 @@ func TestANodeStopsAndStartsAgainWhereItWas(t *testing.T) {
 
 func TestANodeEndsThoughSomebodyWatches(t *testing.T) {
 	dashboard, stop := start(t, t.TempDir(), "127.0.0.1:0")
-	res, err := http.Get(dashboard + "/api/v1/events")
-	if err != nil {
-		t.Fatal(err)
-	}
+	res := ask(t, dashboard, "/api/v1/events")
 	defer res.Body.Close()
 	began := time.Now()
 	stop()
@@ -132,7 +166,7 @@ func TestADirectoryIsOneNodesAlone(t *testing.T) {
 	dir := t.TempDir()
 	dashboard, stop := start(t, dir, "127.0.0.1:0")
 	defer stop()
-	err := Run(t.Context(), config.Config{DataDir: dir, Listen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", Name: "n2", Region: "dc1", BootPort: 80}, "test", slog.New(slog.DiscardHandler))
+	err := Run(t.Context(), config.Config{DataDir: dir, Listen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", Name: "n2", Region: "dc1", BootPort: 80}, "test", slog.New(slog.DiscardHandler), Teller{})
 	if !errors.Is(err, consensus.ErrInUse) {
 		t.Errorf("the second node on a directory: %v", err)
 	}
@@ -143,7 +177,7 @@ func TestANodeThatIsStoppedWhileItStartsEndsWell(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	cfg := config.Config{DataDir: filepath.Join(t.TempDir(), "new"), Listen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", Name: "n1", Region: "dc1", BootPort: 80}
-	if err := Run(ctx, cfg, "test", slog.New(slog.DiscardHandler)); err != nil {
+	if err := Run(ctx, cfg, "test", slog.New(slog.DiscardHandler), Teller{}); err != nil {
 		t.Error(err)
 	}
 }

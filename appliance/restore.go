@@ -93,9 +93,9 @@ func (r Restore) readBackup() (consensus.BackupInfo, *fleet.State, error) {
 }
 
 // keepable is what may lie in the directory already: images are known by their
-// digests, leases belong to the network, keys are looked at on their own, and the
+// digests, leases belong to the network, a socket to a life that has ended, keys are looked at on their own, and the
 // rest is what an earlier try has left.
-var keepable = []string{"images", "leases.db", "trust", "trust.joining", "trust.new", "raft", "raft.restoring"}
+var keepable = []string{"images", "leases.db", "lpmos.sock", newSocketDir, "trust", "trust.joining", "trust.new", "raft", "raft.restoring"}
 
 // checkDir refuses a directory that is not a node's, or holds a state.
 func (r Restore) checkDir() error {

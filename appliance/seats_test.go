@@ -249,7 +249,7 @@ func TestAPanicCostsItsConnectionOnly(t *testing.T) {
 			t.Error("half an answer came as a whole one")
 		}
 	}
-	get(t, "http://"+address+"/boot/script")
+	get(t, "http://"+address, "/boot/script")
 	if n := s.counters()["http.panic"]; n != 3 {
 		t.Errorf("%d panics were counted, want 3", n)
 	}

@@ -40,7 +40,7 @@ func benchmarkHub(b *testing.B, machines, rows int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	srv := httptest.NewServer(u)
+	srv := httptest.NewServer(apitest.SignedIn(u))
 	defer srv.Close()
 	defer u.Close()
 	ctx, cancel := context.WithCancel(b.Context())

@@ -136,7 +136,7 @@ func dashboardOf(b *testing.B, n *consensus.Node) (url string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	srv := httptest.NewServer(u)
+	srv := httptest.NewServer(apitest.SignedIn(u))
 	b.Cleanup(func() { u.Close(); srv.Close() })
 	return srv.URL
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/api/apitest"
 	"github.com/lpmos/lpmos/ui/api/client"
 )
 
@@ -120,7 +121,7 @@ func FuzzSocketFrames(f *testing.F) {
 	}
 	_, u := newUI(f)
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		v := u.hub.newViewer(func(context.Context, []byte) error { return nil })
+		v := u.hub.newViewer(apitest.Anna, func(context.Context, []byte) error { return nil })
 		for range 3 {
 			if v.hear(frame) != nil {
 				return

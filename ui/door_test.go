@@ -50,7 +50,7 @@ func get(u http.Handler, method, path string, header ...string) *http.Response {
 		}
 	}
 	w := httptest.NewRecorder()
-	u.ServeHTTP(w, r)
+	apitest.SignedIn(u).ServeHTTP(w, r)
 	return w.Result()
 }
 

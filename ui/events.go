@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // events is GET /api/v1/events: the socket's frames as server-sent events, for
@@ -22,7 +23,7 @@ func (h *hub) events(w http.ResponseWriter, r *http.Request) {
 	// The server's limit for reading a request would end the answer to it. A
 	// request without deadlines has none to lift.
 	_ = rc.SetReadDeadline(time.Time{})
-	v := h.newViewer(func(_ context.Context, frame []byte) error {
+	v := h.newViewer(door.CallerOf(r.Context()), func(_ context.Context, frame []byte) error {
 		// A writer without deadlines is a test's; a connection has them.
 		_ = rc.SetWriteDeadline(time.Now().Add(h.limits.Write))
 		if _, err := fmt.Fprintf(w, "data: %s\n\n", frame); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/api/apitest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -18,7 +19,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // TestFrameFixtures writes one frame of each kind for the dashboard's tests.
 func TestFrameFixtures(t *testing.T) {
 	node, u := newUI(t)
-	v := u.hub.newViewer(func(context.Context, []byte) error { return nil })
+	v := u.hub.newViewer(apitest.Anna, func(context.Context, []byte) error { return nil })
 	var frames []json.RawMessage
 	v.send = func(_ context.Context, b []byte) error {
 		frames = append(frames, b)

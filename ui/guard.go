@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"mime"
 	"net"
 	"net/http"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // policy lets the page load nothing from anywhere else, run no script but its
@@ -22,7 +24,7 @@ func guard(cfg Config, next http.Handler) http.Handler {
 	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		api.NewProblem(http.StatusForbidden, "a page of another site asked for this; open this node's own dashboard").WriteTo(w)
 	}))
-	inner := cross.Handler(next)
+	inner := cross.Handler(noForms(next))
 	hosts := make([]string, len(cfg.Hosts))
 	for i, h := range cfg.Hosts {
 		hosts[i] = strings.ToLower(h)
@@ -40,8 +42,49 @@ func guard(cfg Config, next http.Handler) http.Handler {
 			api.NewProblem(http.StatusMisdirectedRequest, "this node does not answer to that name; use its address, or add the name to its configuration").WriteTo(w)
 			return
 		}
+		if door.Exposed(r) {
+			toTLS(w, r)
+			return
+		}
+		if r.TLS != nil {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
 		inner.ServeHTTP(w, r)
 	})
+}
+
+// noForms refuses to change anything for what a form could have sent.
+func noForms(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if writes(r.Method) && formType(r.Header.Get("Content-Type")) {
+			api.NewProblem(http.StatusUnsupportedMediaType, "that is how a form of a page sends; send JSON as application/json, or an image as application/octet-stream").WriteTo(w)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// toTLS answers what came in the clear from another host. A page is shown where it
+// is; what may carry a password or a token is refused, so that whoever sends it
+// finds out that it was sent in the clear.
+func toTLS(w http.ResponseWriter, r *http.Request) {
+	if writes(r.Method) || r.Header.Get("Authorization") != "" {
+		api.NewProblem(http.StatusUpgradeRequired, "this node is reached by https from other hosts; what you sent went over the network in the clear: change the password or the token if there was one in it").WriteTo(w)
+		return
+	}
+	w.Header().Set("Location", "https://"+r.Host+r.URL.RequestURI())
+	w.WriteHeader(http.StatusPermanentRedirect)
+}
+
+func writes(method string) bool {
+	return method != http.MethodGet && method != http.MethodHead && method != http.MethodOptions && method != http.MethodTrace
+}
+
+// formType reports whether a form of any page could send this type without asking
+// (the Fetch standard's CORS-safelisted types).
+func formType(header string) bool {
+	kind, _, _ := mime.ParseMediaType(header)
+	return kind == "text/plain" || kind == "multipart/form-data" || kind == "application/x-www-form-urlencoded"
 }
 
 // ourHost reports whether a Host header names this node.

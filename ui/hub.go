@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // hub knows the viewers. It feeds none of them: each follows the cluster itself,
@@ -51,6 +52,8 @@ func (h *hub) open(server *api.Server) {
 		quiet()
 	})
 }
+
+func (h *hub) door() *door.Door { return h.api.Door() }
 
 // join lets a viewer in, unless there are too many.
 func (h *hub) join(v *viewer) bool {

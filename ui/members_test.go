@@ -109,12 +109,12 @@ func TestAuditAndRemovalAreTold(t *testing.T) {
 	for len(said) < 3 {
 		f := e.until("audit")
 		said = append(said, f.Audit.What)
-		if f.Audit.By != "operator at 127.0.0.1" || f.Index == 0 || f.Audit.Index != f.Index {
+		if f.Audit.By != "anna" || f.Index == 0 || f.Audit.Index != f.Index {
 			t.Errorf("the record is %+v", f.Audit)
 		}
 	}
 	for i, s := range said {
-		if want := "operator at 127.0.0.1 made join token j-" + string(rune('1'+i)); !strings.HasPrefix(s, want) {
+		if want := "anna made join token j-" + string(rune('1'+i)); !strings.HasPrefix(s, want) {
 			t.Errorf("record %d says %q, want %q", i, s, want)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/api/apitest"
 )
 
 func figuresOfTest() consensus.Figures {
@@ -60,7 +61,7 @@ func TestMetricsTellHowTheNodeIs(t *testing.T) {
 	node, u := newUI(t, func(c *Config) { c.Figures = figuresOfTest })
 	node.Membership.Silence()
 	// One who looks and does not read: two changes wait for it.
-	v := u.hub.newViewer(func(context.Context, []byte) error { return nil })
+	v := u.hub.newViewer(apitest.Anna, func(context.Context, []byte) error { return nil })
 	if !u.hub.join(v) {
 		t.Fatal("nobody is let in")
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // maxIDs is how many tasks, machines or rows one subscription may name.
@@ -31,7 +32,7 @@ func (h *hub) socket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var conn *websocket.Conn
-	v := h.newViewer(func(ctx context.Context, frame []byte) error {
+	v := h.newViewer(door.CallerOf(r.Context()), func(ctx context.Context, frame []byte) error {
 		// A frame begun is finished or times out: the library closes a connection
 		// whose write is cancelled, and then no goodbye could be said.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.limits.Write)
@@ -75,12 +76,17 @@ func (h *hub) socket(w http.ResponseWriter, r *http.Request) {
 	<-heard
 }
 
+// statusSignedOut tells the page to ask who is there (codes from 4000 on are ours).
+const statusSignedOut websocket.StatusCode = 4401
+
 // goodbye is the close code for a reason (RFC 6455 section 7.4.1).
 func goodbye(err error, closing bool) (websocket.StatusCode, string) {
 	var bad *badFrame
 	switch {
 	case closing:
 		return websocket.StatusGoingAway, "the node is stopping"
+	case errors.Is(err, errSignedOut):
+		return statusSignedOut, "sign in again"
 	case errors.As(err, &bad):
 		return websocket.StatusPolicyViolation, bad.reason
 	default:
@@ -148,6 +154,7 @@ func (v *viewer) hear(frame []byte) error {
 		}
 		v.wants = next
 		v.poke()
+		v.hub.door().Used(v.caller) // somebody scrolls
 	default:
 		v.reply(api.Frame{Type: api.FrameError, Time: v.hub.cfg.API.Now(), Text: "frames are of type subscribe or ping"})
 	}

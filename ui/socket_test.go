@@ -23,7 +23,7 @@ import (
 func newNode(t testing.TB, change ...func(*Config)) (*apitest.Node, *UI, *client.Client, string) {
 	t.Helper()
 	node, u := newUI(t, change...)
-	srv := httptest.NewServer(u)
+	srv := httptest.NewServer(apitest.SignedIn(u))
 	t.Cleanup(srv.Close)
 	t.Cleanup(u.Close) // before the server waits for its connections
 	c, err := client.New(srv.URL, nil)

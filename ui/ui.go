@@ -12,11 +12,13 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"time"
 
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // Config is what a dashboard is made of. API and Static must be set.
@@ -69,6 +71,9 @@ func set[T comparable](v *T, def T) {
 type UI struct {
 	handler http.Handler
 	hub     *hub
+	door    *door.Door
+	api     *api.Server
+	mux     *door.Mux
 }
 
 // New puts static files, API and socket together behind one door.
@@ -94,22 +99,35 @@ func New(cfg Config) (*UI, error) {
 		return nil, err
 	}
 	h.open(server)
-	mux := http.NewServeMux()
-	mux.Handle("/api/", server)
-	mux.Handle("/openapi.json", server)
-	mux.Handle("/healthz", server)
-	mux.HandleFunc("GET /api/v1/events", h.events)
-	mux.Handle("/api/v1/events", readOnly{})
-	mux.HandleFunc("GET /ws", h.socket)
-	mux.Handle("GET /metrics", figures)
-	mux.Handle("/metrics", readOnly{})
-	mux.Handle("/", files)
-	return &UI{handler: guard(cfg, mux), hub: h}, nil
+	mux := door.NewMux(api.Refuse)
+	mux.Handle("/api/", door.Inside, server)
+	mux.Handle("/openapi.json", door.Inside, server)
+	mux.Handle("/healthz", door.Inside, server)
+	mux.Handle("GET /api/v1/events", door.Viewer, http.HandlerFunc(h.events))
+	mux.Handle("/api/v1/events", door.Anyone, readOnly{})
+	mux.Handle("GET /ws", door.Viewer, http.HandlerFunc(h.socket))
+	mux.Handle("GET /metrics", door.Viewer, figures)
+	mux.Handle("/metrics", door.Anyone, readOnly{})
+	mux.Handle("/", door.Anyone, files) // the page that asks who one is
+	return &UI{handler: guard(cfg, server.Door().Enter(mux)), hub: h, door: server.Door(), api: server, mux: mux}, nil
 }
+
+// Routes are all patterns of the listener with what they need.
+func (u *UI) Routes() map[string]door.Need {
+	all := u.mux.Routes()
+	maps.Copy(all, u.api.Routes())
+	return all
+}
+
+// Door is who lets people in.
+func (u *UI) Door() *door.Door { return u.door }
 
 // ServeHTTP answers a request of a browser or a script.
 func (u *UI) ServeHTTP(w http.ResponseWriter, r *http.Request) { u.handler.ServeHTTP(w, r) }
 
 // Close sends every viewer away. The HTTP server's own shutdown knows nothing of
 // them once their connections are sockets.
-func (u *UI) Close() { u.hub.close() }
+func (u *UI) Close() {
+	u.hub.close()
+	u.door.Close()
+}

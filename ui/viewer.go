@@ -14,6 +14,7 @@ import (
 
 	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // maxSightings is how many sightings wait for a viewer; the oldest go first.
@@ -22,8 +23,9 @@ const maxSightings = 50
 // viewer is one who looks. Events are poured in as they come and leave as
 // frames at the viewer's own pace: of each thing only the newest is kept.
 type viewer struct {
-	hub  *hub
-	send func(ctx context.Context, frame []byte) error
+	hub    *hub
+	caller door.Caller
+	send   func(ctx context.Context, frame []byte) error
 
 	wake chan struct{} // something has to be told at once
 
@@ -70,8 +72,8 @@ func (w wants) has(taskID, machineID string) bool {
 
 func (w wants) onScreen(machineID string) bool { return w.rows == nil || w.rows[machineID] }
 
-func (h *hub) newViewer(send func(context.Context, []byte) error) *viewer {
-	return &viewer{hub: h, send: send, wake: make(chan struct{}, 1),
+func (h *hub) newViewer(caller door.Caller, send func(context.Context, []byte) error) *viewer {
+	return &viewer{hub: h, caller: caller, send: send, wake: make(chan struct{}, 1),
 		changes: map[thing]change{}, progress: map[string]*fleet.Task{}, importing: map[string]api.ImportProgress{}}
 }
 
@@ -96,7 +98,8 @@ func (v *viewer) run(ctx context.Context, since *uint64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cfg := v.hub.cfg.API
-	if err := v.tell(ctx, api.Frame{Type: api.FrameHello, Node: cfg.Name, Version: cfg.Version, Time: cfg.Now()}); err != nil {
+	who := v.hub.api.WhoIs(v.caller)
+	if err := v.tell(ctx, api.Frame{Type: api.FrameHello, Node: cfg.Name, Version: cfg.Version, Time: cfg.Now(), Who: &who}); err != nil {
 		return err
 	}
 	w, err := v.begin(ctx, since)
@@ -128,6 +131,10 @@ func (v *viewer) run(ctx context.Context, since *uint64) error {
 			all := now.Sub(slow) >= v.hub.limits.Slow-v.hub.limits.Fast/2
 			if all {
 				slow = now
+			}
+			// A session may end by the clock alone, of which there is no event.
+			if all && !v.hub.door().Still(v.caller) {
+				return errSignedOut
 			}
 			if err := v.tellPace(ctx, all); err != nil {
 				return err
@@ -200,6 +207,9 @@ func (v *viewer) tell(ctx context.Context, f api.Frame) error {
 func (v *viewer) drain(ctx context.Context, w api.Watcher) {
 	for {
 		events, err := w.Next(ctx)
+		if err == nil && slices.ContainsFunc(events, ofPeople) && !v.hub.door().Still(v.caller) {
+			err = errSignedOut
+		}
 		v.mu.Lock()
 		for _, e := range events {
 			v.pour(e)
@@ -214,6 +224,18 @@ func (v *viewer) drain(ctx context.Context, w api.Watcher) {
 			return
 		}
 	}
+}
+
+// errSignedOut ends a viewer whose session has ended.
+var errSignedOut = errors.New("the session has ended")
+
+// ofPeople reports whether somebody may have been let in or sent away.
+func ofPeople(e fleet.Event) bool {
+	switch e.Type {
+	case fleet.EventUser, fleet.EventUserDeleted, fleet.EventSessionEnded, fleet.EventAPIToken, fleet.EventAPITokenDeleted:
+		return true
+	}
+	return false
 }
 
 // pour keeps what is new in an event. v.mu is held.
@@ -280,6 +302,9 @@ func (v *viewer) tellChanges(ctx context.Context) error {
 			return err
 		}
 		v.complete = max(v.complete, f.Index)
+	}
+	if errors.Is(err, errSignedOut) {
+		return err
 	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("follow the fleet: %w", err)

@@ -25,6 +25,8 @@ type Config struct {
 	DataDir      string        `yaml:"data_dir"`
 	User         string        `yaml:"user"` // empty: lpmos, or a number of our own
 	Listen       string        `yaml:"listen"`
+	TLSCert      string        `yaml:"tls_cert"`
+	TLSKey       string        `yaml:"tls_key"`
 	Hosts        []string      `yaml:"hosts"`
 	BootPort     int           `yaml:"boot_port"`
 	Interfaces   []Interface   `yaml:"interfaces"`
@@ -191,6 +193,8 @@ func (c Config) check() error {
 		return fault("kernel_args", "%s", strings.TrimPrefix(err.Error(), "kernel_args: "))
 	}
 	switch {
+	case (c.TLSCert == "") != (c.TLSKey == ""):
+		return fault("tls_cert", "a certificate and its key go together: give tls_cert and tls_key, or neither")
 	case c.DataDir == "":
 		return fault("data_dir", "a node needs a directory of its own")
 	case c.BootPort < 1 || c.BootPort > 65535:

@@ -19,6 +19,7 @@ import (
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/appliance/lab"
+	"github.com/lpmos/lpmos/ui/api/client"
 )
 
 // netboots is how often a finished machine is made to netboot again.
@@ -317,9 +318,13 @@ func TestInTheBrowser(t *testing.T) {
 	if err := os.MkdirAll(shots, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	code, err := client.AtTheNode(r.Nodes()[0].DataDir()).NewLoginCode(r.ctx, "")
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.CommandContext(r.ctx, "node", "journey.mjs")
 	cmd.Dir = filepath.Join(repository(t), "ui/e2e")
-	cmd.Env = append(os.Environ(), "LPMOS_URL="+r.URL(), "LPMOS_IMAGE=tiny", "LPMOS_SHOTS="+shots)
+	cmd.Env = append(os.Environ(), "LPMOS_URL="+client.LoginLink(r.URL(), code.Code), "LPMOS_IMAGE=tiny", "LPMOS_SHOTS="+shots)
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {

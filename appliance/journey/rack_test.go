@@ -17,6 +17,7 @@ import (
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/appliance/lab"
+	"github.com/lpmos/lpmos/ui/api/client"
 )
 
 // patience is how long one step may take on a slow machine before the test is
@@ -159,15 +160,20 @@ func (r *rack) consoles() string {
 	return out.String()
 }
 
-// url is the dashboard of a node that nothing was done to, or else of the first.
-func (r *rack) url() string {
+// well is a node that nothing was done to, or else the first.
+func (r *rack) well() lab.Node {
 	r.t.Helper()
 	for _, n := range r.state().Nodes {
 		if n.Well() {
-			return n.URL
+			return n.Node
 		}
 	}
-	return r.URL()
+	return r.Nodes()[0]
+}
+
+// by asks a node by its own socket, as who may read its directory.
+func by(n lab.Node) *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: client.DialAtTheNode(n.DataDir())}}
 }
 
 // call asks a node; one that is away gives 0.
@@ -183,14 +189,14 @@ func (r *rack) call(method, path string, in, out any) (int, string) {
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, 30*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, r.url()+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, body)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := by(r.well()).Do(req)
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -214,7 +220,7 @@ func (r *rack) importImage(name, file string) {
 		r.t.Fatalf("%v (make images builds it)", err)
 	}
 	defer f.Close()
-	res, err := http.Post(r.URL()+"/api/v1/images?name="+name+"&os_type="+name, "application/octet-stream", f)
+	res, err := by(r.Nodes()[0]).Post("http://localhost/api/v1/images?name="+name+"&os_type="+name, "application/octet-stream", f)
 	if err != nil {
 		r.t.Fatal(err)
 	}

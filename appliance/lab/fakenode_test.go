@@ -19,6 +19,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/ui/api/client"
 )
 
 // fakeNode is a node that says who it is and what it sees. It is a member of a
@@ -65,6 +66,14 @@ func runFakeNode(config string, args []string) error {
 	if err != nil {
 		return err
 	}
+	socket := client.SocketIn(n.dir)
+	if err := os.RemoveAll(socket); err != nil { // of an earlier life
+		return err
+	}
+	local, err := net.Listen("unix", socket)
+	if err != nil {
+		return err
+	}
 	nodes, err := net.Listen("tcp", n.address)
 	if err != nil {
 		return err
@@ -79,6 +88,7 @@ func runFakeNode(config string, args []string) error {
 	go http.Serve(nodes, n.forNodes())
 	server := &http.Server{Handler: n.forPeople(args)}
 	go server.Serve(people)
+	go server.Serve(local)
 	<-ctx.Done()
 	return server.Close()
 }
@@ -161,8 +171,8 @@ func (n *fakeNode) forPeople(args []string) http.Handler {
 
 // reaches asks over the rack's wire. On it an answer takes less than a millisecond.
 func reaches(address string) bool {
-	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	res, err := client.Get("http://" + address)
+	caller := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := caller.Get("http://" + address)
 	if err != nil {
 		return false
 	}
@@ -180,8 +190,8 @@ func askNode(t *testing.T, url string) nodeView {
 
 func ask(t *testing.T, url string, out any) {
 	t.Helper()
-	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get(url)
+	caller := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := caller.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/ui/api/client"
 )
 
 const (
@@ -67,7 +68,7 @@ func (r *Rack) join(ctx context.Context, n Node) error {
 		Token string `json:"token"`
 	}
 	// Making a token is a write, for which the cluster may not be ready yet.
-	err := r.again(ctx, func() error { return r.ask(ctx, http.MethodPost, first.URL+"/api/v1/cluster/tokens", &made) })
+	err := r.again(ctx, func() error { return r.ask(ctx, http.MethodPost, first, "/api/v1/cluster/tokens", &made) })
 	if err != nil {
 		return fmt.Errorf("get a token for %s from %s: %w", n.Name, first.Name, err)
 	}
@@ -118,18 +119,17 @@ func incomplete(nodes []Node, s consensus.Status) error {
 func (r *Rack) awaitCluster(ctx context.Context, complaint func(consensus.Status) error) error {
 	return r.again(ctx, func() error {
 		var s consensus.Status
-		if err := r.ask(ctx, http.MethodGet, r.nodes[0].URL+"/api/v1/cluster", &s); err != nil {
+		if err := r.ask(ctx, http.MethodGet, r.nodes[0], "/api/v1/cluster", &s); err != nil {
 			return fmt.Errorf("ask %s for the cluster: %w", r.nodes[0].Name, err)
 		}
 		return complaint(s)
 	})
 }
 
-// awaitNode returns when a node serves. A request to one that is still starting
-// waits in the inherited listener's queue.
+// awaitNode returns when a node serves.
 func (r *Rack) awaitNode(ctx context.Context, n Node) error {
 	return r.again(ctx, func() error {
-		if err := r.ask(ctx, http.MethodHead, n.URL, nil); err != nil {
+		if err := r.ask(ctx, http.MethodHead, n, "/", nil); err != nil {
 			return fmt.Errorf("%s does not answer, see %s: %w", n.Name, n.Log(), err)
 		}
 		return nil
@@ -154,17 +154,17 @@ func (r *Rack) again(ctx context.Context, f func() error) error {
 	}
 }
 
-// ask sends a request without a body to a dashboard.
-func (r *Rack) ask(ctx context.Context, method, url string, out any) error {
+// ask sends a request without a body to a node, by its own socket.
+func (r *Rack) ask(ctx context.Context, method string, n Node, path string, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
 	if err != nil {
 		return err
 	}
 	// A node's life may end with any of our requests in its hands.
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
+	caller := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: client.DialAtTheNode(n.DataDir())}}
+	resp, err := caller.Do(req)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,10 @@ func (n Node) ClusterAddress() string { return net.JoinHostPort(n.IP, strconv.It
 func (n Node) Log() string { return filepath.Join(n.Dir, "node.log") }
 
 func (n Node) config() string { return filepath.Join(n.Dir, "lpmos.yaml") }
-func (n Node) data() string   { return filepath.Join(n.Dir, "data") }
+
+// DataDir is the node's own. Who may read it may do anything with the node, by the
+// socket in it.
+func (n Node) DataDir() string { return filepath.Join(n.Dir, "data") }
 
 // A node that has joined once finds the others by what it has written down; a
 // token would be of no use to it. This file says that it has.
@@ -62,7 +65,7 @@ func nodeConfig(o Options, n Node) ([]byte, error) {
 	config := map[string]any{
 		"region":         n.Region,
 		"name":           n.Name,
-		"data_dir":       n.data(),
+		"data_dir":       n.DataDir(),
 		"user":           "root", // a rack lies where whoever made it wants it
 		"listen":         "fd:3",
 		"boot_port":      80,

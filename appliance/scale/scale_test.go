@@ -26,6 +26,7 @@ import (
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/consensustest"
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/api/client"
 )
 
 const (
@@ -189,7 +190,8 @@ func lengthen(t *testing.T, dir string) (entries int, bytes int64) {
 type node struct {
 	t     *testing.T
 	cmd   *exec.Cmd
-	url   string
+	data  string
+	http  *http.Client  // by the node's own socket
 	after time.Duration // from its start to its first answer
 	cpu   float64       // seconds of all cores until then
 }
@@ -206,14 +208,14 @@ func lpmos(t *testing.T, args ...string) {
 // lpmos runs the command line against the node.
 func (n *node) lpmos(args ...string) {
 	n.t.Helper()
-	lpmos(n.t, append([]string{"--node", n.url}, args...)...)
+	n.t.Setenv("LPMOS_DATA_DIR", n.data)
+	lpmos(n.t, args...)
 }
 
 func start(t *testing.T, data string) *node {
 	t.Helper()
-	n := &node{t: t}
+	n := &node{t: t, data: data, http: &http.Client{Transport: &http.Transport{DialContext: client.DialAtTheNode(data)}}}
 	address := consensustest.Address(t)
-	n.url = "http://" + address
 	n.cmd = exec.Command(program(), "up", "--user", "root", "--data-dir", data, "--listen", address, "--cluster-listen", consensustest.Address(t))
 	var log strings.Builder
 	n.cmd.Stderr = &log
@@ -224,7 +226,7 @@ func start(t *testing.T, data string) *node {
 	}
 	t.Cleanup(n.kill)
 	for deadline := began.Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		res, err := http.Get(n.url + "/api/v1/health")
+		res, err := n.http.Get("http://localhost/api/v1/health")
 		if err == nil {
 			res.Body.Close()
 			n.after, n.cpu = time.Since(began), n.cores()
@@ -310,7 +312,7 @@ func (n *node) measure(f *figures, what, path string, limit float64) {
 	size := int64(0)
 	for range 40 {
 		began := time.Now()
-		res, err := http.Get(n.url + path)
+		res, err := n.http.Get("http://localhost" + path)
 		if err != nil {
 			n.t.Fatal(err)
 		}

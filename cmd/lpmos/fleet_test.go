@@ -33,7 +33,7 @@ func fleetCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		l, err := net.Listen("tcp", "127.0.0.1:8080")
 		ts.Check(err)
-		srv := &http.Server{Handler: page}
+		srv := &http.Server{Handler: apitest.SignedIn(page)}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)

@@ -14,8 +14,13 @@ import (
 // node it was told to ask or, while that is away, to one of the others. It ends
 // with ctx, with nil, or with f's error.
 func follow(ctx context.Context, c *client.Client, f func(client.Update) error) error {
+	return followAt(ctx, &ring{named: c}, f)
+}
+
+// followAt is follow among the nodes of a ring.
+func followAt(ctx context.Context, nodes *ring, f func(client.Update) error) error {
 	var since uint64
-	nodes := &ring{named: c}
+	c := nodes.named
 	for first := true; ; first = false {
 		w, err := c.Watch(ctx, since)
 		if err == nil {
@@ -78,6 +83,8 @@ type ring struct {
 	named  *client.Client
 	others []*client.Client
 	at     int // among the others; 0 is the one that was named
+	// reach, if set, finds another way to a node than its dashboard; nil for none.
+	reach func(api.Member) *client.Client
 }
 
 // learn takes over which other nodes there are.
@@ -93,12 +100,18 @@ func (r *ring) learn(v *api.ClusterView) {
 	}
 	r.others = nil
 	for _, m := range v.Members {
+		if r.reach != nil {
+			if c := r.reach(m); c != nil && m.ID != v.Node {
+				r.others = append(r.others, c)
+			}
+			continue
+		}
 		// An address that is good on its own host alone is of use only to who is on
 		// that host too, as with several nodes on one.
 		if m.Dashboard == own || m.Dashboard == "" || loopback(m.Dashboard) && !loopback(r.named.Address()) {
 			continue
 		}
-		if c, err := client.New(m.Dashboard, nil); err == nil {
+		if c, err := r.named.At(m.Dashboard); err == nil {
 			r.others = append(r.others, c)
 		}
 	}

@@ -28,7 +28,7 @@ func peer(t *testing.T) (*apitest.Node, *httptest.Server, *ui.UI) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewServer(page)
+	srv := httptest.NewServer(apitest.SignedIn(page))
 	t.Cleanup(func() {
 		page.Close()
 		srv.Close()

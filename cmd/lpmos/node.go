@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -15,6 +17,7 @@ import (
 	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/ui/api/client"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // nodeFlags are what every command that works with a running node takes.
@@ -23,8 +26,35 @@ type nodeFlags struct {
 	json bool
 }
 
+// defaultNode is asked when nothing says which.
+const defaultNode = "http://127.0.0.1:8080"
+
+// client is how the node is reached: the one that was named; else, on a node's own
+// host, by its socket; else where lpmos login has signed in.
 func (n *nodeFlags) client() (*client.Client, error) {
-	c, err := client.New(n.url, nil)
+	if n.url == "" {
+		if dir := envOr("LPMOS_DATA_DIR", "/var/lib/lpmos"); unix.Access(client.SocketIn(dir), unix.W_OK) == nil {
+			return client.AtTheNode(dir), nil
+		}
+	}
+	login, err := readLogin()
+	if err != nil {
+		return nil, err
+	}
+	address := n.url
+	if address == "" {
+		address = login.Node
+	}
+	if address == "" {
+		address = defaultNode
+	}
+	token := os.Getenv("LPMOS_TOKEN")
+	var c *client.Client
+	if login.Cookie != "" && token == "" && strings.TrimSuffix(address, "/") == login.Node {
+		c, err = login.client(address)
+	} else if c, err = client.New(address, login.http()); err == nil && token != "" {
+		c = c.With(client.Key{Token: token})
+	}
 	if err != nil {
 		return nil, &usageError{err}
 	}
@@ -39,13 +69,28 @@ func (n *nodeFlags) with(f func(cmd *cobra.Command, c *client.Client, args []str
 			return err
 		}
 		err = f(cmd, c, args)
-		var unreachable *url.Error
-		if errors.As(err, &unreachable) && cmd.Context().Err() == nil {
-			return &hinted{fmt.Errorf("node %s does not answer: %w", n.url, cause(unreachable)),
-				"is a node running there? --node or LPMOS_NODE says which to ask, lpmos up starts one"}
+		if cmd.Context().Err() != nil {
+			return err
 		}
-		return err
+		return unreachable(c, err)
 	}
+}
+
+// unreachable says what to do about a node that does not answer, or lets nobody in.
+func unreachable(c *client.Client, err error) error {
+	var away *url.Error
+	switch {
+	case errors.As(err, &away):
+		at := c.Address()
+		if c.Local() {
+			at = c.Name()
+		}
+		return &hinted{fmt.Errorf("node %s does not answer: %w", at, cause(away)),
+			"is a node running there? --node or LPMOS_NODE says which to ask, lpmos up starts one"}
+	case client.StatusOf(err) == http.StatusUnauthorized:
+		return &hinted{err, "lpmos login " + c.Address() + " signs in, LPMOS_TOKEN is for programs; on the node's own host LPMOS_DATA_DIR names its data directory"}
+	}
+	return err
 }
 
 // cause is why an address was not reached, without how the call was made.

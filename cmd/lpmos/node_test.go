@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"os/exec"
+	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +22,28 @@ type testNode struct {
 	gone chan struct{} // closed when the process has ended
 	err  error         // how it ended, after gone
 	log  bytes.Buffer  // after gone
+
+	mu    sync.Mutex
+	begun []string // what it had said when it was ready
+}
+
+// said puts what the pattern's group finds in what the node said until it was ready
+// into a variable.
+func (n *testNode) said(ts *testscript.TestScript, neg bool, pattern, name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, line := range n.begun {
+		if found := regexp.MustCompile(pattern).FindStringSubmatch(line); found != nil {
+			if neg {
+				ts.Fatalf("the node said %s", line)
+			}
+			ts.Setenv(name, found[1])
+			return
+		}
+	}
+	if !neg {
+		ts.Fatalf("the node said nothing like %s:\n%s", pattern, strings.Join(n.begun, "\n"))
+	}
 }
 
 // A node has this long to become ready, and to end: far more than it needs even
@@ -29,6 +53,8 @@ const nodePatience = time.Minute
 func up(ts *testscript.TestScript, neg bool, args []string) {
 	n := ts.Value(nodeKey{}).(*testNode)
 	switch {
+	case len(args) == 3 && args[0] == "log":
+		n.said(ts, neg, args[1], args[2])
 	case neg:
 		ts.Fatalf("a node that has to fail: exits 1 lpmos up FLAGS…")
 	case len(args) == 1 && args[0] == "stop":
@@ -52,11 +78,17 @@ func (n *testNode) start(ts *testscript.TestScript, flags []string) {
 	ready, gone := make(chan struct{}), make(chan struct{})
 	n.gone, n.err = gone, nil
 	n.log.Reset()
+	n.begun = nil
 	go func() {
 		defer close(gone)
 		told := false
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			n.log.WriteString(lines.Text() + "\n")
+			if !told {
+				n.mu.Lock()
+				n.begun = append(n.begun, lines.Text())
+				n.mu.Unlock()
+			}
 			if !told && strings.Contains(lines.Text(), "node is ready") {
 				told = true
 				close(ready)

@@ -38,10 +38,11 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 
 	node := &nodeFlags{}
-	root.PersistentFlags().StringVar(&node.url, "node", envOr("LPMOS_NODE", "http://127.0.0.1:8080"), "address of the node to work with (LPMOS_NODE)")
+	root.PersistentFlags().StringVar(&node.url, "node", os.Getenv("LPMOS_NODE"), "address of the node to work with (LPMOS_NODE); if not given, the one on this host")
 	root.PersistentFlags().BoolVar(&node.json, "json", false, "print JSON")
 	root.AddCommand(upCommand(), configCommand(node), labCommand(node),
 		taskCommand(node), machineCommand(node), imageCommand(node), nodeCommand(node), auditCommand(node), policyCommand(node), statusCommand(node),
+		loginCommand(node), logoutCommand(node), loginLinkCommand(node), setupCodeCommand(node), userCommand(node), tokenCommand(node),
 		backupCommand(node), restoreCommand(node), recoverCommand(node), sbomCommand(), unitCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()

@@ -26,6 +26,8 @@ import (
 //	disk FILE [SEED]     make a disk image with a partition table
 //	backup FILE SECRET   make a backup of a cluster that is gone (backup_test.go)
 //	member DIR ADDRESS   make the directory of a node of two (backup_test.go)
+//	up log PATTERN NAME  put what the pattern's group found in what the node said into $NAME
+//	certificate NAME IP  make NAME.pem, which signs itself, and NAME.key
 //	keep NAME PATTERN    put what the pattern's group found in stdout into $NAME
 //	watch NAME FLAGS…    let "lpmos task watch FLAGS…" run, once it has printed a line
 //	watched NAME PATTERN wait until it has printed a line like this
@@ -41,6 +43,8 @@ func TestScripts(t *testing.T) {
 			"disk":  disk,
 			"keep":  keep,
 			"fleet": fleetCommand,
+
+			"certificate": makeCertificate,
 
 			"backup": makeBackup,
 			"member": makeMember,
@@ -62,6 +66,8 @@ func setUp(e *testscript.Env) error {
 	e.Values[fleetKey{}] = apitest.NewNode()
 	e.Values[watchersKey{}] = map[string]*watcher{}
 	e.Setenv("LPMOS_USER", "root") // a script's directory is closed to others
+	// Where the commands look for a node's own socket.
+	e.Setenv("LPMOS_DATA_DIR", "data")
 	// This thread, and with it every process it starts, moves into a new network
 	// in which there is lo alone. It is never unlocked: it ends with the script.
 	runtime.LockOSThread()
@@ -72,7 +78,15 @@ func setUp(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	return netlink.LinkSetUp(lo)
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return err
+	}
+	// An address that is no loopback one, for what a node does differently there.
+	elsewhere, err := netlink.ParseAddr("10.9.0.1/32")
+	if err != nil {
+		return err
+	}
+	return netlink.AddrAdd(lo, elsewhere)
 }
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {

@@ -106,7 +106,7 @@ func (s *story) tell(ctx context.Context) error {
 		}
 	})
 	group.Go(func() error {
-		return follow(ctx, node, func(u client.Update) error { return s.update(ctx, u) })
+		return followAt(ctx, &ring{named: node, reach: s.reach}, func(u client.Update) error { return s.update(ctx, u) })
 	})
 	for _, m := range s.machines {
 		s.mu.Lock()
@@ -119,12 +119,29 @@ func (s *story) tell(ctx context.Context) error {
 			group.Go(func() error { return s.awaitLogin(ctx, m) })
 		}
 	}
-	var urls []string
-	for _, n := range state.Nodes {
-		urls = append(urls, n.URL)
+	if err := s.invite(ctx, state.Nodes); err != nil {
+		return errors.Join(err, group.Wait())
 	}
-	fmt.Fprintf(s.out, "\n          open %s  (Ctrl-C ends the rack)\n\n", strings.Join(urls, " or "))
 	return group.Wait()
+}
+
+// invite prints where to look: a link that signs in once is good for all nodes, for
+// they are one cluster.
+func (s *story) invite(ctx context.Context, nodes []lab.NodeState) error {
+	var code api.OneCode
+	err := s.ask(ctx, func(ctx context.Context, c *client.Client, _ bool) (err error) {
+		code, err = c.NewLoginCode(ctx, "")
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("make a login link: %w", err)
+	}
+	fmt.Fprintf(s.out, "\n          open %s\n", client.LoginLink(nodes[0].URL, code.Code))
+	for _, n := range nodes[1:] {
+		fmt.Fprintf(s.out, "          then also %s\n", n.URL)
+	}
+	fmt.Fprintf(s.out, "          (it signs in once; LPMOS_DATA_DIR=%s lpmos login-link prints another. Ctrl-C ends the rack)\n\n", nodes[0].DataDir())
+	return nil
 }
 
 // update tells a change, and in a rack that approves by itself acts on it.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/lpmos/lpmos/appliance/lab"
+	"github.com/lpmos/lpmos/ui/api"
 	"github.com/lpmos/lpmos/ui/api/client"
 )
 
@@ -54,7 +55,7 @@ func (s *story) choose(ctx context.Context) (*client.Client, error) {
 		}
 		if best := wellNode(state.Nodes, s.at); best != nil {
 			s.at = best.Name
-			return client.New(best.URL, nil)
+			return client.AtTheNode(best.DataDir()), nil
 		}
 		select {
 		case <-ctx.Done():
@@ -62,6 +63,16 @@ func (s *story) choose(ctx context.Context) (*client.Client, error) {
 		case <-time.After(askAgain):
 		}
 	}
+}
+
+// reach is the way to another node of the rack: by its own socket.
+func (s *story) reach(m api.Member) *client.Client {
+	for _, n := range s.rack.Nodes() {
+		if n.Name == m.Name {
+			return client.AtTheNode(n.DataDir())
+		}
+	}
+	return nil
 }
 
 // wellNode is the named node if it is well, else the first that is, else nil.

@@ -49,7 +49,7 @@ func upCommand() *cobra.Command {
 				return err
 			}
 			if len(args) == 0 {
-				return appliance.Run(cmd.Context(), cfg, version, log)
+				return appliance.Run(cmd.Context(), cfg, version, log, appliance.Teller{To: cmd.ErrOrStderr(), Person: isTerminal(cmd.ErrOrStderr())})
 			}
 			return appliance.Join(cmd.Context(), cfg, appliance.Invitation{Token: token, Address: args[0]}, version, log)
 		},

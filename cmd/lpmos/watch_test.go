@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -32,6 +33,7 @@ func startWatch(ts *testscript.TestScript, neg bool, args []string) {
 	lpmos, err := exec.LookPath("lpmos")
 	ts.Check(err)
 	cmd := exec.Command(lpmos, append([]string{"task", "watch"}, args[1:]...)...)
+	cmd.Dir, cmd.Env = ts.MkAbs("."), append(os.Environ(), "LPMOS_DATA_DIR="+ts.Getenv("LPMOS_DATA_DIR"))
 	out, err := cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())

@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // Health is a node's word on itself.
@@ -38,10 +39,10 @@ type Network struct {
 const shownSightings = 200
 
 func (s *Server) clusterRoutes() {
-	route(s, http.MethodGet, "/regions", 200, "List regions", s.listRegions)
-	route(s, http.MethodGet, "/stats", 200, "The fleet in numbers", s.getStats)
-	route(s, http.MethodGet, "/health", 200, "How this node is", s.getHealth)
-	route(s, http.MethodGet, "/network", 200, "What this node does on the wire", s.getNetwork)
+	route(s, http.MethodGet, "/regions", 200, door.Viewer, "List regions", s.listRegions)
+	route(s, http.MethodGet, "/stats", 200, door.Viewer, "The fleet in numbers", s.getStats)
+	route(s, http.MethodGet, "/health", 200, door.Viewer, "How this node is", s.getHealth)
+	route(s, http.MethodGet, "/network", 200, door.Viewer, "What this node does on the wire", s.getNetwork)
 
 	// Served by the dashboard's hub, which has the frames; described with the rest.
 	s.api.OpenAPI().AddOperation(&huma.Operation{

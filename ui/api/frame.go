@@ -43,6 +43,7 @@ type Frame struct {
 	Items     []ProgressItem `json:"items,omitempty"` // of a progress_batch
 
 	Version string          `json:"version,omitempty"` // in hello
+	Who     *Who            `json:"who,omitempty"`     // in hello: the viewer
 	At      time.Time       `json:"at,omitzero"`       // with the next three: a sighting
 	MAC     string          `json:"mac,omitempty"`
 	Kind    string          `json:"kind,omitempty"`

@@ -7,6 +7,7 @@ import (
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // ErasePolicyWish is the body of PUT /policy.
@@ -28,12 +29,12 @@ type policyOut struct{ Body ErasePolicy }
 type policyIn struct{ Body ErasePolicyWish }
 
 func (s *Server) guardRoutes() {
-	route(s, http.MethodPost, "/machines/{id}/protect", 200, "Protect a machine: nothing is approved for it", s.protect(true))
-	route(s, http.MethodPost, "/machines/{id}/unprotect", 200, "Take the protection off a machine", s.protect(false))
-	route(s, http.MethodPost, "/machines/{id}/release", 200, "Let a machine that is held netboot again", s.letGo)
-	route(s, http.MethodPost, "/tasks/{id}/release", 200, "Let the machine netboot again that a task waits for", s.releaseTask)
-	route(s, http.MethodGet, "/policy", 200, "How much may be erased on one person's word", s.getPolicy)
-	route(s, http.MethodPut, "/policy", 200, "Change how much may be erased on one person's word", s.putPolicy)
+	route(s, http.MethodPost, "/machines/{id}/protect", 200, door.Operator, "Protect a machine: nothing is approved for it", s.protect(true))
+	route(s, http.MethodPost, "/machines/{id}/unprotect", 200, door.Admin, "Take the protection off a machine", s.protect(false))
+	route(s, http.MethodPost, "/machines/{id}/release", 200, door.Operator, "Let a machine that is held netboot again", s.letGo)
+	route(s, http.MethodPost, "/tasks/{id}/release", 200, door.Operator, "Let the machine netboot again that a task waits for", s.releaseTask)
+	route(s, http.MethodGet, "/policy", 200, door.Viewer, "How much may be erased on one person's word", s.getPolicy)
+	route(s, http.MethodPut, "/policy", 200, door.Admin, "Change how much may be erased on one person's word", s.putPolicy)
 }
 
 func (s *Server) protect(protected bool) func(context.Context, *machineID) (*struct{ Body Machine }, error) {

@@ -18,6 +18,7 @@ import (
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // ImageList is every image, by name.
@@ -36,8 +37,8 @@ type ImageOrder struct {
 }
 
 func (s *Server) imageRoutes() {
-	route(s, http.MethodGet, "/images", 200, "List images", s.listImages)
-	route(s, http.MethodDelete, "/images/{name}", 204, "Forget an image", s.deleteImage)
+	route(s, http.MethodGet, "/images", 200, door.Viewer, "List images", s.listImages)
+	route(s, http.MethodDelete, "/images/{name}", 204, door.Admin, "Forget an image", s.deleteImage)
 
 	reg := s.api.OpenAPI().Components.Schemas
 	text := &huma.Schema{Type: huma.TypeString}
@@ -56,8 +57,7 @@ func (s *Server) imageRoutes() {
 		Responses: map[string]*huma.Response{"201": {Description: "Created",
 			Content: map[string]*huma.MediaType{"application/json": {Schema: reg.Schema(imageType, true, "Image")}}}},
 	}
-	s.api.OpenAPI().AddOperation(&op)
-	s.api.Adapter().Handle(&op, func(ctx huma.Context) {
+	s.raw(&op, door.Admin, func(ctx huma.Context) {
 		r, w := humago.Unwrap(ctx)
 		img, err := s.importImage(w, r)
 		if err != nil {

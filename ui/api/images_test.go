@@ -83,7 +83,7 @@ func TestNameIsCheckedBeforeTheImageIsRead(t *testing.T) {
 	r := httptest.NewRequest("POST", "/api/v1/images?name=Not+A+Name", body)
 	r.Header.Set("Content-Type", octets)
 	w := httptest.NewRecorder()
-	s.ServeHTTP(w, r)
+	apitest.SignedIn(s).ServeHTTP(w, r)
 	if w.Code != http.StatusBadRequest || body.reads != 0 {
 		t.Errorf("answered %d after %d reads", w.Code, body.reads)
 	}
@@ -102,7 +102,7 @@ func TestCutUploadLeavesNothing(t *testing.T) {
 	r := httptest.NewRequest("POST", "/api/v1/images?name=cut", io.MultiReader(strings.NewReader("disk"), &counting{err: io.ErrUnexpectedEOF}))
 	r.Header.Set("Content-Type", octets)
 	w := httptest.NewRecorder()
-	s.ServeHTTP(w, r)
+	apitest.SignedIn(s).ServeHTTP(w, r)
 	if w.Code != http.StatusBadRequest || node.Images.Stored() != 0 {
 		t.Errorf("answered %d, %d images stored", w.Code, node.Images.Stored())
 	}

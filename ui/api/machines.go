@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // Answer settles a clash of ids: the body of POST /machines/{id}/settle.
@@ -36,10 +37,10 @@ type settleIn struct {
 }
 
 func (s *Server) machineRoutes() {
-	route(s, http.MethodGet, "/machines", 200, "List machines", s.listMachines)
-	route(s, http.MethodGet, "/machines/{id}", 200, "One machine, its hardware and what it did on the wire", s.getMachine)
-	route(s, http.MethodDelete, "/machines/{id}", 204, "Forget a machine", s.deleteMachine)
-	route(s, http.MethodPost, "/machines/{id}/settle", 200, "Settle a clash of ids", s.settle)
+	route(s, http.MethodGet, "/machines", 200, door.Viewer, "List machines", s.listMachines)
+	route(s, http.MethodGet, "/machines/{id}", 200, door.Viewer, "One machine, its hardware and what it did on the wire", s.getMachine)
+	route(s, http.MethodDelete, "/machines/{id}", 204, door.Operator, "Forget a machine", s.deleteMachine)
+	route(s, http.MethodPost, "/machines/{id}/settle", 200, door.Operator, "Settle a clash of ids", s.settle)
 }
 
 func (s *Server) listMachines(_ context.Context, in *listMachinesIn) (*struct{ Body MachineList }, error) {

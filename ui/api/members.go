@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // Membership is who is of the cluster, and how that is changed. A *fleet.Error
@@ -158,7 +160,7 @@ type AuditList struct {
 }
 
 type listAuditIn struct {
-	Limit int `query:"limit" minimum:"1" maximum:"1000" default:"200"`
+	Limit int `query:"limit" minimum:"1" maximum:"10000" default:"200"`
 }
 
 type memberID struct {
@@ -168,14 +170,25 @@ type memberID struct {
 type handoverIn struct{ Body Handover }
 
 func (s *Server) memberRoutes() {
-	route(s, http.MethodGet, "/cluster", 200, "How the cluster looks from this node", s.getCluster)
-	route(s, http.MethodPost, "/cluster/tokens", 201, "Let one more node join", s.newToken)
-	route(s, http.MethodPost, "/cluster/nodes/{id}/promote", 204, "Give a node a vote", s.changeMember(Membership.Promote))
-	route(s, http.MethodPost, "/cluster/nodes/{id}/demote", 204, "Take a node's vote away", s.changeMember(Membership.Demote))
-	route(s, http.MethodDelete, "/cluster/nodes/{id}", 204, "Take a node out of the cluster", s.changeMember(Membership.Remove))
-	route(s, http.MethodPost, "/cluster/transfer", 204, "Let another node lead", s.transfer)
+	route(s, http.MethodGet, "/cluster", 200, door.Viewer, "How the cluster looks from this node", s.getCluster)
+	route(s, http.MethodPost, "/cluster/tokens", 201, door.Admin, "Let one more node join", s.newToken)
+	route(s, http.MethodPost, "/cluster/nodes/{id}/promote", 204, door.Admin, "Give a node a vote", s.changeMember(Membership.Promote))
+	route(s, http.MethodPost, "/cluster/nodes/{id}/demote", 204, door.Admin, "Take a node's vote away", s.changeMember(Membership.Demote))
+	route(s, http.MethodDelete, "/cluster/nodes/{id}", 204, door.Admin, "Take a node out of the cluster", s.changeMember(Membership.Remove))
+	route(s, http.MethodPost, "/cluster/transfer", 204, door.Admin, "Let another node lead", s.transfer)
 
-	route(s, http.MethodGet, "/audit", 200, "What people and nodes have done, newest first", s.listAudit)
+	route(s, http.MethodGet, "/audit", 200, door.Viewer, "What people and nodes have done, newest first", s.listAudit)
+
+	s.raw(&huma.Operation{
+		OperationID: "get-audit-export", Method: http.MethodGet, Path: "/api/v1/audit/export", Tags: []string{"audit"}, DefaultStatus: 200,
+		Summary:     "The whole audit, oldest first, one JSON document a line",
+		Description: "Each record holds the hash of the one before it; lpmos audit verify checks them.",
+		Responses: map[string]*huma.Response{"200": {Description: "The records",
+			Content: map[string]*huma.MediaType{"application/x-ndjson": {Schema: &huma.Schema{Type: huma.TypeString}}}}},
+	}, door.Viewer, func(ctx huma.Context) {
+		_, w := humago.Unwrap(ctx)
+		s.exportAudit(w)
+	})
 
 	op := huma.Operation{
 		OperationID: "get-backup", Method: http.MethodGet, Path: "/api/v1/backup", Tags: []string{"backup"}, DefaultStatus: 200,
@@ -185,8 +198,7 @@ func (s *Server) memberRoutes() {
 		Responses: map[string]*huma.Response{"200": {Description: "The file",
 			Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}},
 	}
-	s.api.OpenAPI().AddOperation(&op)
-	s.api.Adapter().Handle(&op, func(ctx huma.Context) {
+	s.raw(&op, door.Admin, func(ctx huma.Context) {
 		r, w := humago.Unwrap(ctx)
 		s.backup(w, r)
 	})
@@ -236,6 +248,20 @@ func (s *Server) listAudit(_ context.Context, in *listAuditIn) (*struct{ Body Au
 	list := AuditList{Audit: []fleet.AuditRecord{}}
 	s.cfg.Cluster.View(func(st *fleet.State) { list.Audit = append(list.Audit, st.Audit(in.Limit)...) })
 	return &struct{ Body AuditList }{list}, nil
+}
+
+func (s *Server) exportAudit(w http.ResponseWriter) {
+	var all []*fleet.AuditRecord
+	s.cfg.Cluster.View(func(st *fleet.State) { all = st.AuditTrail() })
+	h := w.Header()
+	h.Set("Content-Type", "application/x-ndjson")
+	h.Set("Content-Disposition", `attachment; filename="lpmos-`+s.cfg.Now().UTC().Format("20060102-150405")+`-audit.ndjson"`)
+	enc := json.NewEncoder(w)
+	for _, r := range all {
+		if enc.Encode(r) != nil {
+			return // nobody reads the answer any more
+		}
+	}
 }
 
 // backup sends the file as it is written. What goes wrong before its first byte

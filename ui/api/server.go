@@ -6,16 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // maxBody is the size of a JSON body, in bytes.
@@ -27,7 +28,8 @@ type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	started time.Time
-	mux     *http.ServeMux
+	mux     *door.Mux
+	door    *door.Door
 	api     huma.API
 	openapi []byte
 	plans   planMemory
@@ -38,10 +40,11 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Cluster == nil || cfg.Images == nil || cfg.Sightings == nil || cfg.Contact == nil || cfg.Now == nil || cfg.NewID == nil || cfg.NewToken == nil {
 		return nil, errors.New("api: the configuration is not complete")
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, started: cfg.Now(), mux: http.NewServeMux()}
+	s := &Server{cfg: cfg, log: cfg.Logger, started: cfg.Now(), mux: door.NewMux(Refuse)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.door = door.New(door.Config{Cluster: cfg.Cluster, Now: cfg.Now, Logger: s.log})
 	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: decodeJSON}
 	s.api = huma.NewAPI(huma.Config{
 		OpenAPI: &huma.OpenAPI{
@@ -64,6 +67,8 @@ func New(cfg Config) (*Server, error) {
 	s.imageRoutes()
 	s.clusterRoutes()
 	s.memberRoutes()
+	s.signInRoutes()
+	s.peopleRoutes()
 	for _, unused := range []string{"ErrorModel", "ErrorDetail"} { // huma's, which tame replaces
 		delete(s.api.OpenAPI().Components.Schemas.Map(), unused)
 	}
@@ -72,12 +77,34 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("write the OpenAPI document: %w", err)
 	}
 	s.openapi = append(doc, '\n')
-	s.mux.HandleFunc("GET /openapi.json", s.getOpenAPI)
-	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+	s.mux.Handle("GET /openapi.json", door.Anyone, http.HandlerFunc(s.getOpenAPI))
+	s.mux.Handle("GET /healthz", door.Anyone, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		fmt.Fprintln(w, "ok")
-	})
+	}))
 	return s, nil
+}
+
+// Door is who lets people and programs in.
+func (s *Server) Door() *door.Door { return s.door }
+
+// Routes are all patterns with what they need.
+func (s *Server) Routes() map[string]door.Need { return s.mux.Routes() }
+
+// Refuse answers who may not: 401 to who is not signed in, else 403.
+func Refuse(w http.ResponseWriter, r *http.Request, need door.Need) {
+	w.Header().Set("Cache-Control", "no-store")
+	c := door.CallerOf(r.Context())
+	switch {
+	case !c.SignedIn():
+		p := NewProblem(http.StatusUnauthorized, "sign in first")
+		p.header = http.Header{"WWW-Authenticate": {`Bearer realm="lpmos"`}}
+		p.WriteTo(w)
+	case need == door.Local:
+		NewProblem(http.StatusForbidden, "this is done on the node's own host alone, by who may read its data directory").WriteTo(w)
+	default:
+		NewProblem(http.StatusForbidden, fmt.Sprintf("%s is %s, and this needs %s", c.Name, c.Role, need)).WriteTo(w)
+	}
 }
 
 // OpenAPI is the document served at /openapi.json.
@@ -107,7 +134,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.noRoute(w, r)
 		return
 	}
-	s.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, caller(r))))
+	s.mux.ServeHTTP(w, withRequest(r))
 }
 
 // noRoute lets the mux find out whether path or method is at fault.
@@ -145,25 +172,8 @@ func describeErrors(oapi *huma.OpenAPI, op *huma.Operation) {
 		Content: map[string]*huma.MediaType{"application/problem+json": {Schema: schema}}}
 }
 
-type callerKey struct{}
-
-// caller names who asks, for logs and approvals: the address, as long as nobody
-// has to say who they are.
-func caller(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return "operator"
-	}
-	return "operator at " + host
-}
-
-func who(ctx context.Context) string {
-	name, _ := ctx.Value(callerKey{}).(string)
-	if name == "" {
-		return "operator"
-	}
-	return name
-}
+// who names who asks, for approvals and the audit.
+func who(ctx context.Context) string { return door.CallerOf(ctx).Name }
 
 // Lens is what is known beside the log now.
 func (s *Server) Lens() Lens {
@@ -184,12 +194,13 @@ func (s *Server) Count(p *Picture) Stats {
 	return stats
 }
 
-// route registers an operation under /api/v1.
-func route[I, O any](s *Server, method, path string, status int, summary string, f func(context.Context, *I) (*O, error)) {
+// route registers an operation under /api/v1, for those who meet the need.
+func route[I, O any](s *Server, method, path string, status int, need door.Need, summary string, f func(context.Context, *I) (*O, error)) {
 	op := huma.Operation{
-		OperationID: operationID(method, path), Method: method, Path: "/api/v1" + path, Summary: summary,
+		OperationID: operationID(method, path), Method: method, Path: "/api/v1" + path, Summary: summary, Description: needText(need),
 		Tags: []string{firstSegment(path)}, DefaultStatus: status, MaxBodyBytes: maxBody, BodyReadTimeout: 10 * time.Second,
 	}
+	s.mux.Need(method+" "+op.Path, need)
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)
 		if err != nil {
@@ -197,6 +208,25 @@ func route[I, O any](s *Server, method, path string, status int, summary string,
 		}
 		return out, nil
 	})
+}
+
+// raw registers an operation that reads and writes on its own.
+func (s *Server) raw(op *huma.Operation, need door.Need, f func(huma.Context)) {
+	op.Description = strings.TrimSpace(op.Description + " " + needText(need))
+	s.mux.Need(op.Method+" "+op.Path, need)
+	s.api.OpenAPI().AddOperation(op)
+	s.api.Adapter().Handle(op, f)
+}
+
+// needText says in the document who may call an operation.
+func needText(need door.Need) string {
+	switch need {
+	case door.Anyone:
+		return "For everybody."
+	case door.Local:
+		return "On the node's own socket alone."
+	}
+	return fmt.Sprintf("Needs the role %s.", need)
 }
 
 // operationID names an operation for makers of clients: "put-tasks-id-approve".

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // Wish is what a person asks for: the body of POST /tasks and POST /plan.
@@ -82,14 +83,14 @@ type decideIn struct {
 }
 
 func (s *Server) taskRoutes() {
-	route(s, http.MethodGet, "/tasks", 200, "List tasks, newest first", s.listTasks)
-	route(s, http.MethodPost, "/tasks", 201, "Make a task, approved too if asked", s.createTask)
-	route(s, http.MethodGet, "/tasks/{id}", 200, "One task", s.getTask)
-	route(s, http.MethodDelete, "/tasks/{id}", 204, "Forget a task", s.deleteTask)
-	route(s, http.MethodPut, "/tasks/{id}/approve", 200, "Approve or reject what a task would erase", s.decideTask)
-	route(s, http.MethodPost, "/tasks/{id}/cancel", 200, "Stop a task", s.cancelTask)
-	route(s, http.MethodPost, "/tasks/{id}/retry", 200, "Start an ended task anew", s.retryTask)
-	route(s, http.MethodPost, "/plan", 200, "What a task would erase and write, making nothing", s.preview)
+	route(s, http.MethodGet, "/tasks", 200, door.Viewer, "List tasks, newest first", s.listTasks)
+	route(s, http.MethodPost, "/tasks", 201, door.Operator, "Make a task, approved too if asked", s.createTask)
+	route(s, http.MethodGet, "/tasks/{id}", 200, door.Viewer, "One task", s.getTask)
+	route(s, http.MethodDelete, "/tasks/{id}", 204, door.Operator, "Forget a task", s.deleteTask)
+	route(s, http.MethodPut, "/tasks/{id}/approve", 200, door.Operator, "Approve or reject what a task would erase", s.decideTask)
+	route(s, http.MethodPost, "/tasks/{id}/cancel", 200, door.Operator, "Stop a task", s.cancelTask)
+	route(s, http.MethodPost, "/tasks/{id}/retry", 200, door.Operator, "Start an ended task anew", s.retryTask)
+	route(s, http.MethodPost, "/plan", 200, door.Operator, "What a task would erase and write, making nothing", s.preview)
 }
 
 func (s *Server) listTasks(_ context.Context, in *listTasksIn) (*struct{ Body TaskPage }, error) {
@@ -111,10 +112,13 @@ func (s *Server) listTasks(_ context.Context, in *listTasksIn) (*struct{ Body Ta
 	return &struct{ Body TaskPage }{page}, nil
 }
 
-func (s *Server) getTask(_ context.Context, in *taskID) (*taskOut, error) {
+func (s *Server) getTask(ctx context.Context, in *taskID) (*taskOut, error) {
 	out := s.showTask(in.ID)
 	if out == nil {
 		return nil, noTask(in.ID)
+	}
+	if !door.Operator.Met(door.CallerOf(ctx)) {
+		out.Body.UserData = "" // passwords and keys are found in it
 	}
 	return out, nil
 }

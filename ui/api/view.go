@@ -21,7 +21,7 @@ type Task struct {
 	Image         string              `json:"image" doc:"Name of the image"`
 	DiskLayout    fleet.DiskLayout    `json:"disk_layout"`
 	NetworkConfig fleet.NetworkConfig `json:"network_config"`
-	UserData      string              `json:"user_data,omitempty" doc:"When one task is asked for"`
+	UserData      string              `json:"user_data,omitempty" doc:"When one task is asked for, by an operator"`
 	Tags          map[string]string   `json:"tags"`
 
 	Status    wire.Status `json:"status"`

@@ -65,6 +65,9 @@ export class FakeNode {
     this.sent = 0;
     this.refuse = false;
     this.sightings = [];
+    this.who = { name: 'anna', role: 'admin', account: true, setup: false };
+    this.users = [{ id: 'u-1', name: 'anna', role: 'admin', disabled: false, created_at: new Date().toISOString(), sessions: 1 }];
+    this.tokens = [];
     this.fleet.listeners.add((f) => { for (const v of this.viewers) v.send(f); });
     this.server = http.createServer((q, s) => this.handle(q, s));
     this.server.on('upgrade', (q, socket) => this.upgrade(q, socket));
@@ -82,7 +85,7 @@ export class FakeNode {
     const v = new Viewer(socket, this);
     this.viewers.add(v);
     this.lastSince = new URL(q.url, 'http://x').searchParams.get('since');
-    v.send({ type: 'hello', node: 'n1', version: '0.2.0', time: new Date().toISOString() });
+    v.send({ type: 'hello', node: 'n1', version: '0.2.0', time: new Date().toISOString(), who: this.who });
     const since = Number(this.lastSince);
     const missed = this.fleet.history.filter((f) => f.index > since);
     if (this.lastSince === null || missed.length < this.fleet.index - since) return v.send(this.fleet.snapshot());
@@ -167,6 +170,9 @@ export class FakeNode {
       'POST machines id settle': () => { m.question = ''; m.rival = null; m.actions = ['install', 'forget']; f.emit('machine', { machine_id: id, machine: listed(m) }); return m; },
       'POST images': () => { const name = body?.name ?? url.searchParams.get('name'); const image = { ...f.images[0], name, size_bytes: raw.length || 1e9, used_by: 0 }; f.images.push(image); f.emit('image', { image }); return image; },
       'DELETE images id': () => { f.images = f.images.filter((x) => x.name !== id); f.emit('image_deleted', { name: id }); return null; },
+      'GET session': () => this.who,
+      'GET users': () => ({ users: this.users }),
+      'GET tokens': () => ({ tokens: this.tokens }),
       'GET cluster': () => f.cluster,
       'GET audit': () => ({ audit: f.audit }),
       'POST cluster tokens': () => { f.note('made join token j-1, good until 13:00'); return { token: 'lpmos-join-0001', expires_at: new Date(Date.now() + 3600e3).toISOString(), address: '10.77.1.1:4747' }; },

@@ -1,7 +1,7 @@
 // From a machine that asks to boot to a system that came up, by the dashboard of
 // a real node and nothing else.
 //
-//   LPMOS_URL=http://127.0.0.1:8080/ LPMOS_IMAGE=tiny node journey.mjs
+//   LPMOS_URL=$(lpmos login-link) LPMOS_IMAGE=tiny node journey.mjs
 //
 // Optional: LPMOS_MACHINE (words the search must find it by), LPMOS_SHOTS (a
 // directory for pictures), LPMOS_TIMEOUT (seconds for each wait, 600).
@@ -11,7 +11,7 @@ import { launch } from './browser.mjs';
 const { LPMOS_URL: url, LPMOS_IMAGE: image, LPMOS_MACHINE: wanted = '', LPMOS_SHOTS: shots, LPMOS_HOSTNAME: hostname = '' } = process.env;
 const timeout = Number(process.env.LPMOS_TIMEOUT ?? 600) * 1000;
 if (!url || !image) {
-  console.error('error: LPMOS_URL and LPMOS_IMAGE are needed\nhint: LPMOS_URL=http://127.0.0.1:8080/ LPMOS_IMAGE=tiny node journey.mjs');
+  console.error('error: LPMOS_URL and LPMOS_IMAGE are needed\nhint: LPMOS_URL=$(lpmos login-link) LPMOS_IMAGE=tiny node journey.mjs');
   process.exit(2);
 }
 
@@ -31,7 +31,11 @@ const picture = async (name) => {
 };
 
 async function journey() {
-  const base = new URL(url).href;
+  const base = new URL('/', url).href;
+  await page.goto(url);
+  await page.waitForSelector('body[data-link=live]', { state: 'attached' });
+  demand(!page.url().includes('login='), 'the code of the login link stays in the address');
+  step('the login link has signed in');
   await page.goto(`${base}#/?q=${encodeURIComponent(`state:discovered ${wanted}`.trim())}`);
   await page.evaluate(() => { window.neverReloaded = true; });
   await page.waitForSelector('body[data-link=live]', { state: 'attached' });

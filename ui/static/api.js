@@ -31,6 +31,7 @@ async function call(method, path, body, signal) {
     throw new Refused(0, { detail: unreachable });
   }
   const data = await res.json().catch(() => null);
+  if (res.status === 401 && !path.startsWith('/session') && path !== '/setup') dispatchEvent(new Event('signed-out'));
   if (!res.ok) throw new Refused(res.status, data);
   return data;
 }
@@ -41,6 +42,18 @@ export const api = {
   machine: (/** @type {string} */ m) => call('GET', `/machines/${id(m)}`),
   task: (/** @type {string} */ t) => call('GET', `/tasks/${id(t)}`),
   tasksOf: (/** @type {string} */ m) => call('GET', `/tasks?machine_id=${id(m)}&limit=20`),
+  whoAmI: () => call('GET', '/session'),
+  signIn: (/** @type {any} */ body) => call('POST', '/session', body),
+  signOut: () => call('DELETE', '/session'),
+  setUp: (/** @type {any} */ body) => call('POST', '/setup', body),
+  changeOwnPassword: (/** @type {any} */ body) => call('POST', '/me/password', body),
+  users: () => call('GET', '/users'),
+  addUser: (/** @type {any} */ body) => call('POST', '/users', body),
+  changeUser: (/** @type {string} */ u, /** @type {any} */ change) => call('PATCH', `/users/${id(u)}`, change),
+  removeUser: (/** @type {string} */ u) => call('DELETE', `/users/${id(u)}`),
+  tokens: () => call('GET', '/tokens'),
+  addToken: (/** @type {any} */ body) => call('POST', '/tokens', body),
+  removeToken: (/** @type {string} */ t) => call('DELETE', `/tokens/${id(t)}`),
   network: () => call('GET', '/network'),
   audit: (/** @type {number} */ limit) => call('GET', `/audit?limit=${limit}`),
   token: () => call('POST', '/cluster/tokens'),

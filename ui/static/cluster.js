@@ -39,7 +39,7 @@ export class Page {
 
   paint() {
     const v = this.view;
-    const why = this.app.why();
+    const why = this.app.why('admin');
     this.add.disabled = Boolean(why) || !v;
     this.add.title = why;
     setText(this.says, v ? v.summary : this.app.store.known ? words.noCluster : '');

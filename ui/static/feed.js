@@ -310,6 +310,9 @@ export function backoff(n, random = Math.random) {
   return top / 2 + random() * top / 2;
 }
 
+/** The close code of a session that has ended. */
+const signedOut = 4401;
+
 /**
  * Keeps one socket to the node open. It comes back by itself after the wait that
  * backoff names, at once when the browser is online or looked at again, and asks
@@ -328,6 +331,7 @@ export class Socket extends EventTarget {
     this.link = 'connecting';
     this.node = '';
     this.version = '';
+    /** Who this page is signed in as, once the node has said. @type {any} */ this.who = null;
     this.attempt = 0;
     /** When the next attempt is due, by the store's own clock. */
     this.due = 0;
@@ -341,16 +345,33 @@ export class Socket extends EventTarget {
     clearTimeout(this.timer);
     if (this.ws) return;
     const since = this.store.known ? this.store.index : 0;
+    this.greeted = false;
     const ws = this.ws = this.env.open(since ? `/ws?since=${since}` : '/ws');
     this.#set(this.store.known ? 'reconnecting' : 'connecting');
     ws.onmessage = (e) => { if (this.ws === ws) this.#frame(JSON.parse(e.data)); };
-    ws.onclose = () => this.#lost(ws);
+    ws.onclose = (e) => {
+      // The node ends the sockets of a session that has ended; one that it does not
+      // even open may be for the same reason, which a browser does not tell.
+      const told = e?.code === signedOut;
+      const doubt = told || this.ws === ws && !this.greeted;
+      this.#lost(ws);
+      if (doubt) this.dispatchEvent(new CustomEvent('doubt', { detail: told }));
+    };
     ws.onerror = () => ws.close();
     // A connection that neither opens nor speaks in 10 s is given up.
     this.timer = this.env.later(() => { if (this.ws === ws && !this.live) { ws.close(); this.#lost(ws); } }, 10000);
   }
 
   get live() { return this.link === 'live'; }
+
+  /** Gives up: the page is about to ask who is there. */
+  stop() {
+    clearTimeout(this.timer);
+    const ws = this.ws;
+    this.ws = null;
+    this.connect = () => {};
+    ws?.close();
+  }
 
   /** The browser woke up: try at once, or find out whether the socket still is one. */
   nudge() {
@@ -380,6 +401,8 @@ export class Socket extends EventTarget {
 
   #frame(f) {
     if (f.type === 'hello') {
+      this.greeted = true;
+      this.who = f.who ?? null;
       this.node = f.node ?? '';
       this.version = f.version ?? '';
       this.#set('catching');

@@ -98,7 +98,7 @@ export class Page {
 
   paint() {
     const images = [...this.app.store.images.values()].sort((a, b) => a.name.localeCompare(b.name));
-    const why = this.app.why();
+    const why = this.app.why('admin');
     const nodes = (this.app.store.cluster?.members ?? []).map((/** @type {any} */ m) => [m.name, m.described?.images ?? {}]);
     this.add.disabled = Boolean(why) || this.sending !== null;
     this.add.title = why;

@@ -22,11 +22,28 @@ const app = {
 };
 const fleet = new Fleet($('fleet'), store, { act, go, dirty, why, show: (ids) => socket.show(ids) });
 
-/** Why nothing can be changed now, or "" when it can. */
-function why() {
+const ranks = ['viewer', 'operator', 'admin'];
+
+/** Why nothing can be changed now by who is signed in, or "" when it can. @param {string} need the least role */
+function why(need = 'operator') {
   if (!socket.live) return text.noServer;
+  const who = socket.who;
+  if (who && ranks.indexOf(who.role) < ranks.indexOf(need)) return text.mayNot(who.name, who.role, need);
   return cutOff() ? text.noMajority : '';
 }
+
+/** Whoever is not signed in is asked who they are, and what was on the page goes. @param {string} says */
+async function signedOut(says) {
+  socket.stop();
+  paused = true;
+  (await import('./signin.js')).open(says);
+}
+socket.addEventListener('doubt', async (/** @type {any} */ e) => {
+  if (e.detail) { signedOut(text.signIn.ended); return; }
+  const { signedIn } = await import('./signin.js');
+  if (!await signedIn()) signedOut(store.known ? text.signIn.ended : '');
+});
+addEventListener('signed-out', () => signedOut(text.signIn.ended));
 /** Nothing can be decided, and not only for the moment an election takes. */
 function cutOff() { return Boolean(store.cluster && !store.cluster.quorum && store.cluster.problem); }
 
@@ -39,6 +56,7 @@ function dirty() {
 }
 function paint() {
   planned = false;
+  if (document.body.dataset.link === 'signed-out') return;
   if (paused && !ticked) return;
   const tick = ticked;
   ticked = false;
@@ -118,6 +136,9 @@ function linkLight() {
     : waiting && store.known ? text.asOf(clock(store.heard), Math.ceil((socket.due - store.clock()) / 1000)) : name);
   $('link').title = socket.link === 'offline' ? text.offlineNow : [socket.node, socket.version].filter(Boolean).join(' ');
   $('now').hidden = !waiting;
+  const who = socket.who;
+  setText($('who'), who?.name ?? '');
+  $('who').hidden = !who;
   $('new-task').disabled = Boolean(why());
   $('new-task').title = why();
 }
@@ -192,11 +213,11 @@ store.addEventListener('moved', (/** @type {any} */ e) => {
   }, 5000);
 });
 
-// Addresses: #/ , #/m/ID , #/t/ID , #/images , #/network , #/c , #/a; the search and the order are in them too.
+// Addresses: #/ , #/m/ID , #/t/ID , #/images , #/network , #/c , #/a , #/u; the search and the order are in them too.
 const places = {
   m: () => import('./machine.js'), t: () => import('./machine.js'),
   images: () => import('./images.js'), network: () => import('./network.js'),
-  c: () => import('./cluster.js'), a: () => import('./audit.js'),
+  c: () => import('./cluster.js'), a: () => import('./audit.js'), u: () => import('./access.js'),
 };
 let here = '', scrolled = 0;
 history.scrollRestoration = 'manual';
@@ -312,7 +333,7 @@ $('theme').onclick = () => {
 };
 
 // Keys.
-const gotos = { m: '#/', i: '#/images', n: '#/network', c: '#/c', a: '#/a' };
+const gotos = { m: '#/', i: '#/images', n: '#/network', c: '#/c', a: '#/a', u: '#/u' };
 let wentG = -Infinity;
 /** @type {Record<string, (row: any) => void>} */
 const keys = {
@@ -344,5 +365,15 @@ addEventListener('keydown', (e) => {
   f(onList ? fleet.current : store.rows.get(here.slice(1)));
 });
 
-route();
-socket.connect();
+async function begin() {
+  // A login link: its code is used and leaves the address at once.
+  const code = /^#login=(.+)$/.exec(location.hash)?.[1];
+  if (code) {
+    history.replaceState(null, '', '#/');
+    const { redeem } = await import('./signin.js');
+    if (!await redeem(decodeURIComponent(code))) return;
+  }
+  route();
+  socket.connect();
+}
+begin();

@@ -255,7 +255,7 @@ func (c *Client) Backup(ctx context.Context, w io.Writer) error {
 	}
 	defer res.Body.Close()
 	if _, err := io.Copy(w, res.Body); err != nil {
-		return fmt.Errorf("read the backup from node %s: %w", c.base.Host, err)
+		return fmt.Errorf("read the backup from node %s: %w", c.name, err)
 	}
 	return nil
 }

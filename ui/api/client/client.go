@@ -23,8 +23,11 @@ const maxAnswer = 256 << 20
 
 // Client speaks to one node.
 type Client struct {
-	base *url.URL
-	http *http.Client
+	base  *url.URL
+	http  *http.Client
+	name  string // in errors
+	local bool
+	key   Key
 }
 
 // New makes a client of the node at an address such as http://127.0.0.1:8080.
@@ -37,8 +40,11 @@ func New(address string, hc *http.Client) (*Client, error) {
 	if hc == nil {
 		hc = http.DefaultClient
 	}
-	return &Client{base: &url.URL{Scheme: u.Scheme, Host: u.Host}, http: hc}, nil
+	return &Client{base: &url.URL{Scheme: u.Scheme, Host: u.Host}, http: hc, name: u.Host}, nil
 }
+
+// Name of the node in sentences: its host and port, or the file of its socket.
+func (c *Client) Name() string { return c.name }
 
 // Address of the node.
 func (c *Client) Address() string { return c.base.String() }
@@ -92,7 +98,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		return err
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("read the answer of node %s to %s %s: %w", c.base.Host, method, path, err)
+		return fmt.Errorf("read the answer of node %s to %s %s: %w", c.name, method, path, err)
 	}
 	return nil
 }
@@ -109,6 +115,7 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 	if kind != "" {
 		req.Header.Set("Content-Type", kind)
 	}
+	c.show(req.Header)
 	// A file says how long it is, so that the node can refuse early what it has no
 	// space for.
 	if f, ok := body.(interface{ Stat() (fs.FileInfo, error) }); ok {
@@ -118,7 +125,7 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("reach node %s: %w", c.base.Host, err)
+		return nil, fmt.Errorf("reach node %s: %w", c.name, err)
 	}
 	if res.StatusCode < 300 {
 		return res, nil
@@ -130,7 +137,7 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 	}
 	e := &Error{Problem: *api.NewProblem(res.StatusCode, "")}
 	if err := json.Unmarshal(answer, &e.Problem); err != nil {
-		e.Detail = fmt.Sprintf("node %s answered %s", c.base.Host, res.Status)
+		e.Detail = fmt.Sprintf("node %s answered %s", c.name, res.Status)
 	}
 	return nil, e
 }
@@ -138,7 +145,7 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 func (c *Client) readAll(body io.Reader) ([]byte, error) {
 	answer, err := io.ReadAll(io.LimitReader(body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("read the answer of node %s: %w", c.base.Host, err)
+		return nil, fmt.Errorf("read the answer of node %s: %w", c.name, err)
 	}
 	return answer, nil
 }

@@ -25,16 +25,15 @@ type Watch struct{ conn *websocket.Conn }
 func (c *Client) Watch(ctx context.Context, since uint64) (*Watch, error) {
 	u := c.base.JoinPath("/ws")
 	u.RawQuery = sinceQuery(since)
-	conn, res, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{
-		HTTPClient: c.http,
-		// The node opens its socket to its own pages alone; this is one of them.
-		HTTPHeader: http.Header{"Origin": {c.base.Scheme + "://" + c.base.Host}},
-	})
+	// The node opens its socket to its own pages alone; this is one of them.
+	header := http.Header{"Origin": {c.base.Scheme + "://" + c.base.Host}}
+	c.show(header)
+	conn, res, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{HTTPClient: c.http, HTTPHeader: header})
 	if err != nil {
 		if res != nil && res.StatusCode != http.StatusSwitchingProtocols {
 			return nil, &Error{Problem: *api.NewProblem(res.StatusCode, "the node would not open its socket: "+res.Status)}
 		}
-		return nil, fmt.Errorf("open the socket of node %s: %w", c.base.Host, err)
+		return nil, fmt.Errorf("open the socket of node %s: %w", c.name, err)
 	}
 	conn.SetReadLimit(maxAnswer)
 	return &Watch{conn: conn}, nil
