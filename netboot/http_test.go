@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +131,61 @@ func TestTheScriptNamesOtherNodes(t *testing.T) {
 	want := strings.Replace(goldenAgent, "lpmos.node=https://10.77.0.1:80", "lpmos.node=https://10.77.0.1:80 lpmos.node=https://10.77.0.2:80 lpmos.node=https://10.78.0.3:8080", 1)
 	if got := s.get("GET", "/boot/"+s.path(macA)+"/script?mac="+macA).Body.String(); got != want {
 		t.Errorf("%s", got)
+	}
+}
+
+// S36: a script is had by who was given its address, from where it was given, and
+// by nobody who knows or guesses a MAC.
+func TestS36_AnotherMachinesScriptIsNotHad(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	good := "/boot/" + s.path(macA) + "/script?mac=" + macA
+	if w := s.get("GET", good); w.Code != 200 || !strings.Contains(w.Body.String(), "lpmos.claim=") {
+		t.Fatalf("its own: %d %s", w.Code, w.Body)
+	}
+	elsewhere := s.paths().new(macA, netip.MustParseAddr("10.77.0.121"))
+	for name, path := range map[string]string{
+		"by MAC":                     "/boot/script?mac=" + macA,
+		"by MAC, below the folder":   "/boot/?mac=" + macA,
+		"by a path that is guessed":  "/boot/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/script?mac=" + macA,
+		"by one that is shorter":     "/boot/aaaa/script?mac=" + macA,
+		"by another machine's":       "/boot/" + s.path(macB) + "/script?mac=" + macA,
+		"by its own, for another":    "/boot/" + s.path(macA) + "/script?mac=" + macB,
+		"by its own, from elsewhere": "/boot/" + elsewhere + "/script?mac=" + macA,
+		"by id":                      "/boot/" + s.path(macA) + "/script/1?mac=" + macA,
+		"spoofed":                    "/boot/script?mac=" + macA + "&spoof=" + macB,
+	} {
+		if w := s.get("GET", path); w.Code != 404 || strings.Contains(w.Body.String(), "lpmos.") {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+	if len(s.fleet.served) != 1 {
+		t.Errorf("the fleet was told of %d scripts", len(s.fleet.served))
+	}
+	s.pass(11 * time.Minute)
+	if w := s.get("GET", good); w.Code != 404 {
+		t.Errorf("after eleven minutes: %d", w.Code)
+	}
+}
+
+// Who asks without a path from an address that this node has lent is the machine
+// it was lent to.
+func TestS36_ALentAddressGetsThePathOfItsMachine(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	at := netip.MustParseAddr("10.77.0.120")
+	begin := func() string {
+		to := regexp.MustCompile("/boot/([a-z2-7]{32})/script").FindStringSubmatch(s.get("GET", "/boot/script").Body.String())
+		if to == nil {
+			t.Fatal("no path in the stub")
+		}
+		return to[1]
+	}
+	if !s.paths().leads(begin(), macB, at) {
+		t.Error("an address that another server lent is anybody's")
+	}
+	s.fleet.keeps(macA, at)
+	s.sightings.holds(macA, at)
+	if p := begin(); !s.paths().leads(p, macA, at) || s.paths().leads(p, macB, at) {
+		t.Error("a machine gets a path for another's script from the address it was lent")
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lpmos/lpmos/agent/pin"
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
@@ -42,7 +43,53 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+func TestWhatAnAgentMustBeTold(t *testing.T) {
+	p := pin.Pin{0xab, 0xcd}.String()
+	const rest = "lpmos.node=https://10.77.0.1:80 lpmos.time=1700000000 lpmos.claim=a-b_c"
+	c := ParseCmdline(rest + " lpmos.pin=" + p)
+	if err := c.Check(); err != nil || c.Pin.String() != p || c.Claim != "a-b_c" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for line, says := range map[string]string{
+		rest:                         "no lpmos.pin",
+		rest + " lpmos.pin=":         "64 small hex digits",
+		rest + " lpmos.pin=" + p[1:]: "64 small hex digits",
+		rest + " lpmos.pin=" + strings.ToUpper(p):                    "64 small hex digits",
+		rest + " lpmos.pin=" + strings.Repeat("0", 64):               "nobody's",
+		rest + " lpmos.pin=" + p + " lpmos.pin=" + p:                 "twice",
+		rest + " lpmos.pin=x lpmos.pin=" + p:                         "twice",
+		"lpmos.time=1 lpmos.pin=" + p:                                "no lpmos.node",
+		"lpmos.node=http://10.77.0.1:80 lpmos.time=1 lpmos.pin=" + p: "no lpmos.node",
+		"lpmos.node=https://10.77.0.1:80 lpmos.pin=" + p:             "no lpmos.time",
+	} {
+		if err := ParseCmdline(line).Check(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v, want %q", line, err, says)
+		}
+	}
+}
+
+func TestS53_TheClockOfTheMachineDoesNotCount(t *testing.T) {
+	node := time.Unix(1_700_000_000, 0)
+	if now := Clock(node)(); now.Before(node) || now.After(node.Add(100*365*24*time.Hour)) {
+		t.Errorf("it is %v", now)
+	}
+	clock := Clock(node)
+	first := clock()
+	if later := clock(); later.Before(first) || later.Sub(first) > time.Minute {
+		t.Errorf("it went from %v to %v", first, later)
+	}
+	for now, want := range map[time.Time]int64{
+		node: 0, node.Add(10 * time.Minute): 0, time.Unix(0, 0): -1_700_000_000, node.Add(2 * time.Hour): 7200,
+		time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC): time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC).Unix() - 1_700_000_000,
+	} {
+		if got := ClockOff(now, node); got != want {
+			t.Errorf("a clock that shows %v is %d s off, want %d", now, got, want)
+		}
+	}
+}
+
 func FuzzCmdline(f *testing.F) {
+	f.Add("lpmos.pin=" + strings.Repeat("ab", 32) + " lpmos.claim=AbC-_ lpmos.pin=0")
 	f.Add("lpmos.node=https://10.77.0.1:80 lpmos.mac=52:54:00:aa:bb:01 lpmos.time=1700000000")
 	f.Fuzz(func(t *testing.T, line string) {
 		c := ParseCmdline(line)

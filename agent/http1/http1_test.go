@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
@@ -278,4 +280,64 @@ func FuzzReply(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Plain requests and those over TLS to one port share no connection, and each is
+// signed for the one it goes over.
+func TestTLSAndPlainOnOnePort(t *testing.T) {
+	var mu sync.Mutex
+	conns := map[string]int{}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		conns[r.RemoteAddr+map[bool]string{true: " TLS", false: " plain"}[r.TLS != nil]]++
+		_, _ = io.WriteString(w, r.Header.Get("Signed")+" "+r.RequestURI)
+	})
+	plain, secure := httptest.NewServer(handler), httptest.NewUnstartedServer(handler)
+	defer plain.Close()
+	secure.StartTLS()
+	defer secure.Close()
+	to := map[string]string{"http": plain.Listener.Addr().String(), "https": secure.Listener.Addr().String()}
+	c := &Client{TLS: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}}
+	defer c.Close()
+	for _, scheme := range []string{"http", "https", "http", "https"} {
+		// One address, whose connection depends on what is asked for.
+		c.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, to[scheme])
+		}
+		resp, err := c.Do(context.Background(), Request{Method: "GET", URL: scheme + "://192.0.2.1:80/a?b=c", Sign: func(on tls.ConnectionState, uri string) ([]Field, error) {
+			if on.Version != tls.VersionTLS13 || !on.HandshakeComplete {
+				t.Errorf("signed for %+v", on)
+			}
+			return []Field{{"Signed", "for " + uri}}, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"http": " /a?b=c", "https": "for /a?b=c /a?b=c"}[scheme]
+		if got, err := io.ReadAll(resp.Body); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", scheme, got, err)
+		}
+		_ = resp.Body.Close()
+	}
+	if len(conns) != 2 {
+		t.Errorf("connections and their requests: %v", conns)
+	}
+	if _, err := (&Client{}).Do(context.Background(), Request{Method: "GET", URL: "https://192.0.2.1/"}); err == nil {
+		t.Error("https without anybody to believe")
+	}
+}
+
+func TestAPeerThatIsSilentInItsHandshakeIsLeft(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := &Client{TLS: &tls.Config{InsecureSkipVerify: true}, Stall: 100 * time.Millisecond}
+	_, err = c.Do(context.Background(), Request{Method: "GET", URL: "https://" + l.Addr().String()})
+	var handshake *HandshakeError
+	if !errors.As(err, &handshake) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it ended with %v", err)
+	}
 }

@@ -75,18 +75,28 @@ func TestDerivedKeysDoNotGiveEachOtherAway(t *testing.T) {
 	}
 }
 
-// FuzzClaim: nothing but a code that was made here is taken.
+// FuzzClaim: no code is taken that was not made under the secret, and what is read
+// from one that was is what stands in it.
 func FuzzClaim(f *testing.F) {
-	secret := Secret{1, 2, 3}
-	c, code := claimsOf(f, "one", secret)
+	_, code := claimsOf(f, "one", Secret{1, 2, 3})
 	f.Add(code)
 	f.Add("")
 	f.Add(strings.Repeat("A", len(code)))
 	f.Add(code[:len(code)-2] + "AA")
 	f.Add(strings.Repeat("_", len(code)))
+	ours := (&Identity{Node: "one", Secret: Secret{1, 2, 3}}).Claims()
+	other := (&Identity{Node: "one", Secret: Secret{4, 5, 6}}).Claims()
 	f.Fuzz(func(t *testing.T, text string) {
-		if got, err := c.Parse(text); err == nil && text != code {
+		if got, err := other.Parse(text); err == nil {
 			t.Fatalf("%q was taken for %+v", text, got)
+		}
+		got, err := ours.Parse(text)
+		if err != nil {
+			return
+		}
+		raw, err := base64.RawURLEncoding.DecodeString(text)
+		if err != nil || base64.RawURLEncoding.EncodeToString(raw) != text || !got.IP.Is4() || len(got.ID) != 32 {
+			t.Fatalf("%q is %+v", text, got)
 		}
 	})
 }

@@ -140,6 +140,12 @@ func showMachine(w io.Writer, m api.Machine) {
 	if m.Question != "" {
 		row(w, "QUESTION", m.Question)
 	}
+	for _, t := range m.Troubles {
+		row(w, "TROUBLE", t)
+	}
+	if m.PairingCode != "" {
+		row(w, "pairing", m.PairingCode)
+	}
 	if m.Held != nil {
 		row(w, "HELD", m.Held.Reason+", since "+when(m.Held.Since))
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
@@ -70,11 +71,14 @@ type Machine struct {
 	FirstSeen  time.Time         `json:"first_seen"`
 	ReportedAt time.Time         `json:"reported_at"`
 	AgentIP    string            `json:"agent_ip"`
-	ContactAt  time.Time         `json:"contact_at,omitzero" doc:"When its agent last said anything"`
-	Lost       bool              `json:"lost" doc:"Its agent should be talking and is silent"`
-	Summary    Summary           `json:"summary"`
-	Inventory  *wire.Inventory   `json:"inventory,omitempty" doc:"When one machine is asked for"`
-	Sightings  []Sighting        `json:"sightings,omitempty" doc:"When one machine is asked for"`
+	// PairingCode and Troubles are there when there is something to say.
+	PairingCode string          `json:"pairing_code,omitempty" doc:"What its console shows: compare both before you approve"`
+	Troubles    []string        `json:"troubles,omitempty" doc:"What a person should know about it, in sentences"`
+	ContactAt   time.Time       `json:"contact_at,omitzero" doc:"When its agent last said anything"`
+	Lost        bool            `json:"lost" doc:"Its agent should be talking and is silent"`
+	Summary     Summary         `json:"summary"`
+	Inventory   *wire.Inventory `json:"inventory,omitempty" doc:"When one machine is asked for"`
+	Sightings   []Sighting      `json:"sightings,omitempty" doc:"When one machine is asked for"`
 }
 
 // Summary is a machine's hardware on one line.
@@ -187,6 +191,7 @@ func (l Lens) Machine(m *fleet.Machine, t *fleet.Task) Machine {
 		Installed: m.Installed, Unfinished: m.Unfinished, Question: m.Question, Rival: m.Rival,
 		FirstSeen: m.FirstSeen, ReportedAt: m.ReportedAt, AgentIP: m.AgentIP, ContactAt: l.contact(m),
 		Lost: l.Lost(m, t), Summary: summary(m.Inventory),
+		PairingCode: wire.PairingCode(m.SessionHash), Troubles: troubles(m),
 	}
 	v.Phase, v.PhaseText = l.phase(m, t)
 	if v.Addresses == nil {
@@ -199,6 +204,34 @@ func (l Lens) Machine(m *fleet.Machine, t *fleet.Task) Machine {
 		v.IDs.MACs = []string{}
 	}
 	return v
+}
+
+// troubles are what is odd about a machine and keeps nobody from using it.
+func troubles(m *fleet.Machine) (out []string) {
+	if !m.Doubled.IsZero() {
+		out = append(out, "A second agent reported as this machine at "+m.Doubled.UTC().Format("2006-01-02 15:04:05")+
+			" UTC: either there are two with its ids, or somebody pretends to be it. Compare the pairing code with the one on its console.")
+	}
+	if off := time.Duration(m.ClockOff) * time.Second; off != 0 {
+		way := "ahead of"
+		if off < 0 {
+			way = "behind"
+		}
+		out = append(out, "Its clock was "+span(off.Abs())+" "+way+" the node's when it started: its battery may be empty.")
+	}
+	return out
+}
+
+// span words a time that need not be exact.
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d >= 2*365*day:
+		return fmt.Sprintf("%d years", d/(365*day))
+	case d >= 2*day:
+		return fmt.Sprintf("%d days", d/day)
+	}
+	return d.Round(time.Second).String()
 }
 
 // phase is where a machine stands, and in a sentence.

@@ -190,7 +190,9 @@ class InstallDialog {
   drawPlan() {
     const p = this.plan;
     const fb = p.first_boot ?? {};
+    const m = this.row?.machine;
     const facts = [
+      ['Pairing code', m?.pairing_code && `${m.pairing_code}, as on its console`],
       ['Image', `${p.image.name}, ${bytes(p.image.size_bytes)}, ${p.image.digest.slice(0, 12)}`],
       ['Host name', fb.hostname],
       ['SSH keys', fb.ssh_keys?.length ? plural(fb.ssh_keys.length, 'key', 'keys') : 'none'],
@@ -200,6 +202,7 @@ class InstallDialog {
     ].filter(([, v]) => v);
     return [
       h('h3', null, 'Disks'), planDisks(p),
+      m?.troubles?.length ? h('div.note', null, m.troubles.map((/** @type {string} */ t) => h('p', null, t))) : null,
       p.warnings?.length ? h('div.note', null, p.warnings.map((/** @type {string} */ w) => h('p', null, w))) : null,
       this.action === 'approve' ? h('dl.facts', null, facts.map(([k, v]) => [h('dt', null, k), h('dd', null, v)])) : null,
     ];

@@ -82,7 +82,7 @@ export class Page {
     const why = this.app.why();
     this.show('head', [row.name, row.phase, row.says, row.question], () => [
       h('div.headline', null, h('h1', null, row.name), state(row.phase, row.question ? 'question' : text.phase[row.phase])), h('p', null, row.says)]);
-    this.show('notes', [row.task?.error, row.question, row.machine?.rival, row.machine?.unfinished, row.machine?.protected, row.machine?.held, row.task?.held, row.task?.review, row.task?.first_word, row.task?.came_up, this.problem, row.task?.problem], () => this.notes(row));
+    this.show('notes', [row.task?.error, row.question, row.machine?.rival, row.machine?.unfinished, row.machine?.protected, row.machine?.held, row.machine?.troubles, row.task?.held, row.task?.review, row.task?.first_word, row.task?.came_up, this.problem, row.task?.problem], () => this.notes(row));
     this.show('actions', [row.actions, row.question, why], () => row.actions.map((/** @type {string} */ a) => h(a === row.button ? 'button.primary' : 'button', {
       type: 'button', disabled: Boolean(why), title: why, data: { act: a }, onclick: () => this.app.act(a, row) }, text.action[a] ?? a)));
     this.way(row);
@@ -115,6 +115,7 @@ export class Page {
       t?.first_word && h('p.note', null, `${t.first_word.by || 'Somebody'} has approved this plan at ${stamp(t.first_word.at, this.app.store.now())}. It takes a second person.`),
       m?.protected && h('p.note.good', null, 'Protected: nothing is approved for this machine.'),
       m?.unfinished && !row.working && h('p.note.bad', null, 'Its disk holds an unfinished install and does not boot.'),
+      m?.troubles?.map((/** @type {string} */ s) => h('p.note', null, s)),
       t?.problem && t.problem !== row.says && h('p.note', null, t.problem),
       t?.came_up && row.phase === 'installed' && h('p.note.good', null, ['Came up from its own disk', `at ${stamp(t.came_up.at, this.app.store.now())}`, t.came_up.hostname && `as ${t.came_up.hostname}`, t.came_up.ip && `with ${t.came_up.ip}`].filter(Boolean).join(' ') + '.'),
       this.problem && h('p.note.bad', null, this.problem),
@@ -194,6 +195,7 @@ export class Page {
       ['Memory', memory(inv.memory?.total_bytes)], ['Firmware', [f.mode?.toUpperCase(), f.vendor, f.version, f.date].filter(Boolean).join(' ') + (f.secure_boot ? ', secure boot on' : '')],
       ['BMC', inv.bmc && [inv.bmc.interface, inv.bmc.firmware, inv.bmc.ip].filter(Boolean).join(', ')], ['TPM', inv.tpm && `${inv.tpm.version} ${inv.tpm.description ?? ''}`],
       ['PCI', inv.pci?.length && plural(inv.pci.length, 'function', 'functions')], ['Virtual', inv.virtualization],
+      ['Pairing code', mono(row.machine?.pairing_code)],
       ['First seen', stamp(row.machine?.first_seen, this.app.store.now())], ['Reported', stamp(row.machine?.reported_at, this.app.store.now())],
     ]), inv.truncated && h('p.note', null, 'It reported more than the node keeps; the lists are cut.')];
   }
