@@ -50,16 +50,16 @@ func TestS56_AnAgentBelievesThePinAlone(t *testing.T) {
 		says  string
 	}{
 		"no pin":                     {func(_ *rig, c *Config) { c.Trust = nil }, "lpmos.pin"},
-		"the pin of another cluster": {func(_ *rig, c *Config) { c.Trust = foreign.Verifier() }, "not the cluster"},
+		"the pin of another cluster": {func(_ *rig, c *Config) { c.Trust = foreign.Verifier() }, "authority with the pin"},
 		"a node of another cluster": {func(r *rig, c *Config) {
 			c.Nodes = []string{r.behind(&tls.Config{Certificates: []tls.Certificate{foreign.Certificate(nil)}}).URL}
-		}, "not the cluster"},
+		}, "authority with the pin"},
 		"every node of another cluster": {func(r *rig, c *Config) {
 			c.Nodes = nil
 			for range 3 {
 				c.Nodes = append(c.Nodes, r.behind(&tls.Config{Certificates: []tls.Certificate{foreign.Certificate(nil)}}).URL)
 			}
-		}, "not the cluster"},
+		}, "authority with the pin"},
 		"TLS 1.2": {func(r *rig, c *Config) {
 			c.Nodes = []string{r.behind(&tls.Config{MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{r.cluster.Certificate(nil)}}).URL}
 		}, "protocol version"},
@@ -123,7 +123,7 @@ func TestAStrangerAmongTheNodesIsPassedOver(t *testing.T) {
 	if out := r.run(cfg); out != OutcomeInstalled || believed != 1 {
 		t.Errorf("outcome %q, %d nodes believed first", out, believed)
 	}
-	if !strings.Contains(r.console.String(), "not the cluster") {
+	if !strings.Contains(r.console.String(), "authority with the pin") {
 		t.Errorf("it is not said:\n%s", r.console.String())
 	}
 }

@@ -100,7 +100,7 @@ func (v *Verifier) VerifyChain(certs []*x509.Certificate, purpose string) error 
 
 func (v *Verifier) verify(certs []*x509.Certificate, purpose string) error {
 	if len(certs) == 0 {
-		return errors.New("no certificate was shown")
+		return errors.New("it shows no certificate")
 	}
 	leaf := certs[0]
 	var ca *x509.Certificate
@@ -110,7 +110,7 @@ func (v *Verifier) verify(certs []*x509.Certificate, purpose string) error {
 		}
 	}
 	if ca == nil {
-		return fmt.Errorf("this is not the cluster that the machine was booted for: no certificate of an authority with the pin %.16s… was shown", v.pin)
+		return fmt.Errorf("it shows no certificate of the authority with the pin %.16s…", v.pin)
 	}
 	now := v.now()
 	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {

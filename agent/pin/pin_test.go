@@ -82,10 +82,10 @@ func TestVerifyChain(t *testing.T) {
 		{name: "a node", certs: chain(ours, nil, node)},
 		{name: "its last day", certs: chain(ours, nil, node), now: noon.AddDate(0, 0, 88)},
 		{name: "a grant key", certs: chain(ours, nil, ours.name("grant")), purpose: Grant},
-		{name: "nothing", certs: func() []*x509.Certificate { return nil }, refused: "no certificate"},
-		{name: "without its authority", certs: func() []*x509.Certificate { return chain(ours, nil, node)()[:1] }, refused: "not the cluster"},
+		{name: "nothing", certs: func() []*x509.Certificate { return nil }, refused: "shows no certificate"},
+		{name: "without its authority", certs: func() []*x509.Certificate { return chain(ours, nil, node)()[:1] }, refused: "authority with the pin"},
 		{name: "the authority itself", certs: func() []*x509.Certificate { return []*x509.Certificate{ours.cert, ours.cert} }, refused: "certificate"},
-		{name: "another authority", certs: chain(foreign, nil, node), refused: "not the cluster"},
+		{name: "another authority", certs: chain(foreign, nil, node), refused: "authority with the pin"},
 		{name: "another's leaf beside our authority", certs: func() []*x509.Certificate {
 			return append(chain(foreign, nil, node)(), ours.cert)
 		}, refused: "not signed"},

@@ -243,7 +243,7 @@ func live(l life) {
 	var nobody *agent.Untrusted
 	switch {
 	case errors.As(err, &nobody):
-		con.Printf("STOPPED: %v", err)
+		con.Printf("STOPPED: %v", nobody)
 		os.Exit(untrusted)
 	case errors.Is(err, agent.ErrClaim):
 		con.Printf("%v; starting the machine anew, which gives it another claim code", err)

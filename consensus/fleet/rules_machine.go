@@ -63,9 +63,6 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 		}
 		return nil, refuse(Conflict, "%s; a person has to say on the dashboard which is right", question)
 	}
-	if other := s.MachineBySession(b.SessionHash); other != nil && other != known {
-		return nil, refuse(Conflict, "the key of this session is that of machine %s, and a boot makes a key of its own; netboot the machine again", other.Name)
-	}
 	m := &Machine{ID: b.NewID, FirstSeen: c.At, Name: machineName(ids)}
 	if known != nil {
 		copied := *known
@@ -74,6 +71,9 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 		return nil, invalid("id", "a new machine needs a new id")
 	} else if len(s.machines) >= maxMachines {
 		return nil, refuse(Conflict, "%d machines are known and there is no room for another; forget those that are gone", maxMachines)
+	}
+	if other := s.MachineBySession(b.SessionHash); c.guarded() && other != nil && other != known {
+		return nil, refuse(Conflict, "the session is machine %s's, and what was reported is another; start the machine anew", other.Name)
 	}
 	inv := b.Inventory
 	s.shared.inventory(&inv)
