@@ -366,7 +366,8 @@ func (p *process) run(args []string) (string, error) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	cmd := exec.Command(file, append([]string{"--node", "http://127.0.0.1:8080"}, args...)...)
+	cmd := exec.Command(file, args...)
+	cmd.Env = append(os.Environ(), "LPMOS_DATA_DIR="+p.dir) // by the node's own socket
 	var text, told bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &text, &told
 	err = cmd.Run()

@@ -14,13 +14,17 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/lpmos/lpmos/agent"
+	"github.com/lpmos/lpmos/agent/boot"
+	"github.com/lpmos/lpmos/agent/pin"
 	"github.com/lpmos/lpmos/agent/wire"
+	"github.com/lpmos/lpmos/ui/api/client"
 )
 
 // secrets are what nobody is to find where others look, by what they are.
@@ -43,7 +47,7 @@ func (s secrets) in(text []byte) (found []string) {
 // writer is an installer that is done at once, and tells the grant.
 type writer struct{ granted chan wire.Grant }
 
-func (w writer) Install(ctx context.Context, g wire.Grant, src agent.Source, report func(wire.Progress)) error {
+func (w writer) Install(ctx context.Context, g wire.Grant, _ func() error, src agent.Source, report func(wire.Progress)) error {
 	if _, err := src.Manifest(ctx, g.Plan.Image.Digest); err != nil {
 		return err
 	}
@@ -55,11 +59,37 @@ func (w writer) Install(ctx context.Context, g wire.Grant, src agent.Source, rep
 	return nil
 }
 
-// TestS50SecretsStayOutOfSight installs a machine by way of a node that logs all it
+var (
+	chained = regexp.MustCompile(`(?m)^chain --replace (\S+)\?mac=`)
+	kernel  = regexp.MustCompile(`(?m)^kernel \S+ (.*) \|\| goto local$`)
+)
+
+// bootOf asks for the script of a machine as its firmware does, and gives what the
+// agent is told.
+func bootOf(t *testing.T, node, mac string) boot.Cmdline {
+	t.Helper()
+	read := func(url string, what *regexp.Regexp) string {
+		res, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		found := what.FindSubmatch(b)
+		if err != nil || found == nil {
+			t.Fatalf("%s: %s %s (%v)", url, res.Status, b, err)
+		}
+		return string(found[1])
+	}
+	next := read(node+"/boot/script", chained)
+	return boot.ParseCmdline(read(next+"?mac="+mac+"&platform=efi", kernel))
+}
+
+// TestS50_SecretsStayOutOfSight installs a machine by way of a node that logs all it
 // can, lets a second node join, makes every kind of request that is refused, and
 // then looks for the secrets of all that in logs, answers, figures, the audit, and
 // in what the kernel shows of the processes.
-func TestS50SecretsStayOutOfSight(t *testing.T) {
+func TestS50_SecretsStayOutOfSight(t *testing.T) {
 	if os.Getenv(inNamespace) == "" {
 		t.Skip("needs root, for a network namespace")
 	}
@@ -84,7 +114,11 @@ func TestS50SecretsStayOutOfSight(t *testing.T) {
 	// The machine.
 	var console bytes.Buffer
 	installed := writer{make(chan wire.Grant, 1)}
-	machine, err := agent.New(agent.Config{Nodes: []string{"http://10.77.0.1"}, MAC: mac, IP: "10.77.0.100", Version: "test", Installer: installed,
+	told := bootOf(t, "http://10.77.0.1", mac)
+	s["claim code of the boot"] = told.Claim
+	key := agent.NewKey()
+	s["key of the agent's session"] = string(key.Seed())
+	machine, err := agent.New(agent.Config{Nodes: told.Nodes, Trust: pin.NewVerifier(told.Pin, time.Now), Claim: told.Claim, Key: key, MAC: mac, IP: "10.77.0.100", Version: "test", Installer: installed,
 		Console: agent.NewConsole(&console, time.Now),
 		Collect: func() wire.Inventory {
 			return wire.Inventory{System: wire.System{Vendor: "ACME", Product: "Box", Serial: "SN50", UUID: "8f4d6d1e-1111-4222-8333-000000000050"},
@@ -128,9 +162,14 @@ func TestS50SecretsStayOutOfSight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	people := &http.Client{Transport: &http.Transport{DialContext: client.DialAtTheNode(first.dir)}}
 	post := func(url, kind, body string) string {
 		t.Helper()
-		res, err := http.Post(url, kind, strings.NewReader(body))
+		by := http.DefaultClient
+		if strings.HasPrefix(url, "http://127.0.0.1:8080/") {
+			by = people
+		}
+		res, err := by.Post(url, kind, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,7 +223,7 @@ func TestS50SecretsStayOutOfSight(t *testing.T) {
 		seen[command] = first.lpmos(strings.Fields(command)...)
 	}
 	for name, address := range map[string]string{"figures": "/metrics", "API": "/openapi.json", "cluster": "/api/v1/cluster"} {
-		res, err := http.Get("http://127.0.0.1:8080" + address)
+		res, err := people.Get("http://127.0.0.1:8080" + address)
 		if err != nil {
 			t.Fatal(err)
 		}
