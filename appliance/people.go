@@ -179,7 +179,7 @@ func firstMinute(ctx context.Context, m *member, d *front.Door, dashboard string
 			log.Warn("there is no login link", "err", err)
 			return
 		}
-		fmt.Fprintf(&b, "  dashboard    %s\n               signs in once, within %s; lpmos login-link prints another\n", client.LoginLink(dashboard, code), front.LinkLife)
+		fmt.Fprintf(&b, "  dashboard    %s\n               signs in once, within %d minutes; lpmos login-link prints another\n", client.LoginLink(dashboard, code), int(front.LinkLife.Minutes()))
 	} else {
 		fmt.Fprintf(&b, "  dashboard    %s\n", dashboard)
 	}
@@ -188,7 +188,7 @@ func firstMinute(ctx context.Context, m *member, d *front.Door, dashboard string
 		log.Warn("there is no setup code", "err", err)
 		return
 	}
-	fmt.Fprintf(&b, "  setup code   %s\n               makes the first administrator, once, within %s; lpmos setup-code prints another\n", code, front.SetupLife)
+	fmt.Fprintf(&b, "  setup code   %s\n               makes the first administrator, once, within %d minutes; lpmos setup-code prints another\n", code, int(front.SetupLife.Minutes()))
 	fmt.Fprintf(&b, "  authority    %s\n               SHA-256 of the key of the cluster's authority, to compare when a browser or lpmos login asks\n\n", trust.FingerprintOf(m.id.CA))
 	_, _ = io.WriteString(tell.To, b.String()) // nobody to tell
 }

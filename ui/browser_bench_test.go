@@ -113,7 +113,7 @@ func BenchmarkBrowserElsewhere1000x10(b *testing.B) {
 	}
 }
 
-func needBrowser(b *testing.B) {
+func needBrowser(b testing.TB) {
 	b.Helper()
 	chromium := os.Getenv("CHROMIUM")
 	if chromium == "" {

@@ -531,6 +531,24 @@ func TestS07_DisabledUser(t *testing.T) {
 	}
 }
 
+// scripts are the page's own.
+func scripts(t *testing.T) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	names, err := fs.Glob(Static(), "*.js")
+	if err != nil || len(names) < 10 {
+		t.Fatalf("%d scripts (%v)", len(names), err)
+	}
+	for _, name := range names {
+		b, err := fs.ReadFile(Static(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = string(b)
+	}
+	return out
+}
+
 // rss is what this process has in memory, in bytes.
 func rss(t testing.TB) int {
 	t.Helper()

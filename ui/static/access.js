@@ -60,7 +60,7 @@ export class Page {
     keep(this.people, [this.users, why], () => this.users?.length
       ? table([words.name, words.may, words.state, words.sessions, words.since, ''], this.users.map((u) => [u.name, words.role[u.role] ?? u.role,
         u.disabled ? words.disabled : words.enabled, plural(u.sessions, 'session', 'sessions'), stamp(u.created_at, now),
-        h('div.actions', null, this.does(u).map(([label, run, danger]) => h(danger ? 'button.small.danger' : 'button.small', { type: 'button', disabled: Boolean(why), aria: { label: `${label} ${u.name}` }, onclick: run }, label)))]))
+        h('div.actions', null, this.does(u).map(([label, run]) => h('button.small', { type: 'button', disabled: Boolean(why), aria: { label: `${label} ${u.name}` }, onclick: run }, label)))]))
       : this.users && h('p.soft', null, words.noUsers));
     keep(this.programs, [this.tokens, why], () => this.tokens?.length
       ? table([words.name, words.may, words.whose, words.expires, ''], this.tokens.map((t) => [t.name, words.role[t.role] ?? t.role, t.user, stamp(t.expires_at, now),
@@ -68,7 +68,7 @@ export class Page {
       : this.tokens && h('p.soft', null, words.noTokens));
   }
 
-  /** What may be done with a user. @param {any} u @returns {[string, () => void, boolean?][]} */
+  /** What may be done with a user. @param {any} u @returns {[string, () => void][]} */
   does(u) {
     return [
       [words.setRole, () => this.changeRole(u)],
@@ -76,7 +76,7 @@ export class Page {
       [u.disabled ? words.enable : words.disable, () => this.ask({
         title: u.disabled ? `Let ${u.name} in again?` : `Let ${u.name} in no more?`, button: u.disabled ? words.enable : words.disable, danger: !u.disabled,
         says: u.disabled ? '' : 'Every session ends at once, on every node, and so do the API tokens of the account.', run: () => api.changeUser(u.id, { disabled: !u.disabled }) })],
-      [words.remove, () => this.ask({ title: `Forget ${u.name}?`, button: words.remove, danger: true, says: 'Sessions and API tokens of the account end at once. The audit keeps the name.', run: () => api.removeUser(u.id) }), true],
+      [words.remove, () => this.ask({ title: `Forget ${u.name}?`, button: words.remove, danger: true, says: 'Sessions and API tokens of the account end at once. The audit keeps the name.', run: () => api.removeUser(u.id) })],
     ];
   }
 

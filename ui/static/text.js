@@ -108,7 +108,7 @@ export const text = {
   },
   keys: [
     ['/', 'search'], ['j  k', 'next, previous row'], ['Enter', 'open the machine'], ['a', 'review, approve or install'],
-    ['r', 'retry'], ['n', 'new task'], ['p', 'pause and go on'], ['g then m  i  n  c  a', 'go to machines, images, network, cluster, audit'],
+    ['r', 'retry'], ['n', 'new task'], ['p', 'pause and go on'], ['g then m  i  n  c  a  u', 'go to machines, images, network, cluster, audit, users'],
     ['?', 'these keys'], ['Esc', 'back'],
   ],
   filterHelp: 'Words match names, serials, MACs, addresses and images. state:waiting, mac:52:54, image:debian-12, vendor:dell, needs:you narrow it; a leading minus excludes.',
