@@ -72,6 +72,9 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	} else if len(s.machines) >= maxMachines {
 		return nil, refuse(Conflict, "%d machines are known and there is no room for another; forget those that are gone", maxMachines)
 	}
+	if other := s.MachineBySession(b.SessionHash); c.guarded() && other != nil && other != known {
+		return nil, refuse(Conflict, "the session is machine %s's, and what was reported is another; start the machine anew", other.Name)
+	}
 	inv := b.Inventory
 	s.shared.inventory(&inv)
 	interrupted := m.BootID != "" && m.BootID != b.BootID

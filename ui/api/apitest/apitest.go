@@ -45,7 +45,7 @@ func (c *Cluster) Propose(ctx context.Context, body fleet.Body) (any, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.index++
-	cmd := fleet.Command{Version: 2, ID: fmt.Sprintf("c-%d", c.index), At: c.now(), Body: body}
+	cmd := fleet.Command{ID: fmt.Sprintf("c-%d", c.index), At: c.now(), Body: body}
 	result, events, err := c.state.Apply(c.index, cmd)
 	c.publish(events)
 	return result, err

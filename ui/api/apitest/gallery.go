@@ -63,6 +63,8 @@ func digest(c string) string { return strings.Repeat(c, 64) }
 
 func (g *gallery) images() {
 	g.do(fleet.PutNode{Node: fleet.Node{ID: "n-1", Name: "n1", RegionID: "dc1", Address: "127.0.0.1:8080", Version: "test"}})
+	// It shows more installs at once than one word is good for.
+	g.do(fleet.PutPolicy{ApprovalCap: 1000, ApprovalWindow: time.Minute, SecondApprover: fleet.SecondOverCap, By: "admin"})
 	g.do(fleet.PutImage{Image: fleet.Image{Name: "debian-12", OSType: "debian", OSVersion: "12", Digest: digest("d"), SizeBytes: 2 * gb, Stored: 340 << 20, Sector: 512, Source: "upload"}})
 	g.do(fleet.PutImage{Image: fleet.Image{Name: "tiny", OSType: "tiny", Digest: digest("7"), SizeBytes: 64 << 20, Stored: 9 << 20, Sector: 512, Source: "http://images.example/tiny.raw.xz"}})
 }
