@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lpmos/lpmos/agent/grant"
 	"github.com/lpmos/lpmos/agent/grant/granttest"
 	"github.com/lpmos/lpmos/agent/wire"
 )
@@ -129,6 +130,25 @@ func TestS33_AGrantThatIsNotTheClustersBeginsNothing(t *testing.T) {
 				t.Errorf("the console does not say so:\n%s", r.console.String())
 			}
 		})
+	}
+}
+
+// A grant that ends while the image is waited for is no failure: another is asked for.
+func TestAGrantThatEndsIsAskedForAgain(t *testing.T) {
+	r := newRig(t)
+	r.verdicts = []wire.ApprovalResponse{install(), install()}
+	good, tries := r.installs, 0
+	r.installs = func(ctx context.Context, g wire.Grant, src Source, report func(wire.Progress)) error {
+		if tries++; tries == 1 {
+			return fmt.Errorf("%w 15m0s after it was received", grant.ErrEnded)
+		}
+		return good(ctx, g, src, report)
+	}
+	if out := r.run(r.config()); out != OutcomeInstalled {
+		t.Fatalf("outcome %q", out)
+	}
+	if got := strings.Count(strings.Join(r.story, " "), "failed"); got > 0 || tries != 2 {
+		t.Errorf("%d tries, the node was told %v", tries, r.story)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/lpmos/lpmos/agent/grant"
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
@@ -12,25 +13,24 @@ import (
 // otherwise the agent goes on asking. It fails only when ctx has ended.
 func (a *Agent) work(ctx context.Context, signed *wire.SignedGrant) (done bool, err error) {
 	a.reason = ""
-	opened, allowed, err := a.cfg.Grants.Open(signed, a.id)
+	granted, allowed, err := a.cfg.Grants.Open(signed, a.id)
 	if err != nil {
 		// It is nobody's word, so it is not this task's end either.
 		a.con.Printf("REFUSED: %v; nothing was written, and the node is asked again", err)
 		return false, a.cfg.Sleep(ctx, refusedPause)
 	}
-	grant := &opened
 	a.con.Printf("approved: task %s, image %s, onto the disk %s",
-		grant.TaskID, orElse(grant.Plan.Image.Name, grant.Plan.Image.Digest), strings.TrimSpace(grant.Plan.Erase.Model+" "+grant.Plan.Erase.String()))
-	a.con.setTask(grant.TaskID)
+		granted.TaskID, orElse(granted.Plan.Image.Name, granted.Plan.Image.Digest), strings.TrimSpace(granted.Plan.Erase.Model+" "+granted.Plan.Erase.String()))
+	a.con.setTask(granted.TaskID)
 
-	if refused := a.check(grant); refused != nil {
-		if err := a.fail(ctx, grant, refused); err != nil {
+	if refused := a.check(&granted); refused != nil {
+		if err := a.fail(ctx, &granted, refused); err != nil {
 			return false, err
 		}
 		return false, a.report(ctx)
 	}
 	// No byte is destroyed before the node has written down that this grant is used.
-	switch err := a.status(ctx, grant, wire.StatusInstalling, nil); {
+	switch err := a.status(ctx, &granted, wire.StatusInstalling, nil); {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case err != nil:
@@ -39,21 +39,24 @@ func (a *Agent) work(ctx context.Context, signed *wire.SignedGrant) (done bool, 
 	}
 	// However an install ends short of its end, the node is shown the disks anew: a
 	// plan made from what lay on them before could be approved but never be done.
-	last, err := a.install(ctx, grant, allowed)
+	last, err := a.install(ctx, &granted, allowed)
 	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case errors.Is(err, errRevoked):
 		a.con.Printf("stopped: %v", err)
 		return false, a.report(ctx)
+	case errors.Is(err, grant.ErrEnded): // the image was waited for
+		a.con.Printf("%v, before a byte was written; asking for another", err)
+		return false, nil
 	case err != nil:
-		if err := a.fail(ctx, grant, asTaskError(err)); err != nil {
+		if err := a.fail(ctx, &granted, asTaskError(err)); err != nil {
 			return false, err
 		}
 		return false, a.report(ctx)
 	}
-	if err := a.node.status(ctx, wire.StatusRequest{TaskID: grant.TaskID, Generation: grant.Generation, Status: wire.StatusCompleted,
-		PlanHash: grant.PlanHash, Progress: &last}); err != nil {
+	if err := a.node.status(ctx, wire.StatusRequest{TaskID: granted.TaskID, Generation: granted.Generation, Status: wire.StatusCompleted,
+		PlanHash: granted.PlanHash, Progress: &last}); err != nil {
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
@@ -66,16 +69,16 @@ func (a *Agent) work(ctx context.Context, signed *wire.SignedGrant) (done bool, 
 
 // check looks at the machine once more: what a person approved must still be
 // what is here.
-func (a *Agent) check(grant *wire.Grant) *wire.TaskError {
-	if grant.PlanHash != grant.Plan.Hash() {
+func (a *Agent) check(g *wire.Grant) *wire.TaskError {
+	if g.PlanHash != g.Plan.Hash() {
 		return &wire.TaskError{Code: wire.CodePlanMismatch, Message: "the grant does not fit its plan; the agent stopped before it wrote"}
 	}
 	inv := a.cfg.Collect()
-	if got := inv.Hash(); got != grant.Plan.InventoryHash {
+	if got := inv.Hash(); got != g.Plan.InventoryHash {
 		return &wire.TaskError{
 			Code:    wire.CodePlanMismatch,
 			Message: "the machine is not as approved: its disks, cards or memory have changed; the agent stopped before it wrote",
-			Details: "inventory is " + got + ", approved was " + grant.Plan.InventoryHash,
+			Details: "inventory is " + got + ", approved was " + g.Plan.InventoryHash,
 		}
 	}
 	return nil
@@ -83,16 +86,16 @@ func (a *Agent) check(grant *wire.Grant) *wire.TaskError {
 
 // install runs the installer with progress going to the node beside it, and gives
 // the last of that.
-func (a *Agent) install(ctx context.Context, grant *wire.Grant, allowed func() error) (last wire.Progress, err error) {
+func (a *Agent) install(ctx context.Context, g *wire.Grant, allowed func() error) (last wire.Progress, err error) {
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	p := newProgress(grant.TaskID, grant.Generation, a.cfg.Now)
+	p := newProgress(g.TaskID, g.Generation, a.cfg.Now)
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
 		p.send(work, a.node.progress, a.cfg.Sleep, cancel)
 	}()
-	err = a.cfg.Installer.Install(work, *grant, allowed, a.node, func(pr wire.Progress) {
+	err = a.cfg.Installer.Install(work, *g, allowed, a.node, func(pr wire.Progress) {
 		if now, show := p.put(pr); show {
 			a.con.Printf("%3.0f %% %s %s", now.Percentage, now.Stage, now.Message)
 		}
@@ -106,12 +109,12 @@ func (a *Agent) install(ctx context.Context, grant *wire.Grant, allowed func() e
 }
 
 // fail tells the node why an install did not happen, and the console too.
-func (a *Agent) fail(ctx context.Context, grant *wire.Grant, te *wire.TaskError) error {
+func (a *Agent) fail(ctx context.Context, g *wire.Grant, te *wire.TaskError) error {
 	a.con.Printf("FAILED: %s", te.Message)
 	if te.Details != "" {
 		a.con.Printf("        %s", te.Details)
 	}
-	if err := a.status(ctx, grant, wire.StatusFailed, te); err != nil {
+	if err := a.status(ctx, g, wire.StatusFailed, te); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -29,6 +29,10 @@ const (
 	maxLife = time.Hour
 )
 
+// ErrEnded says that a grant was good and is not any more. Nothing is lost by it: the
+// node gives another for as long as the approval stands.
+var ErrEnded = errors.New("the grant has ended")
+
 // Checker opens the grants for one machine.
 type Checker struct {
 	verify *pin.Verifier
@@ -61,7 +65,7 @@ func (c *Checker) Open(signed *wire.SignedGrant, machineID string) (g wire.Grant
 	ends := time.Unix(g.Issued, 0).Add(time.Duration(g.Lifetime) * time.Second).Sub(received)
 	return g, func() error {
 		if gone := c.verify.Now().Sub(received); gone < 0 || gone >= ends {
-			return fmt.Errorf("the grant has ended, %s after it was received; the node is asked for a new one", gone.Round(time.Second))
+			return fmt.Errorf("%w %s after it was received", ErrEnded, gone.Round(time.Second))
 		}
 		return nil
 	}, nil

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/lpmos/lpmos/agent/grant"
 	"github.com/lpmos/lpmos/agent/wire"
 )
 
@@ -102,7 +103,8 @@ type installer struct {
 // The error is a *wire.TaskError that says why the task failed, or the
 // context's error when it ended first: the same grant may then be run again and
 // goes on where it stopped. plan_mismatch, disk_too_small and disk_busy mean that
-// this run has written nothing; one before it may have.
+// this run has written nothing; one before it may have. grant.ErrEnded means that
+// too, and that another grant may be had.
 func Run(ctx context.Context, opt Options) error {
 	in := newInstaller(opt)
 	defer func() {
@@ -112,7 +114,7 @@ func Run(ctx context.Context, opt Options) error {
 	}()
 	err := in.run(ctx)
 	var failed *wire.TaskError
-	if err == nil || errors.As(err, &failed) {
+	if err == nil || errors.As(err, &failed) || errors.Is(err, grant.ErrEnded) {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -161,7 +163,7 @@ func (in *installer) run(ctx context.Context) error {
 		return fail(wire.CodeInternal, nil, "nobody has checked the grant")
 	}
 	if err := in.Allowed(); err != nil {
-		return fail(wire.CodePlanMismatch, err, "the grant is not good any more; nothing was written")
+		return err
 	}
 	// From here on the disk is written.
 	have, err := in.prepare(ctx)

@@ -18,6 +18,7 @@ ready             booting     pending_approval  !conflict  !conflict   !conflict
 booting           =           pending_approval  !conflict  !conflict   !not_found   =           !not_found  !not_found  !conflict   cancelled   !conflict         gone        !conflict   !not_found  !conflict
 pending_approval  =           =                 approved   rejected    !conflict    =           !conflict   !conflict   !conflict   cancelled   !conflict         gone        !conflict   !conflict   !conflict
 approved          =           =                 =          !conflict   installing   =           !conflict   failed      !conflict   cancelled   !conflict         !conflict   !conflict   !conflict   !conflict
+needs_review      =           =                 approved   rejected    !conflict    =           !conflict   !conflict   !conflict   cancelled   !conflict         gone        !conflict   !conflict   !conflict
 installing        =           interrupted       !conflict  !conflict   =            =           completed   failed      !conflict   cancelled   !conflict         !conflict   !conflict   !conflict   !conflict
 completed         =           =                 !conflict  !conflict   !conflict    =           =           !conflict   =           !conflict   !conflict         gone        =           =           =
 failed            =           =                 !conflict  !conflict   !conflict    =           !conflict   =           !conflict   !conflict   pending_approval  gone        =           =           =
@@ -63,7 +64,7 @@ func lifeTable() (statuses []wire.Status, commands []string, cells map[wire.Stat
 
 func TestWhatEachCommandDoesInEachStatus(t *testing.T) {
 	statuses, commands, cells := lifeTable()
-	if len(statuses) != 11 || len(commands) != len(lifeCommands) {
+	if len(statuses) != 12 || len(commands) != len(lifeCommands) {
 		t.Fatalf("the table has %d statuses and %d commands", len(statuses), len(commands))
 	}
 	for _, status := range statuses {

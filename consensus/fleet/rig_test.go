@@ -212,6 +212,10 @@ func at(t testing.TB, status wire.Status) *rig {
 	case wire.StatusApproved:
 		reported()
 		r.must(r.approve("t1"))
+	case wire.StatusNeedsReview:
+		reported()
+		r.must(r.approve("t1"))
+		r.must(report("boot-2", disk("Z", 100)))
 	case wire.StatusInstalling:
 		reported()
 		r.must(r.approve("t1"))
