@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-func TestTFTPGivesItsTableAndNothingElse(t *testing.T) {
+func TestS17_TFTPGivesItsTableAndNothingElse(t *testing.T) {
 	s := newSetup(t, ModeDHCP)
 	tf := s.tftp(s.link)
 	for name, want := range map[string]bool{
