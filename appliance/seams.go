@@ -254,6 +254,8 @@ func convert(in []netboot.Sighting) []api.Sighting {
 	return out
 }
 
+func (s *sightingSeam) Alarms() []string { return s.server.Alarms() }
+
 func (s *sightingSeam) Counters() map[string]uint64 { return s.server.Stats() }
 
 func (s *sightingSeam) Interfaces() []api.Interface {

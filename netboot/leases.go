@@ -17,6 +17,7 @@ const (
 	offerHold     = time.Minute      // how long an unanswered offer keeps its address
 	declineRest   = 10 * time.Minute // how long a declined address rests
 	declinesPerHr = 3                // by one machine; more are ignored, or one card drains the pool
+	declinesKept  = 4096             // machines remembered for that before the old ones are dropped
 	commitDelay   = time.Millisecond // how long a commit waits for company
 	leaseFileWait = time.Second      // for another process to let go of the file
 	leaseFileMode = 0o600
@@ -259,10 +260,23 @@ func (l *Leases) Decline(mac string, addr netip.Addr) bool {
 	if len(recent) >= declinesPerHr {
 		return false
 	}
+	if len(l.declines) >= declinesKept {
+		l.forgetDeclines(now)
+	}
 	l.declines[mac] = append(recent, now)
 	l.resting[addr] = now.Add(declineRest)
 	delete(l.offers, addr)
 	return true
+}
+
+// forgetDeclines drops what is longer ago than an hour: made-up machines decline
+// once and never come back. l.mu is held.
+func (l *Leases) forgetDeclines(now time.Time) {
+	for mac, at := range l.declines {
+		if now.Sub(at[len(at)-1]) >= time.Hour {
+			delete(l.declines, mac)
+		}
+	}
 }
 
 // hold records an offer. l.mu is held.

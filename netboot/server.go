@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -37,13 +38,18 @@ type Config struct {
 
 // Server is netboot on all interfaces of a node.
 type Server struct {
-	cfg       Config
-	leases    *Leases
-	tries     tries
-	yields    yields
-	sightings *Sightings
-	stats     counters
-	ready     chan struct{}
+	cfg        Config
+	leases     *Leases
+	tries      tries
+	yields     yields
+	strangers  pace
+	complaints pace
+	sightings  *Sightings
+	stats      counters
+	ready      chan struct{}
+
+	mu     sync.Mutex
+	others []*otherServers // one a link
 }
 
 // New checks the configuration and opens the book of leases. Close or Run
@@ -93,6 +99,17 @@ func (s *Server) Sightings() *Sightings { return s.sightings }
 
 // Stats are the counters so far.
 func (s *Server) Stats() Stats { return s.stats.snapshot() }
+
+// Alarms is what is wrong on the networks served, in sentences: other DHCP servers.
+func (s *Server) Alarms() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for _, o := range s.others {
+		out = append(out, o.alarms()...)
+	}
+	return out
+}
 
 // Leases are the addresses lent to machines the fleet does not know.
 func (s *Server) Leases() []Lease { return s.leases.All() }
@@ -166,6 +183,18 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 		t := s.tftp(l)
 		services = append(services, func(ctx context.Context) error { return t.serve(ctx, conn) })
 
+		heard, err := openOthers(l)
+		if err != nil {
+			return nil, err
+		}
+		opened = append(opened, heard)
+		others := s.watch(l)
+		services = append(services, func(ctx context.Context) error {
+			tick := time.NewTicker(probeEvery)
+			defer tick.Stop()
+			return others.serve(ctx, heard, tick.C)
+		})
+
 		if !s.cfg.NoRouterAdverts {
 			raw, err := openRouter(l)
 			if err != nil {
@@ -182,7 +211,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, bootPort: s.cfg.BootPort, leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries,
+		link: l, bootPort: s.cfg.BootPort, leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries, strangers: &s.strangers, complaints: &s.complaints,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -192,4 +221,16 @@ func (s *Server) tftp(l link) *tftpServer {
 		link: l, bootPort: s.cfg.BootPort, files: s.cfg.Files,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
+}
+
+// watch looks out for other servers on a link.
+func (s *Server) watch(l link) *otherServers {
+	o := &otherServers{
+		link: l, neighbours: s.cfg.Neighbours, bootPort: s.cfg.BootPort,
+		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.others = append(s.others, o)
+	return o
 }
