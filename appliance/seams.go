@@ -150,7 +150,10 @@ func chunkError(err error) error {
 }
 
 // imageSeam is the image store as the API sees it.
-type imageSeam struct{ store *images.Store }
+type imageSeam struct {
+	store   *images.Store
+	fetcher *images.Fetcher
+}
 
 func (i imageSeam) Import(ctx context.Context, r io.Reader, o api.ImportOptions) (api.ImportedImage, error) {
 	opts := images.ImportOptions{SHA256: o.SHA256, FileBytes: o.FileBytes}
@@ -169,7 +172,7 @@ func (i imageSeam) Import(ctx context.Context, r io.Reader, o api.ImportOptions)
 }
 
 func (i imageSeam) Fetch(ctx context.Context, url string, o api.ImportOptions) (api.ImportedImage, error) {
-	body, size, err := images.Fetch(ctx, http.DefaultClient, url, images.DefaultMaxBytes)
+	body, size, err := i.fetcher.Fetch(ctx, url, images.DefaultMaxBytes)
 	if err != nil {
 		return api.ImportedImage{}, imageError(err)
 	}
