@@ -33,7 +33,7 @@ func strangers(t *testing.T, through raft.StreamLayer, to string) {
 			failed++
 		}
 	}
-	count(from.RequestVote("x", target, &raft.RequestVoteRequest{RPCHeader: header, Term: strangersTerm, Candidate: []byte("127.0.0.1:1"), LastLogIndex: strangersTerm, LastLogTerm: strangersTerm, LeadershipTransfer: true}, &raft.RequestVoteResponse{}))
+	count(from.RequestVote("x", target, &raft.RequestVoteRequest{RPCHeader: header, Term: strangersTerm, LastLogIndex: strangersTerm, LastLogTerm: strangersTerm, LeadershipTransfer: true}, &raft.RequestVoteResponse{}))
 	count(from.RequestPreVote("x", target, &raft.RequestPreVoteRequest{RPCHeader: header, Term: strangersTerm}, &raft.RequestPreVoteResponse{}))
 	count(from.AppendEntries("x", target, &raft.AppendEntriesRequest{RPCHeader: header, Term: strangersTerm, LeaderCommitIndex: strangersTerm}, &raft.AppendEntriesResponse{}))
 	count(from.TimeoutNow("x", target, &raft.TimeoutNowRequest{RPCHeader: header}, &raft.TimeoutNowResponse{}))

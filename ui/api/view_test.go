@@ -129,8 +129,8 @@ func TestPlansAreForgottenInTheEnd(t *testing.T) {
 func TestS37_WhereAnImageCameFromIsNoSecret(t *testing.T) {
 	for address, want := range map[string]string{
 		"https://user:hunter2@h.example/a/b%20c.raw?token=hunter3#hunter4": "https://h.example/a/b%20c.raw",
-		"http://[fd00::1]:8080/x":                                          "http://[fd00::1]:8080/x",
-		"http://[":                                                         "url",
+		"http://[fd00::1]:8080/x": "http://[fd00::1]:8080/x",
+		"http://[":                "url",
 	} {
 		if got := sourceOf(address); got != want {
 			t.Errorf("%q becomes %q, want %q", address, got, want)
