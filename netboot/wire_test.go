@@ -102,7 +102,6 @@ func unhex(t *testing.T, s string) []byte {
 // with it.
 func (w *wire) start(s *setup) (stop func()) {
 	w.t.Helper()
-	s.timePasses()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

@@ -126,7 +126,7 @@ type setup struct {
 	link  link
 	mu    sync.Mutex
 	time  time.Time
-	began time.Time // when time began to pass, as it does on a wire; else it stands still
+	began time.Time // when time began to pass; else it stands still
 }
 
 func (s *setup) clock() time.Time {
