@@ -122,3 +122,15 @@ func TestS26_NoTemplates(t *testing.T) {
 		}
 	}
 }
+
+// S41: nothing unpacks an archive, so no name in one leads anywhere: an image is cut
+// into chunks that are named by what is in them, and a backup is one stream.
+func TestS41_NoArchiveIsUnpacked(t *testing.T) {
+	for pkg, p := range packages(t) {
+		for _, never := range []string{"archive/tar", "archive/zip"} {
+			if slices.Contains(p.Imports, never) && !slices.Contains(starters, pkg) {
+				t.Errorf("%s imports %s: say here how a name in it is kept from leading out, and test that", pkg, never)
+			}
+		}
+	}
+}
