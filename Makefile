@@ -13,6 +13,7 @@ BUILD    := build -trimpath -buildvcs=false
 export CGO_ENABLED ?= 0
 ASSETS   := images/bootimage/assets
 FUZZTIME ?= 60s
+EXECS    ?= 10000000
 KILLS    ?= 20
 SEEDS    ?= 200
 LAB_DIR  ?= build/rack
@@ -21,7 +22,7 @@ LISTEN   ?= 127.0.0.1:8080
 GO_FILES := $(shell git ls-files -co --exclude-standard '*.go') go.mod go.sum
 UI_FILES := $(shell git ls-files -co --exclude-standard ui/static)
 
-.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale lint fuzz reproducible sbom vuln supply kill-test chaos deps clean
+.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale lint fuzz fuzz-long reproducible sbom vuln supply kill-test chaos deps clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -129,6 +130,20 @@ fuzz: ## every fuzz target for $(FUZZTIME) each
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg; \
 	  done; done
+
+# One line a target; what has been done is in a file, so that it goes on where it was
+# ended. Start it in the background: make fuzz-long > build/fuzz.out 2>&1 &
+fuzz-long: ## every fuzz target until it was executed $(EXECS) times, niced and with one worker; hours, and it can be ended and begun again
+	@mkdir -p build/fuzz-long; done=build/fuzz-long/done-$(EXECS); touch $$done; bad=0; \
+	for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    if grep -q "^$$pkg $$f " $$done; then grep "^$$pkg $$f " $$done; continue; fi; \
+	    log=build/fuzz-long/$$f.log; begun=$$SECONDS; status=ok; \
+	    nice -n 19 $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(EXECS)x -fuzzminimizetime 1s -parallel 1 -timeout 0 $$pkg > $$log 2>&1 || { status="FAILED, see $$log"; bad=1; }; \
+	    n=$$(grep -oE 'execs: [0-9]+' $$log | tail -1 | grep -oE '[0-9]+' || echo 0); \
+	    line="$$pkg $$f $$n executions in $$((SECONDS - begun)) s: $$status"; echo "$$line"; \
+	    if [ "$$status" = ok ]; then echo "$$line" >> $$done; fi; \
+	  done; done; exit $$bad
 
 ui/e2e/node_modules/.installed: ui/e2e/package.json
 	npm --prefix ui/e2e install --no-audit --no-fund --no-package-lock

@@ -148,7 +148,10 @@ func chunkError(err error) error {
 }
 
 // imageSeam is the image store as the API sees it.
-type imageSeam struct{ store *images.Store }
+type imageSeam struct {
+	store   *images.Store
+	fetcher *images.Fetcher
+}
 
 func (i imageSeam) Import(ctx context.Context, r io.Reader, o api.ImportOptions) (api.ImportedImage, error) {
 	opts := images.ImportOptions{SHA256: o.SHA256, FileBytes: o.FileBytes}
@@ -167,7 +170,7 @@ func (i imageSeam) Import(ctx context.Context, r io.Reader, o api.ImportOptions)
 }
 
 func (i imageSeam) Fetch(ctx context.Context, url string, o api.ImportOptions) (api.ImportedImage, error) {
-	body, size, err := images.Fetch(ctx, http.DefaultClient, url, images.DefaultMaxBytes)
+	body, size, err := i.fetcher.Fetch(ctx, url, images.DefaultMaxBytes)
 	if err != nil {
 		return api.ImportedImage{}, imageError(err)
 	}
@@ -252,6 +255,8 @@ func convert(in []netboot.Sighting) []api.Sighting {
 	}
 	return out
 }
+
+func (s *sightingSeam) Alarms() []string { return s.server.Alarms() }
 
 func (s *sightingSeam) Counters() map[string]uint64 {
 	all := s.server.Stats()

@@ -30,6 +30,34 @@ func checkBolt(path string) error {
 	return checkPages(f, fi.Size())
 }
 
+// CheckBoltFile does the same for the file of another package, which holds none but
+// these buckets. One that is not there or empty is about to be made.
+func CheckBoltFile(path string, buckets ...string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil || fi.Size() == 0 {
+		return err
+	}
+	c := &boltChecker{f: f, reached: map[uint64]struct{}{}}
+	root, err := c.meta(fi.Size())
+	if err == nil {
+		_, err = c.tree(root, nil, nil)
+	}
+	for _, b := range c.buckets {
+		if err == nil && !slices.Contains(buckets, b) {
+			err = fmt.Errorf("it holds a bucket %.20q", b)
+		}
+	}
+	return err
+}
+
 func checkPages(f io.ReaderAt, size int64) error {
 	c := &boltChecker{f: f, reached: map[uint64]struct{}{}}
 	root, err := c.meta(size)

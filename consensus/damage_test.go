@@ -78,7 +78,7 @@ func written(t testing.TB, snapshot bool) (cfg consensus.Config, state string) {
 	return cfg, state
 }
 
-func TestDamageIsToldAndNeverServed(t *testing.T) {
+func TestS47_DamageIsToldAndNeverServed(t *testing.T) {
 	change := func(name string, f func(b []byte) []byte) func(t *testing.T, dir string) {
 		return func(t *testing.T, dir string) {
 			found, err := filepath.Glob(filepath.Join(dir, name))
@@ -169,7 +169,7 @@ func TestAnOlderSnapshotServesWhileTheLogReachesBack(t *testing.T) {
 // Flipped bytes are told, or the node serves what was acknowledged. The two first
 // pages are left out: bbolt falls back to the transaction before when its newest
 // root is unreadable.
-func TestAFlippedByteIsToldOrHarmless(t *testing.T) {
+func TestS47_AFlippedByteIsToldOrHarmless(t *testing.T) {
 	cfg, state := written(t, false)
 	whole, err := os.ReadFile(filepath.Join(cfg.Dir, "raft.db"))
 	if err != nil {
@@ -210,7 +210,7 @@ func TestAFlippedByteIsToldOrHarmless(t *testing.T) {
 
 // Term and vote have no entry around them whose checksum would tell. Every bit of
 // them, and of the names of the buckets, is flipped.
-func TestAFlippedPromiseIsTold(t *testing.T) {
+func TestS47_AFlippedPromiseIsTold(t *testing.T) {
 	cfg, _ := written(t, true)
 	was, err := consensus.Promises(cfg)
 	if err != nil {

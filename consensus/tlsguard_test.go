@@ -78,7 +78,7 @@ func TestNewcomersMayJoinAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestThereAreNotManyNewcomersAtOnce(t *testing.T) {
+func TestS45_ThereAreNotManyNewcomersAtOnce(t *testing.T) {
 	a := newAuthority(t)
 	n := newTLS(t, a, a.sign(t, "n1.c1", nil))
 	newcomer := func() (*tls.Conn, error) {

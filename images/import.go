@@ -76,7 +76,7 @@ type importing struct {
 // run reads the file to its end and stores its chunks.
 func (imp *importing) run(ctx context.Context, r io.Reader, want string) (wire.Manifest, error) {
 	fileSum, rawSum := sha256.New(), sha256.New()
-	src := &readerContext{ctx: ctx, r: r}
+	src := &readerContext{ctx: ctx, r: r, limit: imp.store.opts.MaxBytes}
 	packed := bufio.NewReaderSize(io.TeeReader(src, fileSum), 1<<20)
 	unpacked, kind, err := unpack(packed)
 	if err != nil {

@@ -59,7 +59,7 @@ func TestImportReadsGPT(t *testing.T) {
 	}
 }
 
-func TestImportRefuses(t *testing.T) {
+func TestS39_ImportRefuses(t *testing.T) {
 	good := diskImage(2*wire.ChunkBytes+8192, 3)
 	at := func(offset int, magic string) []byte {
 		b := make([]byte, 64<<10)
@@ -165,7 +165,7 @@ func TestImportLeavesNothingWhenTheSourceBreaks(t *testing.T) {
 	}
 }
 
-func TestImportKeepsAReserve(t *testing.T) {
+func TestS42_ImportKeepsAReserve(t *testing.T) {
 	free := uint64(100 << 20)
 	s, err := OpenStore(t.TempDir(), StoreOptions{
 		Reserve:   90 << 20,

@@ -102,7 +102,7 @@ func TestANodeThatIsStoppedGoesOnWhereItWas(t *testing.T) {
 	}
 }
 
-func TestADamagedCopyIsReplacedAndItsNodeNamed(t *testing.T) {
+func TestS38_ADamagedCopyIsReplacedAndItsNodeNamed(t *testing.T) {
 	raw := diskImage(6*wire.ChunkBytes, 1)
 	for _, tt := range []struct {
 		name    string

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -100,6 +101,7 @@ func FuzzHandlerPath(f *testing.F) {
 }
 
 func TestFetch(t *testing.T) {
+	loopback := NewFetcher([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
 	raw := diskImage(3*wire.ChunkBytes, 5)
 	elsewhere := httptest.NewServer(http.NotFoundHandler())
 	defer elsewhere.Close()
@@ -150,7 +152,7 @@ func TestFetch(t *testing.T) {
 			if strings.HasPrefix(target, "/") {
 				target = srv.URL + target
 			}
-			body, size, err := Fetch(t.Context(), nil, target, tt.max)
+			body, size, err := loopback.Fetch(t.Context(), target, tt.max)
 			if err != nil {
 				return err
 			}

@@ -97,7 +97,7 @@ func TestOpenCleansUpAfterACrash(t *testing.T) {
 	}
 }
 
-func TestDamagedManifestIsSetAside(t *testing.T) {
+func TestS38_DamagedManifestIsSetAside(t *testing.T) {
 	dir := t.TempDir()
 	raw := diskImage(3*wire.ChunkBytes, 1)
 	_, digest := mustImport(t, openStore(t, dir), raw)
@@ -112,7 +112,7 @@ func TestDamagedManifestIsSetAside(t *testing.T) {
 	}
 }
 
-func TestBitFlipIsFoundAndImportRepairs(t *testing.T) {
+func TestS38_BitFlipIsFoundAndImportRepairs(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	raw := diskImage(3*wire.ChunkBytes, 1)

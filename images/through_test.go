@@ -230,7 +230,7 @@ func TestSchedulerOnANodeThatHasNothingYet(t *testing.T) {
 	}
 }
 
-func TestADamagedChunkIsMendedUnderAnInstall(t *testing.T) {
+func TestS38_ADamagedChunkIsMendedUnderAnInstall(t *testing.T) {
 	s := newSite(t, 2, nil)
 	raw := diskImage(6*wire.ChunkBytes, 1)
 	m, digest := s.imported(0, raw)
@@ -269,7 +269,7 @@ func TestADamagedChunkIsMendedUnderAnInstall(t *testing.T) {
 	to.has(digest, raw)
 }
 
-func TestADamagedChunkIsNotServed(t *testing.T) {
+func TestS38_ADamagedChunkIsNotServed(t *testing.T) {
 	dir := t.TempDir()
 	m, _ := mustImport(t, openStore(t, dir), diskImage(4*wire.ChunkBytes, 1))
 	s := openStore(t, dir)

@@ -79,19 +79,27 @@ func xzDictionary(head []byte) uint64 {
 	return uint64(2|rest[2]&1) << (rest[2]/2 + 11)
 }
 
-// readerContext ends reading when its context does, and remembers an error of
-// the source, so that a broken source is not taken for a broken file.
+// readerContext ends reading when its context does, or when more has come than any
+// image within the limit is packed into, and remembers an error of the source, so that
+// a broken source is not taken for a broken file.
 type readerContext struct {
-	ctx context.Context
-	r   io.Reader
-	n   uint64
-	err error
+	ctx   context.Context
+	r     io.Reader
+	limit uint64 // of the raw disk
+	n     uint64
+	err   error
 }
+
+// most is how long a file may be: what cannot be packed grows a little by it.
+func (r *readerContext) most() uint64 { return r.limit + r.limit/64 + 1<<20 }
 
 // Read reads unless the context is done.
 func (r *readerContext) Read(p []byte) (int, error) {
 	if r.err == nil {
 		r.err = r.ctx.Err()
+	}
+	if r.err == nil && r.n > r.most() {
+		r.err = refuse("the file is longer than anything within the limit of %d MiB", r.limit>>20)
 	}
 	if r.err != nil {
 		return 0, r.err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -22,6 +23,8 @@ type responder struct {
 	fleet      Fleet
 	neighbours Neighbours // nil: this node is alone
 	tries      *tries
+	strangers  *pace // DISCOVERs of machines nobody knows
+	complaints *pace // lines of the log that a packet can cause
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -30,6 +33,9 @@ type responder struct {
 
 // answer is the server's half of RFC 2131: which packet, if any, answers req.
 func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
+	if r.foreign(req) {
+		return r.drop(req, "another network", "")
+	}
 	if req.machine.Firmware.Netboots() {
 		r.sightings.netboots(req.machine.MAC, r.now())
 	}
@@ -48,10 +54,40 @@ func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
 	return r.drop(req, "message type", "")
 }
 
+// foreign reports whether a packet is of a network that is not served here. The
+// answer would go wherever the packet says, and so to anybody's victim. A probe of
+// another node, too, is nothing to be answered (see rogue.go).
+func (r *responder) foreign(req request) bool {
+	switch {
+	case req.relay.IsValid() && !r.link.subnet.Contains(req.relay):
+		return true
+	case req.client.IsValid() && !r.link.subnet.Contains(req.client):
+		// Who renews an address of another network is told so, by a NAK to everybody.
+		return req.kind != dhcpv4.MessageTypeRequest || req.serverID.IsValid()
+	}
+	from := req.from.Addr()
+	return req.kind == dhcpv4.MessageTypeDiscover && from.IsValid() && !from.IsUnspecified() && slices.Contains(nodeAddrs(r.neighbours, netip.AddrPortFrom(r.link.addr, uint16(r.bootPort))), from)
+}
+
+// strangersEach is how many DISCOVERs of unknown machines are looked at in a second:
+// more than a room full of racks sends when its power comes back.
+const strangersEach = 200
+
+// complaintsEach is how many lines in ten seconds the packets of a link may cause.
+const complaintsEach = 20
+
+func (r *responder) mayComplain() bool {
+	return r.complaints.allow(r.now(), 10*time.Second, complaintsEach)
+}
+
 // discover offers an address. Nothing is written: an offer that is lost is
 // asked for again.
 func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	r.stats.add("dhcp.discover")
+	if _, known := r.fixed(req.machine.MAC); !known && !r.strangers.allow(r.now(), time.Second, strangersEach) {
+		// Made-up machines cost nothing to send. Those that are known are answered.
+		return r.drop(req, "too many strangers", "")
+	}
 	if r.leave(req) {
 		return r.drop(req, "left to another node", "")
 	}
@@ -153,7 +189,7 @@ func (r *responder) renew(ctx context.Context, req request, addr netip.Addr) (re
 func (r *responder) commit(req request, addr netip.Addr) error {
 	until := r.now().Add(req.leaseTime(leaseFor(req.machine.Firmware)))
 	err := r.leases.Commit(req.machine.MAC, addr, until, r.terms())
-	if err != nil {
+	if err != nil && r.mayComplain() {
 		r.log.Warn("address not lent", "interface", r.link.Name, "mac", req.machine.MAC, "addr", addr, "err", err)
 	}
 	return err
@@ -182,7 +218,9 @@ func (r *responder) decline(req request) (reply, bool) {
 	if req.serverID != r.link.addr || !r.leases.Decline(req.machine.MAC, req.requested) {
 		return r.drop(req, "decline not ours", "")
 	}
-	r.log.Warn("a machine found its address in use by another", "interface", r.link.Name, "mac", req.machine.MAC, "addr", req.requested)
+	if r.mayComplain() {
+		r.log.Warn("a machine found its address in use by another", "interface", r.link.Name, "mac", req.machine.MAC, "addr", req.requested)
+	}
 	r.tell(req, "declined "+req.requested.String()+" because somebody else uses it")
 	return reply{}, false
 }
@@ -194,7 +232,7 @@ func (r *responder) release(req request) (reply, bool) {
 		return r.drop(req, "release not ours", "")
 	}
 	ok, err := r.leases.Release(req.machine.MAC, req.client)
-	if err != nil {
+	if err != nil && r.mayComplain() {
 		r.log.Warn("released address not stored", "interface", r.link.Name, "mac", req.machine.MAC, "err", err)
 	}
 	if !ok {
@@ -266,7 +304,9 @@ func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) 
 		return bootURL(r.link.addr, r.bootPort, scriptName(r.paths.new(req.machine.MAC, addr))), ""
 	case loader == "":
 		r.stats.add("dhcp.no loader")
-		r.log.Warn("no boot loader for this firmware", "mac", req.machine.MAC, "firmware", fw.String(), "arch", fw.ArchCode)
+		if r.mayComplain() {
+			r.log.Warn("no boot loader for this firmware", "mac", req.machine.MAC, "firmware", fw.String(), "arch", fw.ArchCode)
+		}
 		return "", " but no boot file, because there is none for this architecture"
 	case fw.Stage == StageHTTP:
 		return bootURL(r.link.addr, r.bootPort, loader), ""
@@ -357,7 +397,9 @@ func (r *responder) available(a netip.Addr) bool {
 func (r *responder) drop(req request, reason, text string) (reply, bool) {
 	r.stats.add("dhcp.drop." + reason)
 	if text != "" {
-		r.log.Warn("DHCP request not answered", "interface", r.link.Name, "mac", req.machine.MAC, "reason", reason)
+		if r.mayComplain() {
+			r.log.Warn("DHCP request not answered", "interface", r.link.Name, "mac", req.machine.MAC, "reason", reason)
+		}
 		r.tell(req, text)
 	}
 	return reply{}, false

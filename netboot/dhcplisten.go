@@ -118,6 +118,9 @@ func (d *dhcpPort) handle(ctx context.Context, req request) {
 	}
 	if err := d.send(out); err != nil {
 		d.r.stats.add("dhcp.send failed")
+		if !d.r.mayComplain() {
+			return
+		}
 		d.r.log.Warn("DHCP reply not sent", "interface", d.r.link.Name, "mac", req.machine.MAC, "to", out.to.addr, "err", err)
 	}
 }

@@ -94,6 +94,7 @@ func BenchmarkExchange(b *testing.B) {
 	s.link.subnet = netip.MustParsePrefix("10.77.0.0/16")
 	s.link.Range = Range{netip.MustParseAddr("10.77.1.0"), netip.MustParseAddr("10.77.250.255")}
 	r := s.responder(s.link)
+	r.strangers = nil
 	var n atomic.Uint32
 	b.SetParallelism(32)
 	b.RunParallel(func(pb *testing.PB) {

@@ -247,11 +247,3 @@ func because(reason string) string {
 	}
 	return ": " + reason
 }
-
-// clip shortens a value from the wire for a log line.
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "…"
-	}
-	return s
-}

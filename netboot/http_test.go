@@ -91,7 +91,7 @@ func TestScriptsAreGolden(t *testing.T) {
 }
 
 // Whoever can name a machine must not be able to program it.
-func TestValuesThatAreProgramsAreDropped(t *testing.T) {
+func TestS24_ValuesThatAreProgramsAreDropped(t *testing.T) {
 	s := newSetup(t, ModeDHCP)
 	s.cfg.KernelArgs = "nomodeset"
 	for _, evil := range []string{

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"slices"
 	"sync"
@@ -11,12 +12,15 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/lpmos/lpmos/consensus"
 )
 
 const (
 	offerHold     = time.Minute      // how long an unanswered offer keeps its address
 	declineRest   = 10 * time.Minute // how long a declined address rests
 	declinesPerHr = 3                // by one machine; more are ignored, or one card drains the pool
+	declinesKept  = 4096             // machines remembered for that before the old ones are dropped
 	commitDelay   = time.Millisecond // how long a commit waits for company
 	leaseFileWait = time.Second      // for another process to let go of the file
 	leaseFileMode = 0o600
@@ -68,6 +72,9 @@ type Leases struct {
 
 // OpenLeases opens or creates the book at path.
 func OpenLeases(path string, now func() time.Time) (*Leases, error) {
+	if err := consensus.CheckBoltFile(path, string(leaseBucket)); err != nil {
+		return nil, damaged(path, err)
+	}
 	db, err := bolt.Open(path, leaseFileMode, &bolt.Options{Timeout: leaseFileWait, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("leases %s: another process has the file open; is a node running already?", path)
@@ -84,18 +91,58 @@ func OpenLeases(path string, now func() time.Time) (*Leases, error) {
 			return err
 		}
 		return b.ForEach(func(k, v []byte) error {
-			var lease Lease
-			if err := json.Unmarshal(v, &lease); err != nil {
-				return fmt.Errorf("lease of %s: %w", k, err)
+			lease, err := readLease(k, v)
+			if err != nil {
+				return damaged(path, fmt.Errorf("lease of %.20q: %w", k, err))
 			}
 			l.enter(lease)
 			return nil
 		})
 	})
+	if errors.Is(err, ErrDamaged) {
+		return nil, errors.Join(err, db.Close())
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("leases %s: %w", path, err), db.Close())
 	}
 	return l, nil
+}
+
+// ErrDamaged means that the book of leases cannot be trusted: machines may hold
+// addresses that it does not name any more, or names for others.
+var ErrDamaged = errors.New("the book of leases is damaged")
+
+func damaged(path string, err error) error {
+	return fmt.Errorf("%w: %s: %w; move the file away, and start the node when the leases in it have run out, an hour from now", ErrDamaged, path, err)
+}
+
+// sumLen is the length of a record's checksum: "#" and eight digits behind the JSON.
+const sumLen = 9
+
+func leaseSum(mac string, b []byte) string {
+	return fmt.Sprintf("#%08x", crc32.Update(crc32.ChecksumIEEE([]byte(mac)), crc32.IEEETable, b))
+}
+
+func writeLease(lease Lease) ([]byte, error) {
+	b, err := json.Marshal(lease)
+	return append(b, leaseSum(lease.MAC, b)...), err
+}
+
+// readLease reads a record. Those of older versions end with the JSON.
+func readLease(key, value []byte) (lease Lease, err error) {
+	if at := len(value) - sumLen; at > 0 && value[len(value)-1] != '}' {
+		if string(value[at:]) != leaseSum(string(key), value[:at]) {
+			return lease, errors.New("its checksum is wrong")
+		}
+		value = value[:at]
+	}
+	if err := json.Unmarshal(value, &lease); err != nil {
+		return lease, err
+	}
+	if mac, ok := ParseMAC(lease.MAC); !ok || mac != string(key) || !lease.Addr.Is4() {
+		return lease, errors.New("it is no lease of an address")
+	}
+	return lease, nil
 }
 
 func newLeases(now func() time.Time) *Leases {
@@ -221,7 +268,7 @@ func (l *Leases) Release(mac string, addr netip.Addr) (bool, error) {
 
 // store is where the book is kept: on disk.
 func (l *Leases) store(lease Lease, loser string) error {
-	value, err := json.Marshal(lease)
+	value, err := writeLease(lease)
 	if err != nil {
 		return fmt.Errorf("lease %s to %s: %w", lease.Addr, lease.MAC, err)
 	}
@@ -259,10 +306,23 @@ func (l *Leases) Decline(mac string, addr netip.Addr) bool {
 	if len(recent) >= declinesPerHr {
 		return false
 	}
+	if len(l.declines) >= declinesKept {
+		l.forgetDeclines(now)
+	}
 	l.declines[mac] = append(recent, now)
 	l.resting[addr] = now.Add(declineRest)
 	delete(l.offers, addr)
 	return true
+}
+
+// forgetDeclines drops what is longer ago than an hour: made-up machines decline
+// once and never come back. l.mu is held.
+func (l *Leases) forgetDeclines(now time.Time) {
+	for mac, at := range l.declines {
+		if now.Sub(at[len(at)-1]) >= time.Hour {
+			delete(l.declines, mac)
+		}
+	}
 }
 
 // hold records an offer. l.mu is held.

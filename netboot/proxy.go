@@ -11,7 +11,7 @@ import (
 // specification 2.1, section 2.2): what to boot and no address. Whoever does
 // not netboot is none of our business.
 func (r *responder) proxyOffer(ctx context.Context, req request) (reply, bool) {
-	if req.kind != dhcpv4.MessageTypeDiscover || !req.machine.Firmware.Netboots() {
+	if req.kind != dhcpv4.MessageTypeDiscover || !req.machine.Firmware.Netboots() || r.foreign(req) {
 		r.stats.add("proxy.ignored")
 		return reply{}, false
 	}
@@ -27,7 +27,8 @@ func (r *responder) proxyOffer(ctx context.Context, req request) (reply, bool) {
 // proxyBoot answers the REQUEST a client sends to port 4011 once it has its
 // address.
 func (r *responder) proxyBoot(ctx context.Context, req request) (reply, bool) {
-	if req.kind != dhcpv4.MessageTypeRequest && req.kind != dhcpv4.MessageTypeInform || !req.machine.Firmware.Netboots() {
+	if req.kind != dhcpv4.MessageTypeRequest && req.kind != dhcpv4.MessageTypeInform || !req.machine.Firmware.Netboots() ||
+		!r.link.subnet.Contains(req.from.Addr()) { // or it would be anybody who is answered
 		r.stats.add("proxy.ignored")
 		return reply{}, false
 	}

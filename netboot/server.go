@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -46,14 +47,19 @@ type Config struct {
 
 // Server is netboot on all interfaces of a node.
 type Server struct {
-	cfg       Config
-	leases    *Leases
-	tries     tries
-	yields    yields
-	sightings *Sightings
-	stats     counters
-	strangers strangers
-	ready     chan struct{}
+	cfg        Config
+	leases     *Leases
+	tries      tries
+	yields     yields
+	sightings  *Sightings
+	stats      counters
+	strangers  strangers
+	newcomers  pace
+	complaints pace
+	ready      chan struct{}
+
+	mu     sync.Mutex
+	others []*otherServers // one a link
 }
 
 // New checks the configuration and opens the book of leases. Close or Run
@@ -106,6 +112,17 @@ func (s *Server) Sightings() *Sightings { return s.sightings }
 
 // Stats are the counters so far.
 func (s *Server) Stats() Stats { return s.stats.snapshot() }
+
+// Alarms is what is wrong on the networks served, in sentences: other DHCP servers.
+func (s *Server) Alarms() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for _, o := range s.others {
+		out = append(out, o.alarms()...)
+	}
+	return out
+}
 
 // Leases are the addresses lent to machines the fleet does not know.
 func (s *Server) Leases() []Lease { return s.leases.All() }
@@ -195,6 +212,18 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 		t := s.tftp(l)
 		services = append(services, func(ctx context.Context) error { return t.serve(ctx, conn) })
 
+		heard, err := openOthers(l)
+		if err != nil {
+			return nil, err
+		}
+		opened = append(opened, heard)
+		others := s.watch(l)
+		services = append(services, func(ctx context.Context) error {
+			tick := time.NewTicker(probeEvery)
+			defer tick.Stop()
+			return others.serve(ctx, heard, tick.C)
+		})
+
 		if !s.cfg.NoRouterAdverts {
 			raw, err := openRouter(l)
 			if err != nil {
@@ -211,7 +240,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries,
+		link: l, bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -221,4 +250,16 @@ func (s *Server) tftp(l link) *tftpServer {
 		link: l, bootPort: s.cfg.BootPort, files: s.cfg.Files,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
+}
+
+// watch looks out for other servers on a link.
+func (s *Server) watch(l link) *otherServers {
+	o := &otherServers{
+		link: l, neighbours: s.cfg.Neighbours, bootPort: s.cfg.BootPort,
+		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.others = append(s.others, o)
+	return o
 }

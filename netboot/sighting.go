@@ -18,6 +18,7 @@ const (
 	KindHTTP   Kind = "http"
 	KindScript Kind = "script"
 	KindRouter Kind = "router" // a router solicitation was answered
+	KindAlarm  Kind = "alarm"  // it does what only a node of the cluster should
 )
 
 // Sighting is one thing a machine did on the wire, told in a sentence.

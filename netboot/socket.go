@@ -139,6 +139,25 @@ func (s *rawSocket) receive(b []byte) (n int, from net.HardwareAddr, err error) 
 	return n, from, nil
 }
 
+// only lets the kernel drop what a filter does not want.
+func (s *rawSocket) only(filter []bpf.Instruction) error {
+	raw, err := bpf.Assemble(filter)
+	if err != nil {
+		return fmt.Errorf("build a packet filter: %w", err)
+	}
+	code := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	ctlErr := s.raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
+	})
+	if err := errors.Join(ctlErr, err); err != nil {
+		return fmt.Errorf("set a packet filter: %w", err)
+	}
+	return nil
+}
+
 // joinGroup lets frames to a multicast address through the card's filter.
 func (s *rawSocket) joinGroup(group net.HardwareAddr) error {
 	m := &unix.PacketMreq{Ifindex: int32(s.index), Type: unix.PACKET_MR_MULTICAST, Alen: uint16(len(group))}

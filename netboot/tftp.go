@@ -2,36 +2,37 @@ package netboot
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
-	"github.com/pin/tftp/v3"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 )
 
 const (
-	// 1468 is the largest block that fits an Ethernet frame with the IP, UDP
-	// and TFTP headers; the library's own limit forgets the last and fragments.
-	tftpBlock        = 1468
-	tftpTimeout      = time.Second
-	tftpRetries      = 5
-	tftpDrain        = 2 * time.Second // for transfers under way when the node stops
-	transfersEach    = 8               // at once, by one address
-	transfersOverall = 1024
-)
+	tftpTimeout = time.Second
+	// tftpFirst is how often a packet is sent to somebody who has not answered yet:
+	// the request may be forged, and what is sent then hits somebody who never asked.
+	// tftpTries is how often later, when it is known who listens.
+	tftpFirst = 3
+	tftpTries = 6
 
-// The only things a client is told when it gets no file.
-var (
-	errNoSuchFile = errors.New("file not found")
-	errTooMany    = errors.New("too many transfers")
-	errInternal   = errors.New("internal error")
+	tftpDrain        = 2 * time.Second  // for transfers under way when the node stops
+	tftpLongest      = 10 * time.Minute // for one transfer
+	transfersEach    = 8                // at once, by one address
+	transfersOverall = 1024
+	requestsEach     = 20 // in a second, by one address
 )
 
 // tftpServer serves the loaders of one link. Reading is all it can do, and
@@ -48,6 +49,8 @@ type tftpServer struct {
 	mu      sync.Mutex
 	running map[netip.Addr]int
 	total   int
+	second  int64 // which one asked counts
+	asked   map[netip.Addr]int
 }
 
 // find is the whole of what TFTP can give.
@@ -66,71 +69,209 @@ func (t *tftpServer) find(name string) (*io.SectionReader, bool) {
 
 // serve answers on conn until ctx ends.
 func (t *tftpServer) serve(ctx context.Context, conn *net.UDPConn) error {
-	s := tftp.NewServer(t.read, nil)
-	s.SetBlockSize(tftpBlock)
-	s.SetTimeout(tftpTimeout)
-	s.SetRetries(tftpRetries)
-	s.SetBackoff(func(int) time.Duration { return 0 })
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(conn) }()
-	select {
-	case err := <-done:
+	pc := ipv4.NewPacketConn(conn)
+	if err := pc.SetControlMessage(ipv4.FlagDst, true); err != nil {
 		return fmt.Errorf("TFTP on %s: %w", t.link.Name, err)
-	case <-ctx.Done():
 	}
-	drained := make(chan struct{})
-	go func() { s.Shutdown(); close(drained) }()
-	select {
-	case <-drained:
-	case <-time.After(tftpDrain):
-		// The library waits for clients that have gone; their sockets go with
-		// the process.
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	transfers, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	var wg sync.WaitGroup
+	buf := make([]byte, tftpLargest+1)
+	for {
+		n, cm, src, err := pc.ReadFrom(buf)
+		if ctx.Err() != nil {
+			drained := make(chan struct{})
+			go func() { wg.Wait(); close(drained) }()
+			select {
+			case <-drained:
+			case <-time.After(tftpDrain):
+			}
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("TFTP on %s: %w", t.link.Name, err)
+		}
+		from, err := netip.ParseAddrPort(src.String())
+		// A request to everybody is another server's matter too (RFC 1123 section 4.2.3.5).
+		if err != nil || n > tftpLargest || cm == nil || !cm.Dst.Equal(t.link.addr.AsSlice()) {
+			t.stats.add("tftp.refused.malformed")
+			continue
+		}
+		if !t.mayAsk(from.Addr()) {
+			t.stats.add("tftp.refused.too often")
+			continue
+		}
+		req, file, err := t.take(buf[:n], from.Addr())
+		if fault := new(tftpFault); errors.As(err, fault) {
+			if !fault.silent {
+				// Nobody waits for it: the client asks again, or gives up.
+				_, _ = pc.WriteTo(fault.packet(), &ipv4.ControlMessage{Src: t.link.addr.AsSlice()}, src)
+			}
+			continue
+		}
+		wg.Go(func() { t.transfer(transfers, req, file, from) })
 	}
-	return nil
 }
 
-// read is called for each read request. Whatever it returns is sent to the
-// client as the text of an error, so it returns only the three above.
-func (t *tftpServer) read(name string, rf io.ReaderFrom) (err error) {
-	from := remote(rf)
+// take decides on a packet. A transfer that is allowed is counted.
+func (t *tftpServer) take(b []byte, from netip.Addr) (tftpRequest, *io.SectionReader, error) {
+	req, err := parseTFTP(b, tftpBlock)
+	switch {
+	case errors.Is(err, errTFTPMalformed):
+		t.stats.add("tftp.refused.malformed")
+	case errors.Is(err, errTFTPNoWrites):
+		t.stats.add("tftp.refused.write")
+	case err != nil:
+		t.stats.add("tftp.refused.not spoken")
+	}
+	if err != nil {
+		return req, nil, err
+	}
+	file, ok := t.find(req.name)
+	if !ok {
+		t.stats.add("tftp.refused.no such file")
+		t.log.Debug("unknown file asked for over TFTP", "from", from, "file", clip(req.name))
+		return req, nil, errTFTPNoFile
+	}
+	if !t.begin(from) {
+		t.stats.add("tftp.refused.too many")
+		return req, nil, errTFTPTooMany
+	}
+	return req, file, nil
+}
+
+// transfer sends a file from a port of its own. Whoever asks is not known to be
+// there before the first answer.
+func (t *tftpServer) transfer(ctx context.Context, req tftpRequest, file *io.SectionReader, from netip.AddrPort) {
+	defer t.end(from.Addr())
 	defer func() {
 		if p := recover(); p != nil {
 			t.stats.add("tftp.panic")
-			t.log.Error("a TFTP transfer caused a panic; it was ended", "from", from, "file", clip(name), "panic", p, "stack", string(debug.Stack()))
-			err = errInternal
+			t.log.Error("a TFTP transfer caused a panic; it was ended", "from", from, "file", clip(req.name), "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
-	if !t.begin(from) {
-		t.stats.add("tftp.refused.too many")
-		return errTooMany
+	ctx, cancel := context.WithTimeout(ctx, tftpLongest)
+	defer cancel()
+	dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(t.link.addr, 0)), Control: t.bind}
+	conn, err := dialer.DialContext(ctx, "udp4", from.String())
+	if err != nil {
+		t.stats.add("tftp.failed")
+		t.log.Warn("TFTP transfer failed", "from", from, "file", req.name, "err", err)
+		return
 	}
-	defer t.end(from)
-	file, ok := t.find(name)
-	if !ok {
-		t.stats.add("tftp.refused.no such file")
-		t.log.Debug("unknown file asked for over TFTP", "from", from, "file", clip(name))
-		return errNoSuchFile
-	}
-	if out, ok := rf.(tftp.OutgoingTransfer); ok {
-		out.SetSize(file.Size())
-	}
-	n, err := rf.ReadFrom(file)
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+
+	sent, err := sendFile(conn, req, file)
+	name := strings.TrimLeft(req.name, "/")
 	switch {
 	case err == nil:
 		t.stats.add("tftp.sent")
-		t.tell(from, fmt.Sprintf("fetched %s over TFTP (%d bytes)", strings.TrimLeft(name, "/"), n))
-		return nil
-	case n == 0 && strings.Contains(err.Error(), "sending block 0: code="):
+		t.tell(from.Addr(), fmt.Sprintf("fetched %s over TFTP (%d bytes)", name, sent))
+	case sent == 0 && errors.Is(err, errTFTPHungUp):
 		// EDK2 asks for the size first and hangs up when it has it; the same
 		// file is asked for again at once. Not a failure.
 		t.stats.add("tftp.probe")
 		t.log.Debug("TFTP size probe", "from", from, "file", name)
-		return nil
+	default:
+		t.stats.add("tftp.failed")
+		t.log.Warn("TFTP transfer failed", "from", from, "file", name, "bytes", sent, "err", err)
+		t.tell(from.Addr(), fmt.Sprintf("stopped fetching %s over TFTP after %d bytes", name, sent))
 	}
-	t.stats.add("tftp.failed")
-	t.log.Warn("TFTP transfer failed", "from", from, "file", name, "bytes", n, "err", err)
-	t.tell(from, fmt.Sprintf("stopped fetching %s over TFTP after %d bytes", strings.TrimLeft(name, "/"), n))
-	return nil // the library has sent its error already
+}
+
+// bind keeps a transfer on the link it was asked for on.
+func (t *tftpServer) bind(_, _ string, raw syscall.RawConn) error {
+	var err error
+	ctlErr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, t.link.Name)
+	})
+	return errors.Join(ctlErr, err)
+}
+
+// How a transfer ends early.
+var (
+	errTFTPHungUp = errors.New("the client ended it")
+	errTFTPSilent = errors.New("no answer")
+)
+
+// sendFile sends the file block by block and returns how many of its bytes the
+// client has acknowledged.
+func sendFile(conn net.Conn, req tftpRequest, file *io.SectionReader) (sent int64, err error) {
+	tries := tftpFirst
+	if oack := req.confirmation(file.Size()); oack != nil {
+		if err := deliver(conn, oack, 0, tries); err != nil {
+			return 0, err
+		}
+		tries = tftpTries
+	}
+	packet := make([]byte, 4+req.block)
+	binary.BigEndian.PutUint16(packet, tftpData)
+	for number := uint16(1); ; number++ { // beyond 65535 it begins again, as every client takes it
+		n, err := io.ReadFull(file, packet[4:])
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return sent, err
+		}
+		binary.BigEndian.PutUint16(packet[2:], number)
+		if err := deliver(conn, packet[:4+n], number, tries); err != nil {
+			return sent, err
+		}
+		tries = tftpTries
+		sent += int64(n)
+		if n < req.block {
+			return sent, nil
+		}
+	}
+}
+
+// deliver sends a packet until it is acknowledged. It is sent again when time has
+// passed and never because of what came: an acknowledgement that was doubled on its
+// way would else double every packet after it.
+func deliver(conn net.Conn, packet []byte, number uint16, tries int) error {
+	var buf [tftpPlain]byte
+	for range tries {
+		if _, err := conn.Write(packet); err != nil {
+			return err
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(tftpTimeout)); err != nil {
+			return err
+		}
+		for {
+			n, err := conn.Read(buf[:])
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if n < 4 {
+				continue
+			}
+			switch binary.BigEndian.Uint16(buf[:]) {
+			case tftpAck:
+				if binary.BigEndian.Uint16(buf[2:]) == number {
+					return nil
+				}
+			case tftpError:
+				return fmt.Errorf("%w: code %d, %.80q", errTFTPHungUp, binary.BigEndian.Uint16(buf[2:]), strings.TrimRight(string(buf[4:n]), "\x00"))
+			}
+		}
+	}
+	return errTFTPSilent
+}
+
+// mayAsk counts the requests of an address. What is forgotten with every second
+// is no more than came in it.
+func (t *tftpServer) mayAsk(from netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now := t.now().Unix(); now != t.second || t.asked == nil {
+		t.second, t.asked = now, map[netip.Addr]int{}
+	}
+	t.asked[from]++
+	return t.asked[from] <= requestsEach
 }
 
 func (t *tftpServer) begin(from netip.Addr) bool {
@@ -158,14 +299,4 @@ func (t *tftpServer) end(from netip.Addr) {
 
 func (t *tftpServer) tell(from netip.Addr, text string) {
 	t.sightings.Add(Sighting{At: t.now(), MAC: t.sightings.holder(from), Kind: KindTFTP, Addr: from, Text: text})
-}
-
-// remote is the client of a transfer.
-func remote(rf io.ReaderFrom) netip.Addr {
-	out, ok := rf.(tftp.OutgoingTransfer)
-	if !ok {
-		return netip.Addr{}
-	}
-	addr := out.RemoteAddr()
-	return addr.AddrPort().Addr().Unmap()
 }

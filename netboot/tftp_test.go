@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-func TestTFTPGivesItsTableAndNothingElse(t *testing.T) {
+func TestS17_TFTPGivesItsTableAndNothingElse(t *testing.T) {
 	s := newSetup(t, ModeDHCP)
 	tf := s.tftp(s.link)
 	for name, want := range map[string]bool{
@@ -72,6 +72,7 @@ func TestOneAddressMayNotTakeEveryTransfer(t *testing.T) {
 func TestTFTPOnAWire(t *testing.T) {
 	w := newWire(t)
 	s := newSetup(t, ModeDHCP)
+	s.timePasses()
 	w.start(s)
 	w.inside("ip", "address", "add", "10.77.0.120/24", "dev", "v1")
 	dir := t.TempDir()

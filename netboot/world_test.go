@@ -127,12 +127,22 @@ type setup struct {
 	link  link
 	mu    sync.Mutex
 	time  time.Time
+	began time.Time // when time began to pass; else it stands still
 }
 
 func (s *setup) clock() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.time
+	if s.began.IsZero() {
+		return s.time
+	}
+	return s.time.Add(time.Since(s.began))
+}
+
+func (s *setup) timePasses() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.began = time.Now()
 }
 
 func (s *setup) pass(d time.Duration) {
@@ -271,7 +281,7 @@ func (n *simNet) TFTP(_ context.Context, server netip.Addr, name string) ([]byte
 	}
 	file, ok := n.s.tftp(n.s.link).find(name)
 	if !ok {
-		return nil, errNoSuchFile
+		return nil, errTFTPNoFile
 	}
 	return io.ReadAll(file)
 }

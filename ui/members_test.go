@@ -49,6 +49,30 @@ func TestClusterIsToldWhenItChanges(t *testing.T) {
 	}
 }
 
+// TestS23_AnAlarmIsToldOnEveryPage: what netboot has noticed stands in the banner's
+// frame, and in what a page that comes later is given.
+func TestS23_AnAlarmIsToldOnEveryPage(t *testing.T) {
+	const alarm = "another DHCP server answers: 10.77.0.66 (card 52:54:00:66:66:66) on br0; find it and stop it"
+	node, _, c, _ := newNode(t, quick)
+	e := look(t, c, 0)
+	if snap := e.snapshot(); len(snap.Cluster.Alarms) != 0 {
+		t.Fatalf("the snapshot tells %q", snap.Cluster.Alarms)
+	}
+	node.Sightings.Alarm(alarm)
+	node.Clock.Tick()
+	for {
+		if f := e.until(api.FrameCluster); len(f.Cluster.Alarms) > 0 {
+			if f.Cluster.Alarms[0] != alarm {
+				t.Errorf("told %q", f.Cluster.Alarms)
+			}
+			break
+		}
+	}
+	if snap := look(t, c, 0).snapshot(); len(snap.Cluster.Alarms) != 1 {
+		t.Errorf("a page that comes later is told %q", snap.Cluster.Alarms)
+	}
+}
+
 // TestFiguresOfTheClusterWait: what changes all the time comes every fifth time,
 // and nothing comes twice.
 func TestFiguresOfTheClusterWait(t *testing.T) {

@@ -39,30 +39,35 @@ func clean(req *wire.ReportRequest) {
 		c.Partitions = c.Partitions[:cap(len(c.Partitions), 128)]
 		c.Signatures = c.Signatures[:cap(len(c.Signatures), 32)]
 	}
-	cleanStrings(reflect.ValueOf(req).Elem())
+	if cleanStrings(reflect.ValueOf(req).Elem()) {
+		inv.Truncated = true
+	}
 }
 
 func cleanError(e *wire.TaskError) { cleanStrings(reflect.ValueOf(e).Elem()) }
 
 // cleanStrings walks every string of the messages, which are plain structs,
-// slices and pointers.
-func cleanStrings(v reflect.Value) {
+// slices and pointers, and reports whether one was too long.
+func cleanStrings(v reflect.Value) (cut bool) {
 	switch v.Kind() {
 	case reflect.String:
-		v.SetString(cleanString(v.String()))
+		was := v.String()
+		v.SetString(cleanString(was))
+		cut = len(was) > maxString
 	case reflect.Struct:
 		for i := range v.NumField() {
-			cleanStrings(v.Field(i))
+			cut = cleanStrings(v.Field(i)) || cut
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
-			cleanStrings(v.Index(i))
+			cut = cleanStrings(v.Index(i)) || cut
 		}
 	case reflect.Pointer:
 		if !v.IsNil() {
-			cleanStrings(v.Elem())
+			cut = cleanStrings(v.Elem())
 		}
 	}
+	return cut
 }
 
 // cleanString drops what is not printable (control characters, direction

@@ -468,7 +468,7 @@ func TestAnAgentThatIsSentAwayIsNotWaitedWith(t *testing.T) {
 	}
 }
 
-func TestS32ForgedProgressIsRefused(t *testing.T) {
+func TestS32_ForgedProgressIsRefused(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		req  wire.ProgressRequest
@@ -508,7 +508,7 @@ func TestS32ForgedProgressIsRefused(t *testing.T) {
 
 // An agent that was started again within its boot begins at 0 % again. A refusal
 // would stop its install, so a value that runs backwards is taken and forgotten.
-func TestS32ProgressThatRunsBackwardsChangesNothing(t *testing.T) {
+func TestS32_ProgressThatRunsBackwardsChangesNothing(t *testing.T) {
 	r := newRig(t)
 	session, g := r.installing()
 	send := func(stage wire.Stage, pct float64) {
@@ -609,7 +609,7 @@ func TestABodyThatTricklesInIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestS55InventoryFloodIsCapped(t *testing.T) {
+func TestS55_InventoryFloodIsCapped(t *testing.T) {
 	r := newRig(t)
 	req := machineReport()
 	req.Inventory.System.Product = "a\x1b[2J\u202e" + strings.Repeat("é", 400)

@@ -26,7 +26,7 @@ func member(b []byte) (io.ReadCloser, error) { return io.NopCloser(bytes.NewRead
 
 // Whatever a source does to a chunk, it is noticed, told to the node and fetched
 // again, and the disk is right in the end.
-func TestSourceFaults(t *testing.T) {
+func TestS38_SourceFaults(t *testing.T) {
 	image := gptImage(t, 17*mib)
 	const size = 32 * mib
 	raw := image[3*chunkBytes : 4*chunkBytes]
@@ -47,6 +47,7 @@ func TestSourceFaults(t *testing.T) {
 		{"nothing", func([]byte) (io.ReadCloser, error) { return member(nil) }, "cut short"},
 		{"no gzip", func([]byte) (io.ReadCloser, error) { return member([]byte(strings.Repeat("<html>", 9))) }, "invalid header"},
 		{"other bytes", func([]byte) (io.ReadCloser, error) { return member(gz(t, wrong)) }, "its SHA-256 is"},
+		{"another chunk of the image", func([]byte) (io.ReadCloser, error) { return member(sound.members[0]) }, "its SHA-256 is"},
 		{"a short chunk", func([]byte) (io.ReadCloser, error) { return member(gz(t, raw[:len(raw)-1])) }, "cut short"},
 		{"a long chunk", func([]byte) (io.ReadCloser, error) { return member(gz(t, append(bytes.Clone(raw), 0))) }, "more than"},
 		{"a second member", func(m []byte) (io.ReadCloser, error) { return member(append(bytes.Clone(m), m...)) }, "after the gzip member"},

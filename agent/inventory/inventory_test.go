@@ -197,7 +197,7 @@ func TestClean(t *testing.T) {
 	}
 }
 
-func TestAHugeMachineFitsAReport(t *testing.T) {
+func TestS55_AHugeMachineFitsAReport(t *testing.T) {
 	inv := wire.Inventory{PCI: make([]wire.PCIDevice, maxPCI)}
 	for range maxDisks {
 		inv.Disks = append(inv.Disks, wire.Disk{Contents: wire.Contents{Partitions: make([]wire.Partition, maxPartitions)}})

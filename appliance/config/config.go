@@ -34,6 +34,7 @@ type Config struct {
 	ReleaseAfter time.Duration `yaml:"release_after"`
 	QuietRouters bool          `yaml:"no_router_advertisement"`
 	CopyLimit    int           `yaml:"copy_limit"` // megabytes a second; 0 is none
+	FetchFrom    []string      `yaml:"fetch_from"` // networks, see FetchPrefixes
 	LogLevel     string        `yaml:"log_level"`
 	LogFormat    string        `yaml:"log_format"`
 	UIDir        string        `yaml:"ui_dir"`
@@ -186,6 +187,11 @@ func (c Config) check() error {
 			}
 		}
 	}
+	for n, s := range c.FetchFrom {
+		if p, err := netip.ParsePrefix(s); err != nil || p != p.Masked() {
+			return fault(fmt.Sprintf("fetch_from[%d]", n), "%q is no network; write it as 127.0.0.1/32 or fd00::/8", s)
+		}
+	}
 	if err := c.checkCluster(); err != nil {
 		return err
 	}
@@ -207,6 +213,17 @@ func (c Config) check() error {
 		return fault("region", "a node needs a name and a region")
 	}
 	return nil
+}
+
+// FetchPrefixes are the networks of fetch_from, which Check has read already.
+func (c Config) FetchPrefixes() []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range c.FetchFrom {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // checkCluster finds addresses by which no other node could reach this one.

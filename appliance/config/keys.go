@@ -113,6 +113,18 @@ var Keys = []Key{
 			}
 			return nil
 		}},
+	{Name: "fetch_from",
+		Doc: "Networks that images may be fetched from although the node would not go there: this host itself (127.0.0.0/8), its own addresses, those of a link or of a cloud's services. For an image server on the node's own host.",
+		get: func(c *Config) string { return strings.Join(c.FetchFrom, ",") },
+		set: func(c *Config, v string) error {
+			c.FetchFrom = nil
+			for s := range strings.SplitSeq(v, ",") {
+				if s = strings.TrimSpace(s); s != "" {
+					c.FetchFrom = append(c.FetchFrom, s)
+				}
+			}
+			return nil
+		}},
 	choice("log_level", "info", "How much is logged: debug, info, warn or error.", []string{"debug", "info", "warn", "error"},
 		func(c *Config) *string { return &c.LogLevel }),
 	choice("log_format", "text", "text for people, json for machines.", []string{"text", "json"},
@@ -236,8 +248,8 @@ func Reference() string {
 		case "interfaces":
 			b.WriteString("interfaces: []\n" +
 				"# interfaces:\n#   - name: eno2\n#     mode: dhcp\n#     range: 10.0.0.100-10.0.0.199\n#     router: 10.0.0.1\n#     dns: [10.0.0.1]\n#   - name: eno3\n#     mode: proxy\n")
-		case "hosts":
-			b.WriteString("hosts: []\n")
+		case "hosts", "fetch_from":
+			b.WriteString(k.Name + ": []\n")
 		case "boot_port", "release_after", "no_router_advertisement", "copy_limit":
 			fmt.Fprintf(&b, "%s: %s\n", k.Name, k.usual)
 		default:

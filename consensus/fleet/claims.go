@@ -58,13 +58,13 @@ func (s *State) alarm(c Command, used *UsedClaim) {
 	if used.Doubled {
 		return
 	}
-	u := *used
-	u.Doubled = true
-	s.claims[u.ID] = &u
-	old := s.machines[u.MachineID]
+	old := s.machines[used.MachineID]
 	if old == nil {
 		return
 	}
+	u := *used
+	u.Doubled = true
+	s.claims[u.ID] = &u
 	m := *old
 	m.Doubled = c.At
 	s.putMachine(&m, EventMachine)

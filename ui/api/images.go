@@ -143,7 +143,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) (*Image, er
 		opts.FileBytes = uint64(max(r.ContentLength, 0))
 		got, err = s.cfg.Images.Import(r.Context(), patient{upload, rc}, opts)
 	} else {
-		source = order.URL
+		source = sourceOf(order.URL)
 		got, err = s.cfg.Images.Fetch(r.Context(), order.URL, opts)
 	}
 	if err != nil {
@@ -172,6 +172,16 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) (*Image, er
 	return &v, nil
 }
 
+// sourceOf is where an image came from, as everybody may read it: the name, the
+// password and the query of an address can be keys.
+func sourceOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "url"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
+}
+
 // imageOrder reads what is asked for. The body is not read when it is the image.
 func imageOrder(w http.ResponseWriter, r *http.Request) (o ImageOrder, upload io.Reader, err error) {
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -198,6 +208,9 @@ func imageOrder(w http.ResponseWriter, r *http.Request) (o ImageOrder, upload io
 		u, err := url.Parse(o.URL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			return o, nil, fieldProblem("url", "url has to be an http or https address")
+		}
+		if u.Scheme == "http" && o.SHA256 == "" {
+			return o, nil, fieldProblem("sha256", "over plain http anybody on the way can put another image in its place: give the sha256 of this one, or an https address")
 		}
 	}
 	return o, upload, nil

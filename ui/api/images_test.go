@@ -64,7 +64,8 @@ func TestRefusedImagesLeaveNothing(t *testing.T) {
 		{"an order without URL", "", "application/json", `{"name":"x"}`, 400},
 		{"an order for a file", "", "application/json", `{"name":"x","url":"file:///etc/shadow"}`, 400},
 		{"an order with other words", "", "application/json", `{"name":"x","url":"http://h/x","colour":"red"}`, 400},
-		{"a URL nobody answers at", "", "application/json", `{"name":"x","url":"http://h/x"}`, 400},
+		{"a URL nobody answers at", "", "application/json", `{"name":"x","url":"https://h/x"}`, 400},
+		{"plain http without a sum", "", "application/json", `{"name":"x","url":"http://h/x"}`, 400},
 	} {
 		w := call(s, "POST", "/api/v1/images"+c.query, c.body, "Content-Type", c.kind)
 		if w.Code != c.status {

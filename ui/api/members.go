@@ -49,6 +49,7 @@ type ClusterView struct {
 	consensus.Status
 	Summary string   `json:"summary" doc:"The cluster in one sentence"`
 	Members []Member `json:"members" doc:"By name, the node that tells this among them"`
+	Alarms  []string `json:"alarms,omitempty" doc:"What is wrong on the networks this node serves, such as another DHCP server"`
 }
 
 // Member is a node of the cluster as people see it.
@@ -73,6 +74,7 @@ func (s *Server) Cluster() *ClusterView {
 		return nil
 	}
 	v := viewCluster(s.cfg.Membership.Status())
+	v.Alarms = s.cfg.Sightings.Alarms()
 	return &v
 }
 

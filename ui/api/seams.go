@@ -77,6 +77,8 @@ type Sightings interface {
 	Counters() map[string]uint64
 	// Interfaces the node boots machines on.
 	Interfaces() []Interface
+	// Alarms is what is wrong on their networks now, in sentences.
+	Alarms() []string
 }
 
 // Sighting is one thing a machine did on the wire.

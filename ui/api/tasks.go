@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"unicode"
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -198,6 +199,9 @@ func (s *Server) stale(err error, seen string, now *wire.Plan) *Problem {
 // target finds the machine a wish is for. The machine is nil if only its MAC is
 // known so far.
 func (s *Server) target(w Wish) (m *fleet.Machine, mac, region string, err error) {
+	if err := w.check(); err != nil {
+		return nil, "", "", err
+	}
 	mac, region = strings.ToLower(w.TargetMAC), w.RegionID
 	s.cfg.Cluster.View(func(st *fleet.State) {
 		switch {
@@ -228,6 +232,32 @@ func (s *Server) target(w Wish) (m *fleet.Machine, mac, region string, err error
 		region = s.cfg.Region
 	}
 	return m, mac, region, nil
+}
+
+// check refuses what no task could use, and what would make the log large: a task
+// is kept, and sent to every viewer. The rules refuse the rest.
+func (w Wish) check() error {
+	if !printable(w.RegionID, 64) {
+		return fieldProblem("region_id", "region_id has characters that cannot be shown")
+	}
+	for k, v := range w.Tags {
+		if k == "" || !printable(k, 64) || !printable(v, 256) {
+			return fieldProblem("tags", fmt.Sprintf("tag %.64q: names have 64 bytes at most and values 256, of what can be shown", k))
+		}
+	}
+	if w.DiskLayout != nil && !printable(w.DiskLayout.Disk, 256) {
+		return fieldProblem("disk_layout.disk", "disk has to be the serial number or WWN of a disk")
+	}
+	if w.NetworkConfig != nil && len(w.NetworkConfig.SSHKeys) > 100 {
+		return fieldProblem("network_config.ssh_keys", fmt.Sprintf("%d keys; 100 at most", len(w.NetworkConfig.SSHKeys)))
+	}
+	return nil
+}
+
+// printable reports whether s is short enough and has nothing in it that steers a
+// screen or a terminal.
+func printable(s string, most int) bool {
+	return len(s) <= most && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 }
 
 func fieldProblem(field, message string) *Problem {

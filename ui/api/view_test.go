@@ -125,3 +125,15 @@ func TestPlansAreForgottenInTheEnd(t *testing.T) {
 		t.Error("the newest plan is forgotten, or the oldest is not")
 	}
 }
+
+func TestS37_WhereAnImageCameFromIsNoSecret(t *testing.T) {
+	for address, want := range map[string]string{
+		"https://user:hunter2@h.example/a/b%20c.raw?token=hunter3#hunter4": "https://h.example/a/b%20c.raw",
+		"http://[fd00::1]:8080/x": "http://[fd00::1]:8080/x",
+		"http://[":                "url",
+	} {
+		if got := sourceOf(address); got != want {
+			t.Errorf("%q becomes %q, want %q", address, got, want)
+		}
+	}
+}

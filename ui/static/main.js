@@ -143,13 +143,14 @@ function linkLight() {
   $('new-task').title = why();
 }
 
-/** What cannot be done and why, on every page; or where to look when this node is lost. */
+/** What cannot be done and why, and what is wrong on the wire, on every page; or where to look when this node is lost. */
 function banner() {
   const c = store.cluster;
   let says = '';
   /** @type {any[]} */ let others = [];
   if (socket.live) {
-    says = c?.problem ? [c.problem, cutOff() && text.heardAt(clock(c.heard_at))].filter(Boolean).join(' ') : '';
+    const stuck = c?.problem ? [c.problem, cutOff() && text.heardAt(clock(c.heard_at))].filter(Boolean).join(' ') : '';
+    says = [stuck, ...(c?.alarms ?? [])].filter(Boolean).join(' · ');
   } else if (c && store.clock() - store.heard > 3000) {
     others = elsewhere(c);
     says = others.length ? text.elsewhere(socket.node) : '';

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,10 +141,11 @@ func (i *Images) Stored() int {
 
 // Sightings in memory.
 type Sightings struct {
-	mu   sync.Mutex
-	all  []api.Sighting
-	subs map[int]func(api.Sighting)
-	next int
+	mu     sync.Mutex
+	all    []api.Sighting
+	alarms []string
+	subs   map[int]func(api.Sighting)
+	next   int
 }
 
 // NewSightings has seen nothing.
@@ -198,6 +200,20 @@ func (s *Sightings) Subscribe(f func(api.Sighting)) (cancel func()) {
 // Counters are made up.
 func (s *Sightings) Counters() map[string]uint64 {
 	return map[string]uint64{"dhcp.discover": 12, "dhcp.offer": 9, "dhcp.drop.malformed": 1}
+}
+
+// Alarms are those that Alarm was told.
+func (s *Sightings) Alarms() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.alarms)
+}
+
+// Alarm is something that is wrong from now on.
+func (s *Sightings) Alarm(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.alarms = append(s.alarms, text)
 }
 
 // Interfaces are made up.

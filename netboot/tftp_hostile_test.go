@@ -1,0 +1,435 @@
+package netboot
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// lines is a log that can be read while it is written.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lines) all() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Split(strings.TrimSuffix(l.b.String(), "\n"), "\n")
+}
+
+// tftpRig is the TFTP server of a node on the loopback interface, where a client
+// may have any address of 127.0.0.0/8. The network served is 127.0.0.0/24.
+type tftpRig struct {
+	*setup
+	t    *testing.T
+	port netip.AddrPort
+	log  *lines
+}
+
+func newTFTPRig(t *testing.T) *tftpRig {
+	t.Helper()
+	if os.Getenv(inNamespace) != "" {
+		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	in := Interface{Name: "lo", Mode: ModeProxy}
+	r := &tftpRig{setup: newSetupAt(t, in, "127.0.0.1/24", nil), t: t, log: &lines{}}
+	r.cfg.Log = slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	ctx, cancel := context.WithCancel(context.Background())
+	conn, err := listenUDP(ctx, "lo", 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := onlyFrom(conn, r.link.subnet); err != nil {
+		t.Fatal(err)
+	}
+	r.port = netip.AddrPortFrom(r.link.addr, uint16(conn.LocalAddr().(*net.UDPAddr).Port))
+	done := make(chan error, 1)
+	go func() { done <- r.tftp(r.link).serve(ctx, conn) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("the server ended with: %v", err)
+		}
+	})
+	return r
+}
+
+// client is a socket with an address of the loopback network.
+func (r *tftpRig) client(addr string) *net.UDPConn {
+	r.t.Helper()
+	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr+":0")))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func (r *tftpRig) send(c *net.UDPConn, b []byte) {
+	r.t.Helper()
+	if _, err := c.WriteToUDPAddrPort(b, r.port); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// hear waits for the next packet; nil when none came in time.
+func (r *tftpRig) hear(c *net.UDPConn, wait time.Duration) ([]byte, netip.AddrPort) {
+	r.t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
+		r.t.Fatal(err)
+	}
+	buf := make([]byte, 2048)
+	n, from, err := c.ReadFromUDPAddrPort(buf)
+	if err != nil {
+		return nil, from
+	}
+	return buf[:n], from
+}
+
+// until waits for something the server does.
+func (r *tftpRig) until(what string, ok func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("never: %s; %v", what, r.Stats())
+		}
+	}
+}
+
+func rrq(fields ...string) []byte {
+	return append([]byte{0, tftpRead}, strings.Join(fields, "\x00")+"\x00"...)
+}
+
+// S17: a name is looked up in a table, so none walks out of anywhere, and none
+// writes a second line into the log.
+func TestS17_TFTPTraversal(t *testing.T) {
+	r := newTFTPRig(t)
+	c := r.client("127.0.0.7")
+	names := []string{"../../../../etc/shadow", "/etc/shadow", `..\..\x`, "a/./b/../../c", "%2e%2e/x", "mac/../../raft.db", "leases.db", "/proc/self/environ",
+		"x\n{\"level\":\"ERROR\"}", "\x1b[2Jx", "\x1b]0;x\x07", "\r\n", "\u202egpj", "\xff\xfe", strings.Repeat("a", 600), strings.Repeat("../", 300), "", "boot/vmlinuz", "vmlinuz"}
+	for _, name := range names {
+		r.pass(time.Second)
+		r.send(c, rrq(name, "octet"))
+		got, _ := r.hear(c, 10*time.Second)
+		if !bytes.HasPrefix(got, []byte{0, tftpError, 0, 1}) || bytes.Contains(got, []byte("etc")) {
+			t.Errorf("%.40q was answered %q", name, got)
+		}
+	}
+	// A NUL ends the name; what follows is not the name's.
+	r.send(c, rrq("undionly.kpxe\x00/../../etc/shadow", "octet"))
+	if got, _ := r.hear(c, 10*time.Second); !bytes.HasPrefix(got, []byte{0, tftpError}) {
+		t.Errorf("a name with a NUL was answered %q", got)
+	}
+	told := r.log.all()
+	if len(told) != len(names) {
+		t.Errorf("%d requests made %d lines", len(names), len(told))
+	}
+	for _, line := range told {
+		var event map[string]any
+		if err := json.Unmarshal([]byte(line), &event); err != nil || event["level"] != "DEBUG" || len(line) > 2048 || strings.ContainsAny(line, "\x1b\u202e") {
+			t.Errorf("a line of the log is %q", line)
+		}
+	}
+	if st := r.Stats(); st["tftp.sent"] != 0 || st["tftp.panic"] != 0 {
+		t.Errorf("stats: %v", st)
+	}
+}
+
+// S18: nothing can be written.
+func TestS18_TFTPWrite(t *testing.T) {
+	r := newTFTPRig(t)
+	c := r.client("127.0.0.7")
+	before := tree(t, r.cfg.DataDir)
+	for _, name := range []string{"x", "undionly.kpxe", "../../x", "leases.db"} {
+		for _, mode := range []string{"octet", "netascii", "mail"} {
+			r.pass(time.Second)
+			r.send(c, append([]byte{0, tftpWrite}, name+"\x00"+mode+"\x00"...))
+			got, from := r.hear(c, 10*time.Second)
+			if !bytes.HasPrefix(got, []byte{0, tftpError, 0, 2}) {
+				t.Errorf("writing %q was answered %q", name, got)
+			}
+			if _, err := c.WriteToUDPAddrPort([]byte("\x00\x03\x00\x01#!/bin/sh\n"), from); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r.pass(time.Second)
+	r.send(c, rrq("nothing", "octet")) // what was sent before has been looked at when this is answered
+	if got, _ := r.hear(c, 10*time.Second); !bytes.HasPrefix(got, []byte{0, tftpError, 0, 1}) {
+		t.Errorf("data without a transfer was answered, or nothing is any more: %q", got)
+	}
+	if after := tree(t, r.cfg.DataDir); !slices.Equal(before, after) {
+		t.Errorf("the directory held %v and holds %v", before, after)
+	}
+}
+
+// tree is every file below a directory, with its size.
+func tree(t *testing.T, dir string) []string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			info, e := d.Info()
+			if e != nil {
+				return e
+			}
+			out = append(out, fmt.Sprint(path, " ", info.Size()))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// S19: a forged request makes the node send little to whoever is named in it, and
+// nothing at all out of the network.
+func TestS19_TFTPReflection(t *testing.T) {
+	t.Run("outside", func(t *testing.T) {
+		r := newTFTPRig(t)
+		victim, c := r.client("127.0.9.9"), r.client("127.0.0.7")
+		for range 50 {
+			r.send(victim, rrq("snponly.efi", "octet", "blksize", "1468"))
+			r.send(victim, rrq("nothing", "octet"))
+			r.send(victim, append([]byte{0, tftpWrite}, "x\x00octet\x00"...))
+		}
+		r.send(c, rrq("nothing", "octet"))
+		if got, _ := r.hear(c, 10*time.Second); got == nil {
+			t.Fatal("a client of the network is not answered")
+		}
+		if got, _ := r.hear(victim, time.Millisecond); got != nil {
+			t.Errorf("a stranger was sent %d bytes", len(got))
+		}
+		if st := r.Stats(); st["tftp.refused.no such file"] != 1 || st["tftp.refused.write"] != 0 {
+			t.Errorf("a stranger's request was looked at: %v", st)
+		}
+	})
+	t.Run("nobody answers", func(t *testing.T) {
+		r := newTFTPRig(t)
+		victim := r.client("127.0.0.8")
+		r.send(victim, rrq("snponly.efi", "octet"))
+		r.until("the transfer is given up", func() bool { return r.Stats()["tftp.failed"] == 1 })
+		packets := 0
+		for got, _ := r.hear(victim, 50*time.Millisecond); got != nil; got, _ = r.hear(victim, 50*time.Millisecond) {
+			packets++
+		}
+		if packets == 0 || packets > 3 {
+			t.Errorf("%d packets were sent to somebody who never said a word, want 1 to 3", packets)
+		}
+	})
+	t.Run("a flood", func(t *testing.T) {
+		r := newTFTPRig(t)
+		victim := r.client("127.0.0.8")
+		looked := func() uint64 {
+			st := r.Stats()
+			return st["tftp.refused.no such file"] + st["tftp.refused.too often"]
+		}
+		answers := 0
+		for i := range uint64(1000) {
+			r.send(victim, rrq("nothing", "octet"))
+			r.until("the request is looked at", func() bool { return looked() == i+1 })
+			for {
+				got, _ := r.hear(victim, time.Microsecond)
+				if got == nil {
+					break
+				}
+				answers++
+			}
+		}
+		if st := r.Stats(); answers > requestsEach || st["tftp.refused.too often"] != 1000-requestsEach {
+			t.Errorf("1000 requests of one second were answered %d times: %v", answers, st)
+		}
+		other := r.client("127.0.0.9")
+		r.send(other, rrq("nothing", "octet"))
+		if got, _ := r.hear(other, 10*time.Second); got == nil {
+			t.Error("another client has to wait for it")
+		}
+		for { // what was answered late
+			if got, _ := r.hear(victim, time.Microsecond); got == nil {
+				break
+			}
+		}
+		r.pass(time.Second)
+		r.send(victim, rrq("nothing", "octet"))
+		if got, _ := r.hear(victim, 10*time.Second); got == nil {
+			t.Error("a second later it is still not answered")
+		}
+	})
+}
+
+// S20: options are clamped, left out or refused; each transfer is one socket, and
+// only who asked can move it on.
+func TestS20_TFTPOptions(t *testing.T) {
+	r := newTFTPRig(t)
+	began := uint64(0)
+	many := []string{"snponly.efi", "octet"}
+	for i := range 300 {
+		many = append(many, string(rune('a'+i%26)), "1")
+	}
+	for _, c := range []struct {
+		name string
+		send []byte
+		want string // what the answer begins with; empty: none
+	}{
+		{"a long name and no value", rrq(strings.Repeat("n", 512), "octet", "blksize"), "\x00\x05\x00\x08"},
+		{"no value", rrq("snponly.efi", "octet", "blksize"), "\x00\x05\x00\x08"},
+		{"blocks of 0", rrq("snponly.efi", "octet", "blksize", "0"), "\x00\x03\x00\x01uefi"},
+		{"blocks of 7", rrq("snponly.efi", "octet", "blksize", "7"), "\x00\x03\x00\x01uefi"},
+		{"blocks of 8", rrq("snponly.efi", "octet", "blksize", "8"), "\x00\x06blksize\x008\x00"},
+		{"blocks of 65464", rrq("snponly.efi", "octet", "blksize", "65464"), "\x00\x06blksize\x001468\x00"},
+		{"blocks of 65465", rrq("snponly.efi", "octet", "blksize", "65465"), "\x00\x03\x00\x01uefi"},
+		{"blocks of -1", rrq("snponly.efi", "octet", "blksize", "-1"), "\x00\x03\x00\x01uefi"},
+		{"blocks of 500 digits", rrq("snponly.efi", "octet", "blksize", strings.Repeat("9", 500)), "\x00\x03\x00\x01uefi"},
+		{"blocks of 480 noughts", rrq("ipxe.efi", "octet", "blksize", strings.Repeat("0", 480)+"512", "tsize", "0"), "\x00\x06blksize\x00512\x00tsize\x003\x00"},
+		{"blocks twice", rrq("snponly.efi", "octet", "blksize", "1024", "BLKSIZE", "65464"), "\x00\x06blksize\x001024\x00"},
+		{"a size of 500 digits", rrq("snponly.efi", "octet", "tsize", strings.Repeat("9", 500)), "\x00\x06tsize\x00200000\x00"},
+		{"a window", rrq("snponly.efi", "octet", "windowsize", "65535"), "\x00\x03\x00\x01uefi"},
+		{"300 options", rrq(many...), "\x00\x03\x00\x01uefi"},
+		{"mail", rrq("snponly.efi", "mail"), "\x00\x05\x00\x04"},
+		{"netascii", rrq("snponly.efi", "netascii"), "\x00\x05\x00\x04"},
+		{"no mode", rrq("snponly.efi"), ""},
+		{"no final NUL", []byte("\x00\x01snponly.efi\x00octet"), ""},
+		{"no final NUL behind an option", []byte("\x00\x01snponly.efi\x00octet\x00blksize\x00512"), ""},
+		{"noughts", make([]byte, 1500), ""},
+		{"longer than a frame", append(rrq("snponly.efi", "octet"), make([]byte, 5000)...), ""},
+		{"an error", []byte("\x00\x05\x00\x01no\x00"), ""},
+		{"an acknowledgement", []byte("\x00\x04\x00\x01"), ""},
+		{"data", []byte("\x00\x03\x00\x01x"), ""},
+		{"an OACK", []byte("\x00\x06blksize\x00512\x00"), ""},
+	} {
+		r.pass(time.Second)
+		conn := r.client("127.0.0.7")
+		r.send(conn, c.send)
+		if c.want == "" {
+			r.send(conn, rrq("nothing", "octet")) // answered when the other has been looked at
+			c.want = "\x00\x05\x00\x01file not found"
+		}
+		got, from := r.hear(conn, 10*time.Second)
+		if !strings.HasPrefix(string(got), c.want) {
+			t.Errorf("%s: %.60q, want %q", c.name, got, c.want)
+		}
+		if op := binary.BigEndian.Uint16(append(got, 0, 0)); op == tftpData || op == tftpOACK {
+			began++
+			if _, err := conn.WriteToUDPAddrPort([]byte("\x00\x05\x00\x00enough\x00"), from); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	ended := func() uint64 { st := r.Stats(); return st["tftp.probe"] + st["tftp.failed"] }
+	r.until("every transfer has ended", func() bool { return ended() == began })
+
+	r.pass(time.Second)
+	before := sockets(t)
+	owner, thief := r.client("127.0.0.7"), r.client("127.0.0.7")
+	for range transfersEach {
+		r.send(owner, rrq("undionly.kpxe", "octet"))
+	}
+	var at netip.AddrPort
+	for range transfersEach {
+		_, at = r.hear(owner, 10*time.Second)
+	}
+	if n := sockets(t) - before; n != transfersEach+2 {
+		t.Errorf("%d transfers and 2 clients took %d sockets", transfersEach, n)
+	}
+	r.send(owner, rrq("undionly.kpxe", "octet"))
+	for {
+		got, _ := r.hear(owner, 10*time.Second)
+		if got == nil {
+			t.Fatal("one transfer too many was not refused")
+		}
+		if bytes.HasPrefix(got, []byte{0, tftpError, 0, 0}) {
+			break
+		}
+	}
+	// Another's acknowledgement moves nothing, the owner's does.
+	if _, err := thief.WriteToUDPAddrPort([]byte{0, tftpAck, 0, 1}, at); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := owner.WriteToUDPAddrPort([]byte{0, tftpAck, 0, 1}, at); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		got, from := r.hear(owner, 10*time.Second)
+		if got == nil {
+			t.Fatal("the owner's acknowledgement was not taken")
+		}
+		if from == at && bytes.HasPrefix(got, []byte{0, tftpData, 0, 2}) {
+			break
+		}
+	}
+	if got, _ := r.hear(thief, time.Millisecond); got != nil {
+		t.Errorf("a thief was sent %d bytes", len(got))
+	}
+	if st := r.Stats(); st["tftp.panic"] != 0 || st["tftp.sent"] != 0 {
+		t.Errorf("stats: %v", st)
+	}
+}
+
+// sockets is how many this process has open.
+func sockets(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, fd := range fds {
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n
+}
+
+// FuzzTFTPRequest: whatever comes, what is taken is a name and a block that can be
+// served, and what is answered is no longer than what was asked and a little.
+func FuzzTFTPRequest(f *testing.F) {
+	f.Add(rrq("undionly.kpxe", "octet", "tsize", "0", "blksize", "1468"))
+	f.Add(rrq("snponly.efi", "OCTET", "blksize", "65464", "windowsize", "4", "timeout", "1"))
+	f.Add(rrq("x", "mail"))
+	f.Add([]byte("\x00\x02x\x00octet\x00"))
+	f.Add([]byte("\x00\x01\x00\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		req, err := parseTFTP(b, tftpBlock)
+		if err != nil {
+			fault, ok := err.(tftpFault)
+			if !ok || !fault.silent && len(fault.packet()) > 64 {
+				t.Fatalf("%v", err)
+			}
+			return
+		}
+		if req.block < 8 || req.block > tftpBlock || strings.Contains(req.name, "\x00") || len(req.name) > len(b) {
+			t.Fatalf("%+v", req)
+		}
+		oack := req.confirmation(1 << 40)
+		if len(oack) > 64 || len(req.confirmed) > 2 {
+			t.Fatalf("an answer of %d bytes", len(oack))
+		}
+		if oack != nil && (oack[1] != tftpOACK || oack[len(oack)-1] != 0) {
+			t.Fatalf("%q", oack)
+		}
+	})
+}
