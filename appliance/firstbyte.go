@@ -16,6 +16,9 @@ const (
 	greetTime = 5 * time.Second
 	// greetsAtOnce bounds the connections that have not said yet what they are.
 	greetsAtOnce = 256
+	// connectionsAtOnce bounds those that are open, of all and of one address: what
+	// strangers leave open must not keep others out.
+	connectionsAtOnce, connectionsEach = 1024, 128
 	// tlsRecord is the first byte of a TLS handshake (RFC 8446 section 5.1). No HTTP
 	// method begins with it.
 	tlsRecord = 0x16
@@ -35,12 +38,16 @@ type eitherListener struct {
 	busy  chan struct{}
 	stop  context.CancelFunc
 	group sync.WaitGroup
+
+	mu   sync.Mutex
+	all  int            // connections that are open
+	from map[string]int // of one address
 }
 
 func listenEither(inner net.Listener, config *tls.Config, log *slog.Logger) net.Listener {
 	ctx, stop := context.WithCancel(context.Background())
 	l := &eitherListener{Listener: inner, config: config, log: log, ready: make(chan net.Conn), ended: make(chan struct{}),
-		busy: make(chan struct{}, greetsAtOnce), stop: stop}
+		busy: make(chan struct{}, greetsAtOnce), stop: stop, from: map[string]int{}}
 	go l.accept(ctx)
 	return l
 }
@@ -56,6 +63,9 @@ func (l *eitherListener) accept(ctx context.Context) {
 			}
 			l.err = err
 			return
+		}
+		if conn = l.count(conn); conn == nil {
+			continue
 		}
 		select {
 		case l.busy <- struct{}{}:
@@ -78,6 +88,41 @@ func (l *eitherListener) accept(ctx context.Context) {
 			}
 		})
 	}
+}
+
+// count takes a connection in, or closes it and gives nil if there are too many.
+func (l *eitherListener) count(conn net.Conn) net.Conn {
+	address, _, err := net.SplitHostPort(conn.RemoteAddr().String())
+	if err != nil {
+		address = "" // of a kind without ports
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all >= connectionsAtOnce || l.from[address] >= connectionsEach {
+		conn.Close()
+		return nil
+	}
+	l.all++
+	l.from[address]++
+	return &countedConn{Conn: conn, done: sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.all--
+		if l.from[address]--; l.from[address] == 0 {
+			delete(l.from, address)
+		}
+	})}
+}
+
+// countedConn is given back when it is closed.
+type countedConn struct {
+	net.Conn
+	done func()
+}
+
+func (c *countedConn) Close() error {
+	c.done()
+	return c.Conn.Close()
 }
 
 // greet reads the first byte of a connection, and the handshake that follows.
