@@ -2,13 +2,15 @@
 // link, and being sent away.
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { launch } from './browser.mjs';
 
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const program = fileURLToPath(new URL('../../bin/lpmos', import.meta.url));
 let browser, node, dir, base, code;
 
@@ -56,9 +58,17 @@ async function signIn(page, name, password) {
   await page.click('#door button');
 }
 
+/** Everybody can use what is on the page. */
+async function usable(page) {
+  await page.evaluate(axe);
+  const found = await page.evaluate(() => window.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
+  assert.deepEqual(found.violations.map((v) => `${v.id}: ${v.nodes[0].html}`), []);
+}
+
 test('the setup code makes the first administrator, who lets others in', async (t) => {
   const page = await visit(t, base);
   await asked(page);
+  await usable(page);
   await page.fill('#d-code', '00000-00000-00000-00000');
   await signIn(page, 'anna', 'correct horse battery');
   await page.waitForSelector('#door .note.bad');
@@ -85,6 +95,7 @@ test('the setup code makes the first administrator, who lets others in', async (
   assert.match(await page.textContent('#t-key'), /^lpat_[0-9a-f]{16}_[0-9a-f]{32}$/);
   await page.click('dialog:has(#t-key) footer button');
   await page.waitForSelector('td:text-is("ci")');
+  await usable(page);
   await page.click('[data-act=sign-out]');
   await asked(page);
   assert.ok(!(await page.textContent('body')).includes('vera'), 'nothing of what was shown is left');
