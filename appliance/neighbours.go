@@ -138,6 +138,19 @@ func (n *neighbours) NodesOf(own string) []string {
 	return n.Nodes(at)
 }
 
+// SameNetwork says whether both addresses are of one network that a node serves.
+func (n *neighbours) SameNetwork(a, b netip.Addr) (same bool) {
+	n.view(func(st *fleet.State) {
+		for _, o := range st.Nodes() {
+			for _, text := range o.Networks {
+				p, err := netip.ParsePrefix(text)
+				same = same || err == nil && p.Contains(a) && p.Contains(b)
+			}
+		}
+	})
+	return same
+}
+
 // Answering are, of the nodes that are alive, those that lend addresses on the
 // network or, for a proxy, those that serve it without.
 func (n *neighbours) Answering(network netip.Prefix, mode netboot.Mode) (self string, alive []string) {

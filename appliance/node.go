@@ -117,7 +117,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	grants := self.newGrantor()
 	agents := agentserver.New(agentserver.Config{
 		Cluster: cluster, Scheduler: schedulerSeam{images.NewScheduler(replica)}, Region: cfg.Region, Nodes: beside.NodesOf,
-		Claim: claimSeam{self.id.Claims()}.read, Sign: grants.sign,
+		Claim: claimSeam{self.id.Claims()}.read, SameNetwork: beside.SameNetwork, Sign: grants.sign,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
 	heard.agents.Store(agents)
 	boot, seen, err := openNetboot(cfg, interfaces, self, beside, log)

@@ -188,6 +188,14 @@ func TestWhomMachinesMayTurnTo(t *testing.T) {
 			t.Errorf("machines that came to %s may turn to %v, want %v", own, got, want)
 		}
 	}
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{{"10.77.0.5", "10.77.0.9", true}, {"10.99.0.5", "10.99.0.9", true}, {"10.77.0.5", "10.78.0.5", false}, {"10.55.0.5", "10.55.0.5", false}} {
+		if got := n.SameNetwork(netip.MustParseAddr(c.a), netip.MustParseAddr(c.b)); got != c.want {
+			t.Errorf("%s and %s are of one network: %v", c.a, c.b, got)
+		}
+	}
 	if _, _, err := st.Apply(st.Index()+1, fleet.Command{Version: 2, At: time.Now(), Body: fleet.ClaimPool{NodeID: "me", Network: rack.String(), First: "10.77.0.100", Last: "10.77.0.199"}}); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -57,6 +58,9 @@ type Config struct {
 	// Claim reads a claim code and checks that a node of the cluster made it. Nil: no
 	// session can be begun.
 	Claim func(code string) (Claim, error)
+	// SameNetwork says whether two addresses are of one network that the cluster
+	// serves. Nil: a machine has to come from the very address its code was given to.
+	SameNetwork func(a, b netip.Addr) bool
 	// Dashboard is the address people are sent to by the machine's console.
 	Dashboard string
 	// ReleaseAfter is how long a machine that has something on its disks and

@@ -95,14 +95,22 @@ func (s *Server) admit(r *http.Request, req wire.ReportRequest, bootMAC string) 
 	}
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	switch mac := strings.ToLower(req.MAC); {
-	case err != nil || from.Addr().Unmap() != c.IP:
-		return refuse("its claim code was given to " + c.IP.String() + ", and it asks from another address; start the machine anew")
+	case err != nil || !s.isNear(c.IP, from.Addr().Unmap()):
+		return refuse("its claim code was given to " + c.IP.String() + ", and it asks from another network; start the machine anew")
 	case c.MAC == "" || c.MAC != mac && c.MAC != bootMAC:
 		return refuse("its claim code was given to the machine with MAC " + c.MAC + "; start the machine anew")
 	case s.cfg.Now().After(c.Expires):
 		return refuse("its claim code has expired; start the machine anew")
 	}
 	return false, c, nil
+}
+
+// isNear says whether a machine that was given a code at one address may show it
+// from another. Firmware and agent each ask for an address, and where several nodes
+// lend, two of them may have answered. Whoever is on the machine's own wire could
+// take its address anyway.
+func (s *Server) isNear(given, from netip.Addr) bool {
+	return given == from || s.cfg.SameNetwork != nil && s.cfg.SameNetwork(given, from)
 }
 
 // notAccepted says whether a rule has refused a report for good: however often an

@@ -3,6 +3,7 @@ package agentserver
 import (
 	"encoding/json"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -115,6 +116,17 @@ func TestS31_ClaimsAreOfUseWhereAndWhenTheyWereGivenAlone(t *testing.T) {
 		})
 	}
 	r := newRig(t)
+	r.s.cfg.SameNetwork = func(a, b netip.Addr) bool {
+		p := netip.MustParsePrefix("127.0.0.0/24")
+		return p.Contains(a) && p.Contains(b)
+	}
+	for at, want := range map[string]int{"127.0.0.2": 200, "127.0.1.2": 401} {
+		if status, body := r.reports(r.cluster.Caller(), func(q *wire.ReportRequest) {
+			q.Claim = strings.Replace(q.Claim, "127.0.0.1", at, 1)
+		}); status != want {
+			t.Errorf("a machine whose firmware was lent %s: %d %s, want %d", at, status, body, want)
+		}
+	}
 	if status, body := r.reports(r.cluster.Caller(), func(q *wire.ReportRequest) {
 		q.MAC, q.BootMAC, q.Claim = "52:54:00:aa:bb:02", mac, r.claim(mac)
 	}); status != 200 {
