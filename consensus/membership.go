@@ -23,6 +23,8 @@ type change struct {
 	ID      string `json:"id"`
 	Address string `json:"address,omitempty"`
 	By      string `json:"by,omitempty"` // the person who wants it
+
+	Origin fleet.Origin `json:"origin,omitzero"` // as that person's node knows it
 }
 
 const (
@@ -67,6 +69,7 @@ func (n *Node) TransferLeadership(ctx context.Context, id, by string) error {
 func (n *Node) change(ctx context.Context, c change) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*memberTime)
 	defer cancel()
+	c.Origin = fleet.OriginOf(ctx)
 	for {
 		id, addr, changed := n.leader.now()
 		err := ErrNotReady
@@ -114,7 +117,7 @@ func (n *Node) answerMember(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this node is no member of the cluster", http.StatusForbidden)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), memberTime)
+	ctx, cancel := context.WithTimeout(fleet.WithOrigin(r.Context(), c.Origin), memberTime)
 	defer cancel()
 	err = n.changeHere(ctx, c)
 	switch {

@@ -23,7 +23,8 @@ const proposeTimeout = 10 * time.Second
 // when the context ends first, that it may yet be.
 //
 // An election is waited out, for as long as the context and proposeTimeout
-// allow. ErrCutOff comes at once when there has been no leader for a while.
+// allow. ErrCutOff comes at once when there has been no leader for a while. Who
+// asks is in the context (fleet.WithOrigin) and goes into the log with the command.
 func (n *Node) Propose(ctx context.Context, body fleet.Body) (any, error) {
 	if !n.enter() {
 		return nil, n.whyNot()
@@ -75,7 +76,8 @@ func (n *Node) commit(ctx context.Context, body fleet.Body) (any, error) {
 	n.mu.RLock()
 	since := n.machine().Index() // what readers see may be ahead of what is agreed on
 	n.mu.RUnlock()
-	c := fleet.Command{ID: strings.ToLower(id.String()), At: now, Since: since, Body: body}
+	origin := fleet.OriginOf(ctx)
+	c := fleet.Command{ID: strings.ToLower(id.String()), At: now, Since: since, From: origin.From, Actor: origin.Name, Body: body}
 	raw, err := c.Encode()
 	if err != nil {
 		return nil, err

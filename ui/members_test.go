@@ -154,8 +154,8 @@ func TestResumeOnAnotherNode(t *testing.T) {
 	if f := e.next().Frame; f == nil || f.Type != api.FrameResumed || f.Index != since+1 {
 		t.Fatalf("the second frame is %+v, want to resume", f)
 	}
-	want := []string{"task_deleted", "machine_deleted"}
-	got := []string{e.changed(), e.changed()}
+	want := []string{"task_deleted", "audit", "machine_deleted", "audit"}
+	got := []string{e.changed(), e.changed(), e.changed(), e.changed()}
 	if !slices.Equal(got, want) {
 		t.Errorf("on the other node came %v, want %v", got, want)
 	}

@@ -13,6 +13,7 @@ func (s *State) Clone() *State {
 	c.machines, c.tasks, c.images, c.nodes = maps.Clone(s.machines), maps.Clone(s.tasks), maps.Clone(s.images), maps.Clone(s.nodes)
 	c.tokens, c.pools, c.audit = maps.Clone(s.tokens), maps.Clone(s.pools), slices.Clone(s.audit)
 	c.words, c.claims = slices.Clone(s.words), maps.Clone(s.claims)
+	c.evidence = slices.Clone(s.evidence)
 	c.done = window{byID: maps.Clone(s.done.byID), order: slices.Clone(s.done.order), floor: s.done.floor}
 	c.past = pastTasks{list: slices.Clone(s.past.list), unpacked: s.past.unpacked}
 	c.past.of = make(map[string][]*pack, len(s.past.of))
@@ -21,6 +22,7 @@ func (s *State) Clone() *State {
 	}
 	c.byMAC, c.byUUID, c.byAddress = maps.Clone(s.byMAC), maps.Clone(s.byUUID), maps.Clone(s.byAddress)
 	c.byTarget, c.byToken, c.bySession = maps.Clone(s.byTarget), maps.Clone(s.byToken), maps.Clone(s.bySession)
+	c.users, c.sessions, c.apiTokens, c.codes = maps.Clone(s.users), maps.Clone(s.sessions), maps.Clone(s.apiTokens), maps.Clone(s.codes)
 	c.shared, c.events = shared{}, nil // of use to one alone
 	return &c
 }

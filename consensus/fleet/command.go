@@ -11,7 +11,7 @@ import (
 // Command is one change that was asked for. Its JSON form is kept for ever: a
 // type or a field may be added, never changed.
 type Command struct {
-	Version int       `json:"v"` // 3; 1 in logs that know no repeats, 2 in those from before guard.go
+	Version int       `json:"v"` // 3; 1 in logs that know no repeats, 2 in those that know no people, nor what guards a disk
 	ID      string    `json:"id"`
 	At      time.Time `json:"at"` // the proposing node's time, the only clock the rules know
 
@@ -20,6 +20,12 @@ type Command struct {
 	// attempt can only be behind it.
 	Retry bool   `json:"retry,omitempty"`
 	Since uint64 `json:"since,omitempty"`
+
+	// Actor is who asked for it over the API, as the door knows them, and From is
+	// the address they asked from, or "socket". Both are empty for what nodes and
+	// machines do.
+	From  string `json:"from,omitempty"`
+	Actor string `json:"actor,omitempty"`
 
 	Body Body `json:"-"`
 }
@@ -218,4 +224,17 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"lapse_approval":  decode[LapseApproval],
 	"put_grant_key":   decode[PutGrantKey],
 	"release_hold":    decode[ReleaseHold],
+
+	"put_user":           decode[PutUser],
+	"change_user":        decode[ChangeUser],
+	"delete_user":        decode[DeleteUser],
+	"create_session":     decode[CreateSession],
+	"touch_session":      decode[TouchSession],
+	"end_session":        decode[EndSession],
+	"create_api_token":   decode[CreateAPIToken],
+	"delete_api_token":   decode[DeleteAPIToken],
+	"create_code":        decode[CreateCode],
+	"redeem_setup":       decode[RedeemSetup],
+	"redeem_login":       decode[RedeemLogin],
+	"note_failed_logins": decode[NoteFailedLogins],
 }

@@ -102,6 +102,14 @@ func deedOf(index uint64, c Command, result any, err error) *deed {
 		d.Kind = "policy"
 	case *Pool:
 		d.Kind, d.Name = "pool", nameOf(v, func() string { return v.Network })
+	case *User:
+		d.Kind, d.Name = "user", nameOf(v, func() string { return v.ID })
+	case *Session:
+		d.Kind, d.Name = "session", nameOf(v, func() string { return v.ID })
+	case *APIToken:
+		d.Kind, d.Name = "API token", nameOf(v, func() string { return v.ID })
+	case *OneUseCode:
+		d.Kind, d.Name = "code", nameOf(v, func() string { return v.ID })
 	}
 	return d
 }
@@ -149,6 +157,14 @@ func (s *State) answer(d *deed) (any, error) {
 	case "policy":
 		p := s.Policy()
 		return &p, nil
+	case "user":
+		return present(s.users, d)
+	case "session":
+		return present(s.sessions, d)
+	case "API token":
+		return present(s.apiTokens, d)
+	case "code":
+		return present(s.codes, d)
 	case "cluster":
 		if s.cluster == nil {
 			return nil, gone(d)

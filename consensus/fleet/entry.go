@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// commandVersion is what commands are written as. Version 1 is read as ever;
-// what it asked for was never repeated, so its ids are not kept (see done.go).
-// Version 2 did without what guard.go asks for. A node that would go by those rules
-// alone has to stop at an entry of version 3.
+// commandVersion is what commands are written as. The older ones are read as ever.
+// What version 1 asked for was never repeated, so its ids are not kept (see
+// done.go); what version 2 did is told in the audit in fewer words (see audit.go), and
+// did without what guard.go asks for. A node that goes by less has to stop at an
+// entry of a newer version.
 const commandVersion = 3
 
 type envelope struct {
@@ -22,6 +23,8 @@ type envelope struct {
 	Type    string          `json:"type"`
 	Retry   bool            `json:"retry,omitempty"`
 	Since   uint64          `json:"since,omitempty"`
+	From    string          `json:"from,omitempty"`
+	Actor   string          `json:"actor,omitempty"`
 	Data    json.RawMessage `json:"data"`
 }
 
@@ -123,6 +126,16 @@ func (c Command) Encode() ([]byte, error) {
 	if c.Since > 0 {
 		out = strconv.AppendUint(append(out, `,"since":`...), c.Since, 10)
 	}
+	for _, origin := range []struct{ name, value string }{{`,"from":`, c.From}, {`,"actor":`, c.Actor}} {
+		if origin.value == "" {
+			continue
+		}
+		value, err := json.Marshal(origin.value)
+		if err != nil {
+			return nil, err
+		}
+		out = append(append(out, origin.name...), value...)
+	}
 	out = append(append(out, `,"data":`...), data...)
 	return append(out, '}'), nil
 }
@@ -144,16 +157,15 @@ func DecodeCommand(b []byte) (Command, error) {
 // every one: the general reader goes over the data three times. ok is false for
 // any other, which may be as good.
 func decodeEnvelope(b []byte) (e envelope, ok bool) {
-	const head, tail = `{"v":`, `,"id":"`
-	if len(b) < len(head)+1+len(tail)+2 || string(b[:len(head)]) != head || b[len(b)-1] != '}' {
+	const head = `{"v":3,"id":"`
+	const digit = len(`{"v":`)
+	if len(b) < len(head)+2 || string(b[:digit]) != head[:digit] || string(b[digit+1:len(head)]) != head[digit+1:] || b[len(b)-1] != '}' {
 		return e, false
 	}
-	e.Version = int(b[len(head)] - '0')
-	rest := b[len(head)+1:]
-	if e.Version < 2 || e.Version > commandVersion || string(rest[:len(tail)]) != tail {
+	if e.Version = int(b[digit] - '0'); e.Version != 2 && e.Version != 3 {
 		return e, false
 	}
-	rest = rest[len(tail):]
+	rest := b[len(head):]
 	text := func(until string) (string, bool) {
 		i := bytes.Index(rest, []byte(until))
 		if i < 0 {
@@ -189,6 +201,19 @@ func decodeEnvelope(b []byte) (e envelope, ok bool) {
 		}
 		e.Since, rest = n, behind
 	}
+	for _, origin := range []struct {
+		name  string
+		value *string
+	}{{`"from":"`, &e.From}, {`"actor":"`, &e.Actor}} {
+		after, found := bytes.CutPrefix(rest, []byte(origin.name))
+		if !found {
+			continue
+		}
+		rest = after
+		if *origin.value, ok = text(`",`); !ok {
+			return e, false
+		}
+	}
 	data, found := bytes.CutPrefix(rest, []byte(`"data":`))
 	if !found || len(data) < 2 || data[0] != '{' {
 		return e, false
@@ -206,7 +231,7 @@ func (e envelope) command() (Command, error) {
 	if err != nil {
 		return Command{}, fmt.Errorf("decode log entry %s: %w", e.Type, err)
 	}
-	return Command{Version: e.Version, ID: e.ID, At: e.At.UTC(), Retry: e.Retry, Since: e.Since, Body: body}, nil
+	return Command{Version: e.Version, ID: e.ID, At: e.At.UTC(), Retry: e.Retry, Since: e.Since, From: e.From, Actor: e.Actor, Body: body}, nil
 }
 
 func decode[T Body](raw json.RawMessage) (Body, error) {

@@ -25,6 +25,16 @@ const (
 	EventLeader         EventType = "leader"
 	EventAudit          EventType = "audit"
 	EventPolicy         EventType = "policy"
+
+	EventUser            EventType = "user"
+	EventUserDeleted     EventType = "user_deleted"
+	EventSession         EventType = "session" // begun, or in use
+	EventSessionEnded    EventType = "session_ended"
+	EventAPIToken        EventType = "api_token"
+	EventAPITokenDeleted EventType = "api_token_deleted"
+	EventEvidence        EventType = "evidence" // an install whose task is forgotten is kept
+	EventCode            EventType = "code"     // made, or used
+	EventCodeDeleted     EventType = "code_deleted"
 )
 
 // Event is one change, published inside the state change that made it.
@@ -34,8 +44,8 @@ type Event struct {
 	At        time.Time `json:"at"`
 	TaskID    string    `json:"task_id,omitempty"`
 	MachineID string    `json:"machine_id,omitempty"`
-	Name      string    `json:"name,omitempty"` // of the image or node, the network of the pool
-	ID        string    `json:"id,omitempty"`   // of the node or token
+	Name      string    `json:"name,omitempty"` // of the image, node, user or API token, the network of the pool
+	ID        string    `json:"id,omitempty"`   // of the node, token, user, session, API token or code
 
 	// Live marks a progress that is ahead of the log: Index is then the index of
 	// the state it was told beside, and a watcher that resumes gets a newer one.
@@ -51,6 +61,12 @@ type Event struct {
 	Pool    *Pool    `json:"-"`
 	Leader  *Leader  `json:"-"`
 	Policy  *Policy  `json:"-"`
+
+	Evidence *Evidence   `json:"-"`
+	User     *User       `json:"-"`
+	Session  *Session    `json:"-"`
+	APIToken *APIToken   `json:"-"`
+	Code     *OneUseCode `json:"-"`
 
 	Audit *AuditRecord `json:"-"` // what was added
 }

@@ -69,10 +69,11 @@ func checkWord(t *Task, d Decision) error {
 // approve binds a person's word to the plan the task has now. Where it takes two
 // people the first word is kept, and the task waits for the second.
 func (s *State) approve(t *Task, d Decision, c Command) error {
+	d.By = c.by(d.By)
 	if err := checkWord(t, d); err != nil {
 		return err
 	}
-	word := Approval{Approved: true, By: d.By, Notes: d.Notes, PlanHash: d.PlanHash, At: c.At}
+	word := Approval{Approved: true, By: d.By, Notes: d.Notes, PlanHash: d.PlanHash, At: c.At, From: c.From}
 	if c.guarded() {
 		word.ExpiresAt = c.At.Add(ApprovalLife)
 		if m := s.machines[t.MachineID]; m != nil && m.Protected {
@@ -87,6 +88,9 @@ func (s *State) approve(t *Task, d Decision, c Command) error {
 			}
 			if first.By == d.By {
 				return refuse(Conflict, "%s has approved task %s already and a second person has to, too: %s", who(d.By), t.ID, s.whySecond())
+			}
+			if u := s.UserByName(d.By); u != nil && !u.Role.AtLeast(Admin) {
+				return refuse(Conflict, "the second word for task %s has to be an admin's, and %s is none: %s", t.ID, d.By, s.whySecond())
 			}
 			word.First = first.By
 		}
@@ -209,6 +213,7 @@ func (t *Task) needsReview(why string, at time.Time) {
 }
 
 func (b ProtectMachine) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	old := s.machines[b.MachineID]
 	if old == nil {
 		return nil, refuse(NotFound, "there is no machine %s", b.MachineID)

@@ -404,3 +404,19 @@ func TestS33_NothingBeginsButWhatIsApproved(t *testing.T) {
 		}
 	}
 }
+
+// The second word is an admin's, as far as the cluster knows who that is.
+func TestTheSecondWordIsAnAdmins(t *testing.T) {
+	r := fleetOf(t, 1)
+	r.must(PutPolicy{ApprovalCap: 1, ApprovalWindow: time.Hour, SecondApprover: SecondAlways, By: "ann"})
+	for name, role := range map[string]Role{"op": Operator, "boss": Admin} {
+		r.must(PutUser{ID: "u-" + name, Name: name, Role: role, PasswordHash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA", By: "local"})
+	}
+	r.must(r.approveAs("t000", "boss"))
+	err := r.refused(Conflict, r.approveAs("t000", "op"))
+	if !strings.Contains(err.Message, "has to be an admin's, and op is none") {
+		t.Errorf("it says %q", err.Message)
+	}
+	r.must(r.approveAs("t000", "local"))
+	r.must(r.start("t000"))
+}

@@ -29,7 +29,7 @@ func anyBody(t *rapid.T, r *rig) Body {
 	if rapid.IntRange(0, 9).Draw(t, "stale") == 0 {
 		generation, hash = generation+1, "stale"
 	}
-	switch rapid.IntRange(0, 23).Draw(t, "kind") {
+	switch rapid.IntRange(0, 30).Draw(t, "kind") {
 	case 0:
 		node := rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node")
 		if rapid.IntRange(0, 3).Draw(t, "seat") == 0 {
@@ -102,10 +102,12 @@ func anyBody(t *rapid.T, r *rig) Body {
 			return DeleteTask{TaskID: task}
 		}
 		return DeleteMachine{MachineID: machine}
-	case 16, 17:
+	case 16, 17, 18, 19, 20:
+		return anyClusterBody(t, r)
+	case 21, 22:
 		return anyGuardBody(t, task, machine)
 	default:
-		return anyClusterBody(t, r)
+		return anyPersonBody(t, r)
 	}
 }
 
@@ -178,11 +180,18 @@ type mirror struct {
 	leader   Leader
 	audit    []*AuditRecord
 	policy   *Policy
+
+	evidence  []*Evidence
+	users     map[string]*User
+	sessions  map[string]*Session
+	apiTokens map[string]*APIToken
+	codes     map[string]*OneUseCode
 }
 
 func newMirror() *mirror {
 	return &mirror{tasks: map[string]*Task{}, machines: map[string]*Machine{}, images: map[string]*Image{},
-		nodes: map[string]*Node{}, tokens: map[string]*Token{}, pools: map[string]*Pool{}}
+		nodes: map[string]*Node{}, tokens: map[string]*Token{}, pools: map[string]*Pool{},
+		users: map[string]*User{}, sessions: map[string]*Session{}, apiTokens: map[string]*APIToken{}, codes: map[string]*OneUseCode{}}
 }
 
 func mirrorOf(s *State) *mirror {
@@ -191,7 +200,8 @@ func mirrorOf(s *State) *mirror {
 		tasks[t.ID] = t
 	}
 	return &mirror{tasks: tasks, machines: s.machines, images: s.images, nodes: s.nodes, cluster: s.cluster,
-		tokens: s.tokens, pools: s.pools, leader: s.leader, audit: s.audit, policy: s.policy}
+		tokens: s.tokens, pools: s.pools, leader: s.leader, audit: s.audit, policy: s.policy,
+		evidence: s.evidence, users: s.users, sessions: s.sessions, apiTokens: s.apiTokens, codes: s.codes}
 }
 
 func (m *mirror) see(ev Event) {
@@ -212,6 +222,24 @@ func (m *mirror) see(ev Event) {
 		m.audit = append(m.audit, ev.Audit)
 	case EventPolicy:
 		m.policy = ev.Policy
+	case EventEvidence:
+		m.evidence = append(m.evidence, ev.Evidence)
+	case EventUser:
+		m.users[ev.ID] = ev.User
+	case EventUserDeleted:
+		delete(m.users, ev.ID)
+	case EventSession:
+		m.sessions[ev.ID] = ev.Session
+	case EventSessionEnded:
+		delete(m.sessions, ev.ID)
+	case EventAPIToken:
+		m.apiTokens[ev.ID] = ev.APIToken
+	case EventAPITokenDeleted:
+		delete(m.apiTokens, ev.ID)
+	case EventCode:
+		m.codes[ev.ID] = ev.Code
+	case EventCodeDeleted:
+		delete(m.codes, ev.ID)
 	case EventTaskDeleted:
 		delete(m.tasks, ev.TaskID)
 	case EventMachineDeleted:
@@ -300,6 +328,9 @@ func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
 			for _, v := range r.s.Tokens() {
 				handedOut[v] = asJSON(v)
 			}
+			for _, v := range r.s.Users() {
+				handedOut[v] = asJSON(v)
+			}
 			if want := mirrorOf(r.s); !reflect.DeepEqual(seen, want) {
 				rt.Fatalf("after %s somebody who got every event does not know the state", b.commandType())
 			}
@@ -366,6 +397,10 @@ func checkInvariants(t *rapid.T, s *State) {
 		if m.Netboots > maxNetboots || m.Held != nil && m.Netboots < maxNetboots {
 			t.Fatalf("machine %s netbooted %d times, held: %v", m.ID, m.Netboots, m.Held)
 		}
+	}
+	checkPeople(t, s)
+	if err := VerifyAudit(s.AuditTrail()); err != nil {
+		t.Fatal(err)
 	}
 	if len(s.audit) > maxAudit || len(s.words) > maxCap || len(s.done.order) != len(s.done.byID) {
 		t.Fatalf("%d audit records, %d done, %d of them by id", len(s.audit), len(s.done.order), len(s.done.byID))

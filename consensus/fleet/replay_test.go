@@ -119,6 +119,7 @@ func writeLog(t *testing.T, name string) {
 	do(second)
 	do(ProtectMachine{MachineID: "m1", Protected: true, By: "bob"})
 	do(r.approve("t4")) // refused: it is protected
+	writePeople(r, do)
 	late := r.command(debian())
 	late.Retry = true
 	entry(late)

@@ -156,6 +156,14 @@ func decodeRecord(line []byte) (any, error) {
 		return decodeValue[Leader](rest)
 	case "token":
 		return decodeValue[Token](rest)
+	case "user":
+		return decodeValue[keptUser](rest)
+	case "session":
+		return decodeValue[keptSession](rest)
+	case "api_token":
+		return decodeValue[keptAPIToken](rest)
+	case "code":
+		return decodeValue[keptCode](rest)
 	case "node":
 		return decodeValue[Node](rest)
 	case "image":
@@ -170,8 +178,14 @@ func decodeRecord(line []byte) (any, error) {
 		return decodeValue[Task](rest)
 	case "past":
 		return decodePast(rest)
+	case "evidence":
+		return decodeValue[Evidence](rest)
 	case "audit":
-		return decodeValue[AuditRecord](rest)
+		v := new(AuditRecord)
+		if err := json.Unmarshal(rest, v); err != nil {
+			return nil, err
+		}
+		return v, v.whole()
 	case "guard":
 		return decodeValue[guardRecord](rest)
 	case "done":
@@ -259,11 +273,32 @@ func (s *State) put(record any) error {
 		if len(s.audit) == maxAudit {
 			return fmt.Errorf("more than %d audit records", maxAudit)
 		}
+		var last *AuditRecord
+		if len(s.audit) > 0 {
+			last = s.audit[len(s.audit)-1]
+		}
+		if err := v.follows(last); err != nil {
+			return err
+		}
 		s.audit = append(s.audit, v)
 	case *guardRecord:
 		return s.restoreGuard(v)
 	case *doneRecord:
 		return s.done.restore(v)
+	case *Evidence:
+		return s.restoreEvidence(v)
+	case *keptUser:
+		v.User.PasswordHash = v.PasswordHash
+		return s.restoreUser(&v.User)
+	case *keptSession:
+		v.Session.SecretHash = v.SecretHash
+		return s.restoreSession(&v.Session)
+	case *keptAPIToken:
+		v.APIToken.SecretHash = v.SecretHash
+		return s.restoreAPIToken(&v.APIToken)
+	case *keptCode:
+		v.OneUseCode.SecretHash = v.SecretHash
+		return s.restoreCode(&v.OneUseCode)
 	}
 	return nil
 }
@@ -295,5 +330,5 @@ func (s *State) restored() error {
 	for _, m := range s.machines {
 		s.settle(m.TaskID)
 	}
-	return nil
+	return s.peopleRestored()
 }

@@ -28,6 +28,7 @@ func (s *State) putCluster(cl *Cluster) {
 }
 
 func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	if s.cluster == nil {
 		return nil, refuse(Conflict, "this cluster has no identity yet; start its node with lpmos up")
 	}
@@ -48,6 +49,7 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 		s.putTask(t, EventStatus)
 		voided++
 	}
+	s.endAllSessions()
 	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s began epoch %d (%s); approvals that are void by it: %d", who(b.By), cl.Epoch, b.Reason, voided)})
 	if b.NewIdentity {
 		s.forgetCluster()
@@ -75,6 +77,7 @@ const maxTokens = 1000
 const newToken = "print a new one with lpmos node token"
 
 func (b CreateToken) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	switch {
 	case b.ID == "" || s.tokens[b.ID] != nil:
 		return nil, invalid("id", "a new join token needs a new id")
@@ -138,6 +141,7 @@ func (s *State) nodeName(id string) string {
 }
 
 func (b RemoveNode) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	n := s.nodes[b.ID]
 	if n == nil {
 		return nil, refuse(NotFound, "there is no node %s", b.ID)
@@ -155,6 +159,7 @@ func (b RemoveNode) apply(s *State, c Command) (any, error) {
 }
 
 func (b SeatNode) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	old := s.nodes[b.ID]
 	if old == nil {
 		return nil, refuse(NotFound, "there is no node %s", b.ID)

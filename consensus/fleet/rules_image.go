@@ -15,6 +15,7 @@ func (b PutImage) apply(s *State, c Command) (any, error) {
 	img.CreatedAt = c.At
 	s.images[img.Name] = &img
 	s.events = append(s.events, Event{Type: EventImage, Name: img.Name, Image: &img})
+	s.noteAct(c, AuditRecord{Image: img.Digest, What: who(c.Actor) + " put image " + img.Name + " in place"})
 	return &img, nil
 }
 
@@ -30,5 +31,6 @@ func (b DeleteImage) apply(s *State, c Command) (any, error) {
 	}
 	delete(s.images, b.Name)
 	s.events = append(s.events, Event{Type: EventImageDeleted, Name: b.Name})
+	s.noteAct(c, AuditRecord{Image: img.Digest, What: who(c.Actor) + " deleted image " + img.Name})
 	return img, nil
 }

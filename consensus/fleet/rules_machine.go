@@ -306,6 +306,7 @@ func (b SettleQuestion) apply(s *State, c Command) (any, error) {
 	}
 	m.Question, m.Rival = "", nil
 	s.putMachine(&m, EventMachine)
+	s.noteMachine(c, &m, answered(b.Accept))
 	return &m, nil
 }
 
@@ -324,5 +325,6 @@ func (b DeleteMachine) apply(s *State, c Command) (any, error) {
 	delete(s.machines, m.ID)
 	s.settle(m.TaskID)
 	s.events = append(s.events, Event{Type: EventMachineDeleted, MachineID: m.ID})
+	s.noteMachine(c, m, " forgot the machine")
 	return nil, nil
 }

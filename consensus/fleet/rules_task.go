@@ -31,8 +31,9 @@ func (b CreateTask) apply(s *State, c Command) (any, error) {
 		s.putMachine(m, EventMachine)
 	}
 	s.putTask(t, EventTaskCreated)
+	s.noteTaskAct(c, t, "", who(c.Actor)+" asked to install "+b.Spec.ImageName())
 	if b.Approve != nil {
-		s.noteWord(c, t, b.Approve.By)
+		s.noteWord(c, t, c.by(b.Approve.By))
 	}
 	return t, nil
 }
@@ -71,6 +72,7 @@ func (s *State) task(id string) (*Task, error) {
 // apply is a person's decision. Approving binds the hash of the plan that was
 // on the screen: any other plan is refused with what has changed.
 func (b DecideTask) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	t, err := s.task(b.TaskID)
 	if err != nil {
 		return nil, err
@@ -91,7 +93,7 @@ func (b DecideTask) apply(s *State, c Command) (any, error) {
 			return nil, err
 		}
 	} else {
-		t.Approval = &Approval{By: b.By, Notes: b.Notes, PlanHash: b.PlanHash, At: c.At}
+		t.Approval = &Approval{By: b.By, Notes: b.Notes, PlanHash: b.PlanHash, At: c.At, From: c.From}
 		t.Status = wire.StatusRejected
 		t.FinishedAt = c.At
 		t.log(c.At, "rejected by "+b.By)
@@ -113,6 +115,7 @@ func short(hash string) string {
 }
 
 func (b CancelTask) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	t, err := s.task(b.TaskID)
 	if err != nil {
 		return nil, err
@@ -137,6 +140,7 @@ func (b CancelTask) apply(s *State, c Command) (any, error) {
 }
 
 func (b RetryTask) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	t, err := s.task(b.TaskID)
 	if err != nil {
 		return nil, err
@@ -147,6 +151,7 @@ func (b RetryTask) apply(s *State, c Command) (any, error) {
 	if open := s.TaskForMAC(t.TargetMAC); open != nil {
 		return nil, refuse(Conflict, "machine %s already has open task %s", t.TargetMAC, open.ID)
 	}
+	s.keepEvidence(c, t)
 	t.Generation++
 	t.PhoneToken = b.PhoneToken
 	t.Approval, t.Error, t.Progress, t.CameUp = nil, nil, nil, nil
@@ -171,6 +176,7 @@ func (b DeleteTask) apply(s *State, c Command) (any, error) {
 	if t.Status == wire.StatusInstalling || t.Status == wire.StatusApproved {
 		return nil, refuse(Conflict, "task %s is %s; cancel it before you delete it", t.ID, t.Status)
 	}
+	s.keepEvidence(c, t)
 	delete(s.tasks, t.ID)
 	s.past.remove(t.ID)
 	delete(s.byToken, t.PhoneToken)
@@ -183,5 +189,6 @@ func (b DeleteTask) apply(s *State, c Command) (any, error) {
 		changed.TaskID = ""
 		s.putMachine(&changed, EventMachine)
 	}
+	s.noteTaskAct(c, t, "", who(c.Actor)+" deleted the task")
 	return nil, nil
 }

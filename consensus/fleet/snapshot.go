@@ -45,7 +45,33 @@ type Snapshot struct {
 	audit    []*AuditRecord
 	guard    []*guardRecord
 	done     []*doneRecord
+
+	evidence  []*Evidence
+	users     []*keptUser
+	sessions  []*keptSession
+	apiTokens []*keptAPIToken
+	codes     []*keptCode
 }
+
+// What stands in a snapshot of people is more than what their JSON tells to others.
+type (
+	keptUser struct {
+		User
+		PasswordHash Secret `json:"password_hash,omitempty"`
+	}
+	keptSession struct {
+		Session
+		SecretHash Secret `json:"secret_hash"`
+	}
+	keptAPIToken struct {
+		APIToken
+		SecretHash Secret `json:"secret_hash"`
+	}
+	keptCode struct {
+		OneUseCode
+		SecretHash Secret `json:"secret_hash"`
+	}
+)
 
 // doneRecord is a part of the window of what was done.
 type doneRecord struct {
@@ -59,7 +85,7 @@ const deedsPerRecord = 256
 // Snapshot takes the picture; it copies pointers only.
 func (s *State) Snapshot() *Snapshot {
 	sn := &Snapshot{index: s.index, tokens: s.Tokens(), nodes: s.Nodes(), images: s.Images(), pools: s.Pools(),
-		machines: s.Machines(), claims: sorted(s.claims), tasks: s.CurrentTasks(), audit: slices.Clone(s.audit), guard: s.guardRecords()}
+		machines: s.Machines(), claims: sorted(s.claims), tasks: s.CurrentTasks(), audit: slices.Clone(s.audit), guard: s.guardRecords(), evidence: slices.Clone(s.evidence)}
 	if s.cluster != nil {
 		sn.cluster = []*Cluster{s.cluster}
 	}
@@ -73,6 +99,18 @@ func (s *State) Snapshot() *Snapshot {
 		}
 	}
 	sn.past = s.past.packs.all()
+	for _, v := range sorted(s.users) {
+		sn.users = append(sn.users, &keptUser{*v, v.PasswordHash})
+	}
+	for _, v := range sorted(s.sessions) {
+		sn.sessions = append(sn.sessions, &keptSession{*v, v.SecretHash})
+	}
+	for _, v := range sorted(s.apiTokens) {
+		sn.apiTokens = append(sn.apiTokens, &keptAPIToken{*v, v.SecretHash})
+	}
+	for _, v := range sorted(s.codes) {
+		sn.codes = append(sn.codes, &keptCode{*v, v.SecretHash})
+	}
 	for part := range slices.Chunk(slices.Clone(s.done.order), deedsPerRecord) {
 		sn.done = append(sn.done, &doneRecord{Floor: s.done.floor, Deeds: part})
 	}
@@ -85,7 +123,8 @@ func (sn *Snapshot) Write(w io.Writer) error {
 	bw := bufio.NewWriterSize(w, 256<<10)
 	enc := json.NewEncoder(bw)
 	n := len(sn.cluster) + len(sn.leader) + len(sn.tokens) + len(sn.nodes) + len(sn.images) + len(sn.pools) +
-		len(sn.machines) + len(sn.claims) + len(sn.tasks) + len(sn.past) + len(sn.audit) + len(sn.guard) + len(sn.done)
+		len(sn.machines) + len(sn.claims) + len(sn.tasks) + len(sn.past) + len(sn.audit) + len(sn.guard) + len(sn.done) +
+		len(sn.evidence) + len(sn.users) + len(sn.sessions) + len(sn.apiTokens) + len(sn.codes)
 	if err := enc.Encode(snapshotHeader{Format: "lpmos-fleet", Version: snapshotVersion, Index: sn.index, Records: n}); err != nil {
 		return err
 	}
@@ -93,6 +132,10 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		writeRecords(enc, "cluster", sn.cluster),
 		writeRecords(enc, "leader", sn.leader),
 		writeRecords(enc, "token", sn.tokens),
+		writeRecords(enc, "user", sn.users),
+		writeRecords(enc, "session", sn.sessions),
+		writeRecords(enc, "api_token", sn.apiTokens),
+		writeRecords(enc, "code", sn.codes),
 		writeRecords(enc, "node", sn.nodes),
 		writeRecords(enc, "image", sn.images),
 		writeRecords(enc, "pool", sn.pools),
@@ -100,6 +143,7 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		writeRecords(enc, "claim", sn.claims),
 		writeRecords(enc, "task", sn.tasks),
 		writeRecords(enc, "past", sn.past),
+		writeRecords(enc, "evidence", sn.evidence),
 		writeRecords(enc, "audit", sn.audit),
 		writeRecords(enc, "guard", sn.guard),
 		writeRecords(enc, "done", sn.done),

@@ -27,6 +27,12 @@ type State struct {
 	words    []time.Time    // when plans were approved lately, the oldest first
 	done     window
 
+	evidence  []*Evidence // of tasks that are forgotten, the oldest first
+	users     map[string]*User
+	sessions  map[string]*Session
+	apiTokens map[string]*APIToken
+	codes     map[string]*OneUseCode
+
 	// Indexes, rebuilt from the maps above on restore.
 	byMAC     map[string]string // MAC → machine
 	byUUID    map[string]string // UUID → machine
@@ -45,6 +51,7 @@ func NewState() *State {
 		tokens: map[string]*Token{}, pools: map[string]*Pool{}, claims: map[string]*UsedClaim{}, past: pastTasks{unpacked: unpackedPast}, done: window{byID: map[string]*deed{}},
 		byMAC: map[string]string{}, byUUID: map[string]string{}, byAddress: map[string]string{},
 		byTarget: map[string]string{}, byToken: map[string]string{}, bySession: map[string]string{},
+		users: map[string]*User{}, sessions: map[string]*Session{}, apiTokens: map[string]*APIToken{}, codes: map[string]*OneUseCode{},
 	}
 }
 

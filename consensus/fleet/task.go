@@ -86,6 +86,7 @@ type Approval struct {
 	Notes    string    `json:"notes,omitempty"`
 	PlanHash string    `json:"plan_hash,omitempty"`
 	At       time.Time `json:"at"`
+	From     string    `json:"from,omitempty"` // the address it came from, or "socket"
 	// ExpiresAt is when an approval ends of which no use was made.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	// First is who approved the same plan before, where it takes two people.

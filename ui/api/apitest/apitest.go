@@ -45,7 +45,8 @@ func (c *Cluster) Propose(ctx context.Context, body fleet.Body) (any, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.index++
-	cmd := fleet.Command{ID: fmt.Sprintf("c-%d", c.index), At: c.now(), Body: body}
+	origin := fleet.OriginOf(ctx)
+	cmd := fleet.Command{Version: 3, ID: fmt.Sprintf("c-%d", c.index), At: c.now(), From: origin.From, Actor: origin.Name, Body: body}
 	result, events, err := c.state.Apply(c.index, cmd)
 	c.publish(events)
 	return result, err
