@@ -409,8 +409,9 @@ func TestS33_NothingBeginsButWhatIsApproved(t *testing.T) {
 func TestTheSecondWordIsAnAdmins(t *testing.T) {
 	r := fleetOf(t, 1)
 	r.must(PutPolicy{ApprovalCap: 1, ApprovalWindow: time.Hour, SecondApprover: SecondAlways, By: "ann"})
-	for name, role := range map[string]Role{"op": Operator, "boss": Admin} {
-		r.must(PutUser{ID: "u-" + name, Name: name, Role: role, PasswordHash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA", By: "local"})
+	for _, u := range []PutUser{{Name: "boss", Role: Admin}, {Name: "op", Role: Operator}} {
+		u.ID, u.PasswordHash, u.By = "u-"+u.Name, "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA", "local"
+		r.must(u)
 	}
 	r.must(r.approveAs("t000", "boss"))
 	err := r.refused(Conflict, r.approveAs("t000", "op"))
