@@ -137,58 +137,6 @@ func TestTheFirstByteDecides(t *testing.T) {
 	<-done
 }
 
-// One address gets so many connections and no more, and gets others when it has
-// closed those.
-func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := listenEither(inner, &tls.Config{}, slog.New(slog.DiscardHandler))
-	srv := &http.Server{Handler: http.NotFoundHandler()}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = srv.Serve(l) }()
-	// answers reports whether a connection is served; it stays open.
-	answers := func() (net.Conn, bool) {
-		conn, err := net.Dial("tcp", inner.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-			return conn, false
-		}
-		_, err = bufio.NewReader(conn).ReadString('\n')
-		return conn, err == nil
-	}
-	var open []net.Conn
-	for i := range connectionsEach {
-		conn, ok := answers()
-		if open = append(open, conn); !ok {
-			t.Fatalf("connection %d was not answered", i)
-		}
-	}
-	conn, ok := answers()
-	if conn.Close(); ok {
-		t.Errorf("%d connections are answered at once", len(open)+1)
-	}
-	for _, c := range open {
-		c.Close()
-	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		conn, ok := answers()
-		if conn.Close(); ok {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("what was closed is still counted")
-		}
-	}
-	if err := srv.Close(); err != nil {
-		t.Fatal(err)
-	}
-	<-done
-}
-
 // What browsers are shown is kept over a restart and renewed in time, and it is no
 // certificate of a node.
 func TestTheCertificateForPeople(t *testing.T) {

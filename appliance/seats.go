@@ -24,6 +24,7 @@ const (
 	peopleSeats  = allSeats - 1024
 	machineSeats = allSeats - 256
 	seatsOfOne   = 128 // of one address, at the machines' door
+	peopleOfOne  = 256 // of one address, at the people's: several may come by one proxy
 )
 
 // A machine that takes nothing of an answer for stallTime is given up, and so is
@@ -40,38 +41,55 @@ type seats struct {
 	log         *slog.Logger
 
 	mu       sync.Mutex
-	people   int
+	people   map[netip.Addr]int
+	came     int // people
 	machines map[netip.Addr]int
 	taken    int // by machines
 	events   map[string]uint64
 }
 
 func newSeats(log *slog.Logger) *seats {
-	return &seats{stall: stallTime, body: bodyLimit, log: log, machines: map[netip.Addr]int{}, events: map[string]uint64{}}
+	return &seats{stall: stallTime, body: bodyLimit, log: log, people: map[netip.Addr]int{}, machines: map[netip.Addr]int{}, events: map[string]uint64{}}
 }
 
 // forPeople limits who connects to the dashboard.
 func (s *seats) forPeople(l net.Listener) net.Listener {
-	return &usher{l, s, func(net.Conn) (leave func()) {
-		if s.people >= peopleSeats || s.people+s.taken >= allSeats {
+	return &usher{l, s, func(c net.Conn) (leave func()) {
+		one := comesFrom(c)
+		switch {
+		case s.people[one] >= peopleOfOne:
+			s.events["people.refused.too many"]++
+			return nil
+		case s.came >= peopleSeats || s.came+s.taken >= allSeats:
 			s.events["people.refused.full"]++
 			return nil
 		}
-		s.people++
-		return func() { s.people-- }
+		s.came++
+		s.people[one]++
+		return func() {
+			s.came--
+			if s.people[one]--; s.people[one] == 0 {
+				delete(s.people, one)
+			}
+		}
 	}}
+}
+
+// comesFrom is the address at the other end.
+func comesFrom(c net.Conn) netip.Addr {
+	ap, _ := netip.ParseAddrPort(c.RemoteAddr().String())
+	return ap.Addr().Unmap()
 }
 
 // forMachines limits who connects to where machines boot from.
 func (s *seats) forMachines(l net.Listener) net.Listener {
 	return &usher{l, s, func(c net.Conn) (leave func()) {
-		from, _ := netip.ParseAddrPort(c.RemoteAddr().String())
-		one := from.Addr().Unmap()
+		one := comesFrom(c)
 		switch {
 		case s.machines[one] >= seatsOfOne:
 			s.events["http.refused.too many"]++
 			return nil
-		case s.taken >= machineSeats || s.people+s.taken >= allSeats:
+		case s.taken >= machineSeats || s.came+s.taken >= allSeats:
 			s.events["http.refused.full"]++
 			return nil
 		}

@@ -16,6 +16,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/lpmos/lpmos/appliance/trust"
 	"github.com/lpmos/lpmos/netboot"
 )
 
@@ -41,7 +42,13 @@ func machinesDoor(t *testing.T, s *seats) (address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	boot, err := netboot.New(netboot.Config{DataDir: t.TempDir(), BootPort: 80, Files: files, Fleet: knows{}, Log: slog.New(slog.DiscardHandler)})
+	id, err := trust.Found(t.TempDir(), "", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := netboot.Config{DataDir: t.TempDir(), BootPort: 80, Files: files, Fleet: knows{}, Log: slog.New(slog.DiscardHandler)}
+	bootTrust(id, &cfg)
+	boot, err := netboot.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +190,10 @@ func TestNoMachineTakesAllSeats(t *testing.T) {
 }
 
 // pretend is a listener that gives connections that are none.
-type pretend struct{ n int }
+type pretend struct {
+	n   int
+	one bool // address
+}
 
 type nobody struct {
 	net.Conn
@@ -198,6 +208,9 @@ func (p *pretend) Accept() (net.Conn, error) {
 		return nil, io.EOF
 	}
 	p.n--
+	if p.one {
+		return nobody{from: &net.TCPAddr{IP: net.IPv4(10, 9, 9, 9), Port: p.n + 1}}, nil
+	}
 	return nobody{from: &net.TCPAddr{IP: net.IPv4(10, 0, byte(p.n>>8), byte(p.n)), Port: 1}}, nil
 }
 func (*pretend) Close() error   { return nil }
@@ -205,7 +218,11 @@ func (*pretend) Addr() net.Addr { return nil }
 
 // come lets so many come and gives those that got in.
 func come(l func(net.Listener) net.Listener, n int) (in []net.Conn) {
-	d := l(&pretend{n})
+	return comeBy(l, &pretend{n: n})
+}
+
+func comeBy(l func(net.Listener) net.Listener, from *pretend) (in []net.Conn) {
+	d := l(from)
 	for {
 		c, err := d.Accept()
 		if err != nil {
@@ -233,6 +250,18 @@ func TestEachDoorKeepsSeatsForTheOther(t *testing.T) {
 	}
 	if got := fmt.Sprint(s.counters()); got != "map[http.refused.full:5136 people.refused.full:6672]" {
 		t.Errorf("it counted %s", got)
+	}
+}
+
+func TestOneAddressTakesNotAllOfThePeoplesSeats(t *testing.T) {
+	s := newSeats(slog.New(slog.DiscardHandler))
+	in := comeBy(s.forPeople, &pretend{n: 1000, one: true})
+	if len(in) != peopleOfOne || len(come(s.forPeople, 10)) != 10 {
+		t.Errorf("one address got %d seats, want %d, and others their own", len(in), peopleOfOne)
+	}
+	in[0].Close()
+	if again := comeBy(s.forPeople, &pretend{n: 10, one: true}); len(again) != 1 {
+		t.Errorf("for the one that was given back it got %d", len(again))
 	}
 }
 

@@ -55,7 +55,7 @@ func scriptOf(t *testing.T, value string) string {
 	do(fleet.CreateTask{ID: "t-2" + value, TargetMAC: macB, Spec: fleet.Spec{OSType: "tiny" + value, OSVersion: value}})
 	s.cfg.Fleet = stateFleet{s.fleet, st}
 	q := url.Values{"uuid": {value}, "platform": {value}, "serial": {value}, "manufacturer": {value}, "hostname": {value}, "user-class": {value}}
-	w := s.get("GET", "/boot/script?mac="+macA+"&"+q.Encode())
+	w := s.get("GET", "/boot/"+s.path(macA)+"/script?mac="+macA+"&"+q.Encode())
 	if w.Code != 200 {
 		t.Fatalf("%.40q: the script is answered with %d", value, w.Code)
 	}
@@ -77,9 +77,9 @@ func TestS24_IPXEInjection(t *testing.T) {
 	}
 	// What asks without a MAC, or with one that is a program, is told nothing else.
 	s := newSetup(t, ModeDHCP)
-	bad := s.get("GET", "/boot/script?mac=x").Body.String()
+	bad := s.get("GET", "/boot/"+s.path("")+"/script?mac=x").Body.String()
 	for _, value := range programs {
-		if got := s.get("GET", "/boot/script?mac="+url.QueryEscape(value)).Body.String(); got != bad {
+		if got := s.get("GET", "/boot/"+s.path("")+"/script?mac="+url.QueryEscape(value)).Body.String(); got != bad {
 			t.Errorf("the MAC %.40q changes the script:\n%s", value, got)
 		}
 		for _, path := range []string{"/boot/" + url.PathEscape(value), "/boot/script/" + url.PathEscape(value)} {

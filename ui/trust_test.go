@@ -622,9 +622,9 @@ func TestS08_BruteForce(t *testing.T) {
 func TestS09_CSRF(t *testing.T) {
 	h := newHouse(t)
 	otto := h.session("otto")
-	var hash string
-	h.node.Cluster.View(func(s *fleet.State) { hash = s.Task("t-03").PlanHash })
-	body := `{"approved":true,"plan_hash":"` + hash + `"}`
+	var hash, serial string
+	h.node.Cluster.View(func(s *fleet.State) { hash, serial = s.Task("t-03").PlanHash, fleet.Confirm(s.Task("t-03").Plan) })
+	body := `{"approved":true,"plan_hash":"` + hash + `","confirm_serial":"` + serial + `"}`
 	for name, header := range map[string][]string{
 		"cross-site": {"Sec-Fetch-Site", "cross-site"}, "same site": {"Sec-Fetch-Site", "same-site"}, "only an origin": {"Origin", "https://evil.example"},
 		"another port": {"Origin", "http://127.0.0.1:8081"}, "null": {"Origin", "null"}, "a form": {"Content-Type", "text/plain"},

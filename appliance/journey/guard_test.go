@@ -37,7 +37,7 @@ func rounds(t *testing.T) int {
 // restored. Each time it comes up from its disk, of which not a byte has changed.
 func TestS29_ReinstalledByNobody(t *testing.T) {
 	n := rounds(t)
-	r := emptyRack(t, lab.Options{Nodes: 3, NoRestart: true})
+	r := emptyRack(t, lab.Options{Nodes: 3, NoRestart: true, ExternalDHCP: true})
 	r.settled()
 	r.importImage("tiny", tinyImage(t))
 	m := r.state().Machines[0]

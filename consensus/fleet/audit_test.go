@@ -316,6 +316,7 @@ func TestEvidenceOutlivesTaskAndAudit(t *testing.T) {
 func TestTheNewestTwentyInstallsOfAMachineAreKept(t *testing.T) {
 	r := newRig(t)
 	r.must(debian())
+	r.must(PutPolicy{ApprovalCap: 1000, ApprovalWindow: maxWindow, SecondApprover: SecondNever, By: "ann"})
 	for i := range maxEvidence + 5 {
 		id := fmt.Sprintf("t%02d", i)
 		r.at = r.at.Add(time.Hour) // one person's word is enough then

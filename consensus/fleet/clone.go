@@ -12,8 +12,8 @@ func (s *State) Clone() *State {
 	c := *s
 	c.machines, c.tasks, c.images, c.nodes = maps.Clone(s.machines), maps.Clone(s.tasks), maps.Clone(s.images), maps.Clone(s.nodes)
 	c.tokens, c.pools, c.audit = maps.Clone(s.tokens), maps.Clone(s.pools), slices.Clone(s.audit)
-	c.evidence = slices.Clone(s.evidence)
 	c.words, c.claims = slices.Clone(s.words), maps.Clone(s.claims)
+	c.evidence = slices.Clone(s.evidence)
 	c.done = window{byID: maps.Clone(s.done.byID), order: slices.Clone(s.done.order), floor: s.done.floor}
 	c.past = pastTasks{list: slices.Clone(s.past.list), unpacked: s.past.unpacked}
 	c.past.of = make(map[string][]*pack, len(s.past.of))

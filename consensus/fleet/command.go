@@ -11,7 +11,7 @@ import (
 // Command is one change that was asked for. Its JSON form is kept for ever: a
 // type or a field may be added, never changed.
 type Command struct {
-	Version int       `json:"v"` // 3; 1 in logs that know no repeats, 2 in those that know no people
+	Version int       `json:"v"` // 3; 1 in logs that know no repeats, 2 in those that know no people, nor what guards a disk
 	ID      string    `json:"id"`
 	At      time.Time `json:"at"` // the proposing node's time, the only clock the rules know
 
@@ -219,6 +219,11 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"claim_pool":      decode[ClaimPool],
 	"yield_pool":      decode[YieldPool],
 	"take_pool":       decode[TakePool],
+	"put_policy":      decode[PutPolicy],
+	"protect_machine": decode[ProtectMachine],
+	"lapse_approval":  decode[LapseApproval],
+	"put_grant_key":   decode[PutGrantKey],
+	"release_hold":    decode[ReleaseHold],
 
 	"put_user":           decode[PutUser],
 	"change_user":        decode[ChangeUser],
@@ -232,9 +237,4 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"redeem_setup":       decode[RedeemSetup],
 	"redeem_login":       decode[RedeemLogin],
 	"note_failed_logins": decode[NoteFailedLogins],
-	"put_policy":         decode[PutPolicy],
-	"protect_machine":    decode[ProtectMachine],
-	"lapse_approval":     decode[LapseApproval],
-	"put_grant_key":      decode[PutGrantKey],
-	"release_hold":       decode[ReleaseHold],
 }

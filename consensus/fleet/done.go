@@ -154,6 +154,9 @@ func (s *State) answer(d *deed) (any, error) {
 		return present(s.tokens, d)
 	case "pool":
 		return present(s.pools, d)
+	case "policy":
+		p := s.Policy()
+		return &p, nil
 	case "user":
 		return present(s.users, d)
 	case "session":
@@ -162,9 +165,6 @@ func (s *State) answer(d *deed) (any, error) {
 		return present(s.apiTokens, d)
 	case "code":
 		return present(s.codes, d)
-	case "policy":
-		p := s.Policy()
-		return &p, nil
 	case "cluster":
 		if s.cluster == nil {
 			return nil, gone(d)

@@ -24,6 +24,7 @@ const (
 	EventPool           EventType = "pool"
 	EventLeader         EventType = "leader"
 	EventAudit          EventType = "audit"
+	EventPolicy         EventType = "policy"
 
 	EventUser            EventType = "user"
 	EventUserDeleted     EventType = "user_deleted"
@@ -34,7 +35,6 @@ const (
 	EventEvidence        EventType = "evidence" // an install whose task is forgotten is kept
 	EventCode            EventType = "code"     // made, or used
 	EventCodeDeleted     EventType = "code_deleted"
-	EventPolicy          EventType = "policy"
 )
 
 // Event is one change, published inside the state change that made it.

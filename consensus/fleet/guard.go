@@ -89,6 +89,9 @@ func (s *State) approve(t *Task, d Decision, c Command) error {
 			if first.By == d.By {
 				return refuse(Conflict, "%s has approved task %s already and a second person has to, too: %s", who(d.By), t.ID, s.whySecond())
 			}
+			if u := s.UserByName(d.By); u != nil && !u.Role.AtLeast(Admin) {
+				return refuse(Conflict, "the second word for task %s has to be an admin's, and %s is none: %s", t.ID, d.By, s.whySecond())
+			}
 			word.First = first.By
 		}
 		s.countWord(c.At)
@@ -211,6 +214,7 @@ func (t *Task) needsReview(why string, at time.Time) {
 }
 
 func (b ProtectMachine) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	old := s.machines[b.MachineID]
 	if old == nil {
 		return nil, refuse(NotFound, "there is no machine %s", b.MachineID)

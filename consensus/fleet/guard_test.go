@@ -404,3 +404,20 @@ func TestS33_NothingBeginsButWhatIsApproved(t *testing.T) {
 		}
 	}
 }
+
+// The second word is an admin's, as far as the cluster knows who that is.
+func TestTheSecondWordIsAnAdmins(t *testing.T) {
+	r := fleetOf(t, 1)
+	r.must(PutPolicy{ApprovalCap: 1, ApprovalWindow: time.Hour, SecondApprover: SecondAlways, By: "ann"})
+	for _, u := range []PutUser{{Name: "boss", Role: Admin}, {Name: "op", Role: Operator}} {
+		u.ID, u.PasswordHash, u.By = "u-"+u.Name, "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA", "local"
+		r.must(u)
+	}
+	r.must(r.approveAs("t000", "boss"))
+	err := r.refused(Conflict, r.approveAs("t000", "op"))
+	if !strings.Contains(err.Message, "has to be an admin's, and op is none") {
+		t.Errorf("it says %q", err.Message)
+	}
+	r.must(r.approveAs("t000", "local"))
+	r.must(r.start("t000"))
+}

@@ -80,6 +80,7 @@ func counted(n int, at time.Time) (int, *Held) {
 }
 
 func (b ReleaseHold) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	if b.MachineID == "" {
 		t, err := s.task(b.TaskID)
 		switch {

@@ -54,6 +54,7 @@ func (s *State) Policy() Policy {
 }
 
 func (b PutPolicy) apply(s *State, c Command) (any, error) {
+	b.By = c.by(b.By)
 	switch {
 	case b.ApprovalCap < 1 || b.ApprovalCap > maxCap:
 		return nil, invalid("approval_cap", "the cap is a number from 1 to %d", maxCap)

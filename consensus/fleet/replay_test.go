@@ -98,7 +98,6 @@ func writeLog(t *testing.T, name string) {
 	do(RemoveNode{ID: "n1", By: "ann", Gone: true})
 	do(RaiseEpoch{Reason: "restored", By: "ann", NewIdentity: true})
 	do(PutCluster{Cluster{ID: "c3"}})
-	writePeople(r, do)
 	do(PutGrantKey{ClusterID: "c3", Cert: []byte{0x30, 2}, Sealed: []byte{4, 5}})
 	do(create("t4"))
 	for range maxNetboots + 1 {
@@ -120,6 +119,7 @@ func writeLog(t *testing.T, name string) {
 	do(second)
 	do(ProtectMachine{MachineID: "m1", Protected: true, By: "bob"})
 	do(r.approve("t4")) // refused: it is protected
+	writePeople(r, do)
 	late := r.command(debian())
 	late.Retry = true
 	entry(late)

@@ -33,7 +33,7 @@ func (b CreateTask) apply(s *State, c Command) (any, error) {
 	s.putTask(t, EventTaskCreated)
 	s.noteTaskAct(c, t, "", who(c.Actor)+" asked to install "+b.Spec.ImageName())
 	if b.Approve != nil {
-		s.noteWord(c, t, b.Approve.By)
+		s.noteWord(c, t, c.by(b.Approve.By))
 	}
 	return t, nil
 }

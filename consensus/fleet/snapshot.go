@@ -85,7 +85,7 @@ const deedsPerRecord = 256
 // Snapshot takes the picture; it copies pointers only.
 func (s *State) Snapshot() *Snapshot {
 	sn := &Snapshot{index: s.index, tokens: s.Tokens(), nodes: s.Nodes(), images: s.Images(), pools: s.Pools(),
-		machines: s.Machines(), claims: sorted(s.claims), tasks: s.CurrentTasks(), audit: slices.Clone(s.audit), evidence: slices.Clone(s.evidence), guard: s.guardRecords()}
+		machines: s.Machines(), claims: sorted(s.claims), tasks: s.CurrentTasks(), audit: slices.Clone(s.audit), guard: s.guardRecords(), evidence: slices.Clone(s.evidence)}
 	if s.cluster != nil {
 		sn.cluster = []*Cluster{s.cluster}
 	}
