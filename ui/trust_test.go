@@ -23,6 +23,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/consensustest"
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -257,8 +258,16 @@ func TestS04_RoleEscapeByField(t *testing.T) {
 func TestS04_ViewersReadNoSecrets(t *testing.T) {
 	h := newHouse(t)
 	const canary = "canary-7f3a9c"
-	propose(t, h.node, fleet.CreateTask{ID: "t-canary", RegionID: "dc1", TargetMAC: "52:54:00:aa:aa:01", PhoneToken: canary + "-phone",
-		Spec: fleet.Spec{OSType: "tiny", UserData: "#cloud-config\npassword: " + canary}})
+	const mac = "52:54:00:aa:aa:01"
+	propose(t, h.node, fleet.ReportMachine{NewID: "m-canary", RegionID: "dc1", BootID: "boot-canary", SessionHash: "session-of-" + canary, MAC: mac,
+		Inventory: wire.Inventory{System: wire.System{Serial: "SN-1"}, NICs: []wire.NIC{{Name: "eth0", MAC: mac}}, Disks: []wire.Disk{{Name: "sda", Serial: "D1", SizeBytes: 1 << 40, LogicalSector: 512}}}})
+	propose(t, h.node, fleet.CreateTask{ID: "t-canary", RegionID: "dc1", TargetMAC: mac, PhoneToken: canary + "-phone",
+		Spec: fleet.Spec{OSType: "debian", OSVersion: "12", UserData: "#cloud-config\npassword: " + canary}})
+	h.node.Cluster.View(func(s *fleet.State) {
+		if p := s.Task("t-canary").Plan; p == nil || !strings.Contains(p.FirstBoot.UserData, canary) {
+			t.Fatalf("the secret stands in no plan: %+v, %s", p, s.Task("t-canary").Problem)
+		}
+	})
 	vera := h.session("vera")
 	otto := h.session("otto")
 	var hashes []string
@@ -276,7 +285,7 @@ func TestS04_ViewersReadNoSecrets(t *testing.T) {
 		if method != "GET" || path == "/ws" || path == "/api/v1/events" {
 			continue
 		}
-		for _, id := range []string{"t-canary", "m-03", "n-1"} {
+		for _, id := range []string{"t-canary", "m-canary", "m-03", "n-1"} {
 			body := text(t, h.ask("GET", strings.NewReplacer("{id}", id, "{name}", id).Replace(path), "", "Cookie", vera))
 			read++
 			for _, secret := range append(hashes, canary, "$argon2id$", "secret-") {

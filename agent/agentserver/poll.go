@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/lpmos/lpmos/agent/grant"
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/fleet"
 )
@@ -181,7 +180,7 @@ const signAgain = 2 * time.Second
 func (s *Server) grant(r *http.Request, m *fleet.Machine, t *fleet.Task, c fleet.Cluster) wire.Grant {
 	g := wire.Grant{TaskID: t.ID, Generation: t.Generation, Plan: *t.Plan, PlanHash: t.PlanHash,
 		Cluster: c.ID, Epoch: c.Epoch, MachineID: m.ID, InventoryHash: t.Plan.InventoryHash,
-		Issued: s.cfg.Now().Unix(), Lifetime: int64(grant.Life / time.Second),
+		Issued: s.cfg.Now().Unix(), Lifetime: int64(wire.GrantLife / time.Second),
 		PhoneHome: wire.PlainURL(baseURL(r)) + "/up/" + t.PhoneToken}
 	for i, node := range s.nodes(r) {
 		if i > 0 {

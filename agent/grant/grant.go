@@ -19,9 +19,6 @@ import (
 )
 
 const (
-	// Life is how long a grant is good from the moment it is signed. Each poll of a
-	// machine gets a new one.
-	Life = 15 * time.Minute
 	// ahead is how far the clock of the node that signed may be before the machine's,
 	// which it has from the node that it booted from.
 	ahead = 15 * time.Minute

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lpmos/lpmos/agent/grant"
 	"github.com/lpmos/lpmos/agent/grant/granttest"
 	"github.com/lpmos/lpmos/agent/wire"
 )
@@ -39,10 +38,10 @@ func TestS33_NoGrantButTheClustersOpens(t *testing.T) {
 		refused string // part of the reason; "" opens
 	}{
 		{name: "as it was given"},
-		{name: "a second before its end", change: func(g *wire.Grant) { g.Issued = noon.Add(time.Second - grant.Life).Unix() }},
+		{name: "a second before its end", change: func(g *wire.Grant) { g.Issued = noon.Add(time.Second - wire.GrantLife).Unix() }},
 		{name: "signed by a node whose clock is ahead", change: func(g *wire.Grant) { g.Issued = noon.Add(10 * time.Minute).Unix() }},
 
-		{name: "expired", change: func(g *wire.Grant) { g.Issued = noon.Add(-grant.Life).Unix() }, refused: "has ended"},
+		{name: "expired", change: func(g *wire.Grant) { g.Issued = noon.Add(-wire.GrantLife).Unix() }, refused: "has ended"},
 		{name: "of tomorrow", change: func(g *wire.Grant) { g.Issued = noon.AddDate(0, 0, 1).Unix() }, refused: "still to come"},
 		{name: "for ever", change: func(g *wire.Grant) { g.Lifetime = 1 << 60 }, refused: "good for"},
 		{name: "for years", change: func(g *wire.Grant) { g.Lifetime = 1 << 30 }, refused: "good for"},
@@ -108,7 +107,7 @@ func TestAGrantEndsWhileItIsWaitedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for after, ok := range map[time.Duration]bool{time.Minute: true, grant.Life - time.Second: true, grant.Life: false, 24 * time.Hour: false, -time.Hour: false} {
+	for after, ok := range map[time.Duration]bool{time.Minute: true, wire.GrantLife - time.Second: true, wire.GrantLife: false, 24 * time.Hour: false, -time.Hour: false} {
 		at.t = noon.Add(after)
 		if err := allowed(); (err == nil) != ok {
 			t.Errorf("after %s: %v", after, err)

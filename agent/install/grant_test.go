@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lpmos/lpmos/agent/grant"
 	"github.com/lpmos/lpmos/agent/grant/granttest"
 	"github.com/lpmos/lpmos/agent/wire"
 )
@@ -60,8 +59,8 @@ func TestS33_WithoutAGoodGrantNotAByteIsWritten(t *testing.T) {
 			w.signed.Signature = regrant(func(g *wire.Grant) { g.Generation++ }).Signature
 		}, false},
 		{"not signed", func(w *world) { w.signed.Signature = nil }, false},
-		{"expired", func(w *world) { w.now = noon.Add(grant.Life) }, false},
-		{"expired while the image was waited for", func(w *world) { w.wait = grant.Life }, false},
+		{"expired", func(w *world) { w.now = noon.Add(wire.GrantLife) }, false},
+		{"expired while the image was waited for", func(w *world) { w.wait = wire.GrantLife }, false},
 		{"the clock set back meanwhile", func(w *world) { w.wait = -time.Hour }, false},
 		{"other machine", func(w *world) { w.id = "m2" }, false},
 		{"other cluster", func(w *world) { w.signed = foreign.Sign(foreign.Fill(approvedGrant)) }, false},

@@ -1,5 +1,7 @@
 package wire
 
+import "time"
+
 // Plan is what would be destroyed and written. People approve a plan, not a
 // machine: its hash is what an approval binds, and any difference voids it.
 type Plan struct {
@@ -84,6 +86,10 @@ type Grant struct {
 	PhoneHome string   `json:"phone_home"`
 	PhoneAlso []string `json:"phone_also,omitempty"`
 }
+
+// GrantLife is how long a grant is good from the moment it is signed. Each poll of
+// a machine gets a new one.
+const GrantLife = 15 * time.Minute
 
 // SignedGrant is a grant as it travels.
 type SignedGrant struct {

@@ -136,7 +136,7 @@ func (l Lens) Task(t *fleet.Task, m *fleet.Machine) Task {
 		OSType: t.Spec.OSType, OSVersion: t.Spec.OSVersion, Image: t.Spec.ImageName(),
 		DiskLayout: t.Spec.DiskLayout, NetworkConfig: t.Spec.NetworkConfig, Tags: t.Spec.Tags,
 		Status: t.Status, Actions: t.Actions(),
-		Plan: t.Plan, PlanHash: t.PlanHash, Problem: t.Problem,
+		Plan: withoutUserData(t.Plan), PlanHash: t.PlanHash, Problem: t.Problem,
 		Confirm: fleet.Confirm(t.Plan), Review: t.Review, Held: t.Held, FirstWord: t.FirstWord,
 		Approval: t.Approval, Progress: l.Progress(t), Logs: t.Logs, Error: t.Error, CameUp: t.CameUp,
 		CreatedAt: t.CreatedAt, UpdatedAt: t.UpdatedAt, ReportedAt: t.ReportedAt, StartedAt: t.StartedAt, FinishedAt: t.FinishedAt,
@@ -158,6 +158,17 @@ func (l Lens) Task(t *fleet.Task, m *fleet.Machine) Task {
 		l.Plan(t.PlanHash, t.Plan)
 	}
 	return v
+}
+
+// withoutUserData is the plan as everybody may see it: passwords and keys are found
+// in what the installed system is given. The plan's hash stands for it, too.
+func withoutUserData(p *wire.Plan) *wire.Plan {
+	if p == nil || p.FirstBoot.UserData == "" {
+		return p
+	}
+	shown := *p
+	shown.FirstBoot.UserData = "(not shown)"
+	return &shown
 }
 
 // FullTask is the view of one task.

@@ -197,7 +197,7 @@ class InstallDialog {
       ['Host name', fb.hostname],
       ['SSH keys', fb.ssh_keys?.length ? plural(fb.ssh_keys.length, 'key', 'keys') : 'none'],
       ['Network', fb.network_config ? 'as given' : 'DHCP'],
-      ['User data', fb.user_data ? bytes(fb.user_data.length) : ''],
+      ['User data', fb.user_data ? 'as given' : ''],
       ['Root partition', p.layout?.grow_root ? 'grows to the end of the disk' : 'as the image has it'],
     ].filter(([, v]) => v);
     return [

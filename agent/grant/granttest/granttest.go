@@ -67,7 +67,7 @@ func sign(t testing.TB, template, parent *x509.Certificate, pub crypto.PublicKey
 // Fill gives the grant what makes it one of this cluster, given now.
 func (a *Authority) Fill(g wire.Grant) wire.Grant {
 	g.Cluster, g.MachineID, g.InventoryHash = a.Pin.Cluster(), g.Plan.MachineID, g.Plan.InventoryHash
-	g.Issued, g.Lifetime = a.now().Unix(), int64(grant.Life/time.Second)
+	g.Issued, g.Lifetime = a.now().Unix(), int64(wire.GrantLife/time.Second)
 	return g
 }
 
