@@ -103,11 +103,11 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// TestS16SlowSocketsAreCut opens connections that send nothing, a byte of a header
+// TestS16_SlowSocketsAreCut opens connections that send nothing, a byte of a header
 // now and then, half a body, or read nothing of the answer. All of them are cut,
 // and a machine that asks for its script meanwhile gets it. (S16 asks for 10,000
 // and for times; what is here is what every run can have.)
-func TestS16SlowSocketsAreCut(t *testing.T) {
+func TestS16_SlowSocketsAreCut(t *testing.T) {
 	s := newSeats(slog.New(slog.DiscardHandler))
 	s.stall, s.body = 2*time.Second, 2*time.Second
 	address := machinesDoor(t, s)

@@ -241,9 +241,9 @@ func wired(t *testing.T) (do func(func() error)) {
 	return do
 }
 
-// TestS54ANodeGivesUpRoot starts a node as root does, and looks at what the
+// TestS54_ANodeGivesUpRoot starts a node as root does, and looks at what the
 // kernel says of each of its threads; and it still does what takes rights.
-func TestS54ANodeGivesUpRoot(t *testing.T) {
+func TestS54_ANodeGivesUpRoot(t *testing.T) {
 	if os.Getenv(inNamespace) == "" {
 		t.Skip("needs root, for a network namespace and to see a node give up root")
 	}
@@ -312,9 +312,9 @@ func TestS54ANodeGivesUpRoot(t *testing.T) {
 	checkModes(t, p.dir, uint32(want.UID))
 }
 
-// TestS48ADataDirectoryIsItsUsersAlone looks at what a node leaves in its data
+// TestS48_ADataDirectoryIsItsUsersAlone looks at what a node leaves in its data
 // directory that was started where files are made open to everybody.
-func TestS48ADataDirectoryIsItsUsersAlone(t *testing.T) {
+func TestS48_ADataDirectoryIsItsUsersAlone(t *testing.T) {
 	for user, uid := range map[string]uint32{"root": 0, "65528": 65528} {
 		t.Run(user, func(t *testing.T) {
 			dir := filepath.Join(room(t), "data")

@@ -59,10 +59,10 @@ func holdsAny(b []byte, word string) bool {
 	return false
 }
 
-// TestS49ABackupShowsNothing plants words wherever people and nodes put what
+// TestS49_ABackupShowsNothing plants words wherever people and nodes put what
 // others are not to read, and looks for them in what lpmos backup leaves on disk,
 // also while it is at it.
-func TestS49ABackupShowsNothing(t *testing.T) {
+func TestS49_ABackupShowsNothing(t *testing.T) {
 	words := map[string]bool{}
 	w := func(n int) string { words[canary(n)] = true; return canary(n) }
 	plain, secret, err := kept(t.TempDir(), "", func(do func(fleet.Body) any) {

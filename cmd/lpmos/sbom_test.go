@@ -12,7 +12,7 @@ import (
 	"github.com/lpmos/lpmos/images/bootimage"
 )
 
-func TestSBOMNamesModulesAndPackages(t *testing.T) {
+func TestS59_SBOMNamesModulesAndPackages(t *testing.T) {
 	info := &debug.BuildInfo{GoVersion: "go1.99.1", Main: debug.Module{Path: "example.org/lpmos"}, Deps: []*debug.Module{
 		{Path: "example.org/a", Version: "v1.2.3+incompatible", Sum: "h1:abc="},
 		{Path: "example.org/b", Version: "v1.0.0", Replace: &debug.Module{Path: "example.org/c", Version: "v2.0.0"}},
@@ -57,7 +57,7 @@ func TestSBOMNamesModulesAndPackages(t *testing.T) {
 }
 
 // TestSBOMHasAllThatIsEmbedded reads the list of this binary.
-func TestSBOMHasAllThatIsEmbedded(t *testing.T) {
+func TestS59_SBOMHasAllThatIsEmbedded(t *testing.T) {
 	if err := bootimage.Check(); err != nil {
 		t.Skip(err)
 	}

@@ -27,7 +27,7 @@ func TestCheckSaysHowToBuild(t *testing.T) {
 	}
 }
 
-func TestEmbeddedFilesAreAsRecorded(t *testing.T) {
+func TestS59_EmbeddedFilesAreAsRecorded(t *testing.T) {
 	if err := Check(); err != nil {
 		t.Skip(err)
 	}

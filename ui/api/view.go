@@ -71,6 +71,7 @@ type Machine struct {
 	FirstSeen  time.Time         `json:"first_seen"`
 	ReportedAt time.Time         `json:"reported_at"`
 	AgentIP    string            `json:"agent_ip"`
+	TrustTier   int             `json:"trust_tier" doc:"How far its netboot can be trusted: 0 means by the rack's network alone (see SECURITY.md)"`
 	// PairingCode and Troubles are there when there is something to say.
 	PairingCode string          `json:"pairing_code,omitempty" doc:"What its console shows: compare both before you approve"`
 	Troubles    []string        `json:"troubles,omitempty" doc:"What a person should know about it, in sentences"`
@@ -160,6 +161,10 @@ func (l Lens) Task(t *fleet.Task, m *fleet.Machine) Task {
 	return v
 }
 
+// tier is how far a machine's netboot can be trusted. None that is higher is built:
+// they need keys in its firmware, or a TPM.
+func tier(*fleet.Machine) int { return 0 }
+
 // withoutUserData is the plan as everybody may see it: passwords and keys are found
 // in what the installed system is given. The plan's hash stands for it, too.
 func withoutUserData(p *wire.Plan) *wire.Plan {
@@ -202,7 +207,7 @@ func (l Lens) Machine(m *fleet.Machine, t *fleet.Task) Machine {
 		Installed: m.Installed, Unfinished: m.Unfinished, Question: m.Question, Rival: m.Rival,
 		FirstSeen: m.FirstSeen, ReportedAt: m.ReportedAt, AgentIP: m.AgentIP, ContactAt: l.contact(m),
 		Lost: l.Lost(m, t), Summary: summary(m.Inventory),
-		PairingCode: wire.PairingCode(m.SessionHash), Troubles: troubles(m),
+		TrustTier: tier(m), PairingCode: wire.PairingCode(m.SessionHash), Troubles: troubles(m),
 	}
 	v.Phase, v.PhaseText = l.phase(m, t)
 	if v.Addresses == nil {

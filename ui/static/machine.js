@@ -196,6 +196,7 @@ export class Page {
       ['BMC', inv.bmc && [inv.bmc.interface, inv.bmc.firmware, inv.bmc.ip].filter(Boolean).join(', ')], ['TPM', inv.tpm && `${inv.tpm.version} ${inv.tpm.description ?? ''}`],
       ['PCI', inv.pci?.length && plural(inv.pci.length, 'function', 'functions')], ['Virtual', inv.virtualization],
       ['Pairing code', mono(row.machine?.pairing_code)],
+      ['Trust', row.machine && `tier ${row.machine.trust_tier}${row.machine.trust_tier === 0 ? ": by the rack's network alone" : ''}`],
       ['First seen', stamp(row.machine?.first_seen, this.app.store.now())], ['Reported', stamp(row.machine?.reported_at, this.app.store.now())],
     ]), inv.truncated && h('p.note', null, 'It reported more than the node keeps; the lists are cut.')];
   }
