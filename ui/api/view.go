@@ -71,7 +71,7 @@ type Machine struct {
 	FirstSeen  time.Time         `json:"first_seen"`
 	ReportedAt time.Time         `json:"reported_at"`
 	AgentIP    string            `json:"agent_ip"`
-	TrustTier   int             `json:"trust_tier" doc:"How far its netboot can be trusted: 0 means by the rack's network alone (see SECURITY.md)"`
+	TrustTier  int               `json:"trust_tier" doc:"How far its netboot can be trusted: 0 means by the rack's network alone (see SECURITY.md)"`
 	// PairingCode and Troubles are there when there is something to say.
 	PairingCode string          `json:"pairing_code,omitempty" doc:"What its console shows: compare both before you approve"`
 	Troubles    []string        `json:"troubles,omitempty" doc:"What a person should know about it, in sentences"`
