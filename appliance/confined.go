@@ -37,7 +37,7 @@ func Confine(cfg config.Config, log *slog.Logger) error {
 		if err := checkNodes(cfg.DataDir); err != nil {
 			return err
 		}
-		if err := confine.HandOver(cfg.DataDir, u); err != nil {
+		if err := handOver(cfg.DataDir, u); err != nil {
 			return err
 		}
 		if err := confine.Become(u); err != nil {
@@ -61,6 +61,19 @@ func Confine(cfg config.Config, log *slog.Logger) error {
 		log.Warn("this node could be made to start programs", "reason", err)
 	}
 	return nil
+}
+
+// handOver gives the directory to the user the node is to be. One that a node runs
+// on is left alone: it would lose its files, and could not come back.
+func handOver(dir string, u confine.User) error {
+	if _, err := os.Lstat(dir); err == nil {
+		held, err := takeDataDir(dir)
+		if err != nil {
+			return err
+		}
+		defer held.Close()
+	}
+	return confine.HandOver(dir, u)
 }
 
 // checkNodes refuses to give away a directory that is not a node's: data_dir may

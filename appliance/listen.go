@@ -76,25 +76,34 @@ func portError(key, addr string, err error) error {
 	return fmt.Errorf("%s: %w", key, err)
 }
 
-// dashboardURL is where people find the dashboard. One that listens on every
-// address is named by that of the first network it serves, or else by the host.
+// dashboardURL is where people find the dashboard: by the first name it has, and
+// else by an address. A name it was not given it would refuse. One that listens on
+// every address is named by that of the first network it serves, or by any other.
 func dashboardURL(addr net.Addr, cfg config.Config) string {
 	tcp, ok := addr.(*net.TCPAddr)
-	if !ok || !tcp.IP.IsUnspecified() {
+	if !ok || tcp.IP.IsLoopback() || len(cfg.Hosts) == 0 && !tcp.IP.IsUnspecified() {
 		return scheme(addr.String()) + addr.String()
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "localhost"
+	at := net.JoinHostPort(peopleHost(cfg), strconv.Itoa(tcp.Port))
+	return scheme(at) + at
+}
+
+func peopleHost(cfg config.Config) string {
+	if len(cfg.Hosts) > 0 {
+		return cfg.Hosts[0]
 	}
 	for _, i := range cfg.Interfaces {
 		if ip, err := netboot.InterfaceAddress(i.Name); err == nil {
-			host = ip.String()
-			break
+			return ip.String()
 		}
 	}
-	at := net.JoinHostPort(host, strconv.Itoa(tcp.Port))
-	return scheme(at) + at
+	all, _ := net.InterfaceAddrs() // without them there is loopback
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && p.Addr().IsGlobalUnicast() {
+			return p.Addr().String()
+		}
+	}
+	return "localhost"
 }
 
 // scheme is how an address of the dashboard is reached: in the clear on this host

@@ -180,7 +180,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	for _, l := range bootListeners {
 		group.Go(func() error { return serve(ctx, l, connected.guard(machines), log) })
 	}
-	group.Go(func() error { return serve(ctx, people, page, log) })
+	group.Go(func() error { return serve(ctx, people, connected.timely(page), log) })
 	group.Go(func() error { return serveAtTheNode(ctx, atTheNode, page, log) })
 	group.Go(func() error {
 		select {

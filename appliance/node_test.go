@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -192,14 +193,18 @@ func TestDashboardURL(t *testing.T) {
 	}{
 		{"one address", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80}, config.Config{}, "http://127.0.0.1:80"},
 		{"an IPv6 address", &net.TCPAddr{IP: net.IPv6loopback, Port: 80}, config.Config{}, "http://[::1]:80"},
+		{"a name, beside an address", &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 8443}, config.Config{Hosts: []string{"lpmos.corp", "other"}}, "https://lpmos.corp:8443"},
+		{"a name, and every address", everywhere, config.Config{Hosts: []string{"lpmos.corp"}}, "https://lpmos.corp:8080"},
+		{"a name, and loopback", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80}, config.Config{Hosts: []string{"lpmos.corp"}}, "http://127.0.0.1:80"},
 		{"every address, and a network", everywhere, config.Config{Interfaces: []config.Interface{{Name: "lo"}}}, "http://127.0.0.1:8080"},
 	} {
 		if got := dashboardURL(c.addr, c.cfg); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
-	if got := dashboardURL(everywhere, config.Config{}); strings.Contains(got, "::") {
-		t.Errorf("nobody can open %s", got)
+	// A name it was not given it would not answer to.
+	if u, err := url.Parse(dashboardURL(everywhere, config.Config{})); err != nil || net.ParseIP(u.Hostname()) == nil && u.Hostname() != "localhost" || strings.Contains(u.Host, "::") {
+		t.Errorf("nobody can open %s (%v)", u, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -77,8 +78,13 @@ func peopleTLS(cfg config.Config, m *member, addr net.Addr) (*tls.Config, error)
 	shown := &peopleCertificate{member: m, hosts: peopleHosts(cfg, addr), now: time.Now}
 	if cfg.TLSCert != "" {
 		shown.certFile, shown.keyFile = cfg.TLSCert, cfg.TLSKey
-		if _, err := shown.get(nil); err != nil {
-			return nil, err // a certificate that cannot be shown is found out before anybody asks
+		// One that cannot be shown is found out before anybody asks. That it has ended is
+		// no reason to be no node: machines boot, and other nodes count on this one.
+		if _, err := shown.get(nil); errors.Is(err, errCertificateEnded) {
+			m.log.Error("browsers are shown a certificate of the cluster's own", "err", err)
+			shown.certFile, shown.keyFile = "", ""
+		} else if err != nil {
+			return nil, err
 		}
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}, GetCertificate: shown.get}, nil
@@ -105,6 +111,8 @@ func peopleHosts(cfg config.Config, addr net.Addr) []string {
 	slices.Sort(hosts)
 	return slices.Compact(hosts)
 }
+
+var errCertificateEnded = errors.New("has ended")
 
 // certificateCheck is how long a certificate is shown before it is looked at again.
 const certificateCheck = time.Minute
@@ -148,11 +156,14 @@ func (p *peopleCertificate) read(now time.Time) (*tls.Certificate, error) {
 		return p.member.id.ForPeople(record.CACert, record.Sealed, p.hosts, now)
 	}
 	cert, err := tls.LoadX509KeyPair(p.certFile, p.keyFile)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("tls_cert: %w; user %d, who this node is, has to be able to read it", err, os.Getuid())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("tls_cert: %w", err)
 	}
 	if now.After(cert.Leaf.NotAfter) {
-		return nil, fmt.Errorf("tls_cert: %s has ended on %s", p.certFile, cert.Leaf.NotAfter.Format(time.DateOnly))
+		return nil, fmt.Errorf("tls_cert: %s %w on %s", p.certFile, errCertificateEnded, cert.Leaf.NotAfter.Format(time.DateOnly))
 	}
 	return &cert, nil
 }

@@ -75,10 +75,44 @@ func (s *seats) forPeople(l net.Listener) net.Listener {
 	}}
 }
 
-// comesFrom is the address at the other end.
+// comesFrom is the address at the other end, of IPv6 the network: a host there has
+// as many addresses as it wants.
 func comesFrom(c net.Conn) netip.Addr {
 	ap, _ := netip.ParseAddrPort(c.RemoteAddr().String())
-	return ap.Addr().Unmap()
+	one := ap.Addr().Unmap()
+	if one.Is6() {
+		one = netip.PrefixFrom(one, 64).Masked().Addr()
+	}
+	return one
+}
+
+// timely keeps a person's request from holding its connection for ever: one whose
+// body does not come is not waited for. A handler that reads long bodies moves the
+// limit as it reads. When all has come there is none: it would look as if whoever
+// waits for the answer had gone.
+func (s *seats) timely(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			timed := http.NewResponseController(w)
+			_ = timed.SetReadDeadline(time.Now().Add(s.body)) // a writer without is no connection
+			r.Body = &wholeBody{r.Body, func() { _ = timed.SetReadDeadline(time.Time{}) }}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// wholeBody says when it was read to its end.
+type wholeBody struct {
+	io.ReadCloser
+	whole func()
+}
+
+func (b *wholeBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.whole()
+	}
+	return n, err
 }
 
 // forMachines limits who connects to where machines boot from.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"strings"
@@ -262,6 +263,48 @@ func TestOneAddressTakesNotAllOfThePeoplesSeats(t *testing.T) {
 	in[0].Close()
 	if again := comeBy(s.forPeople, &pretend{n: 10, one: true}); len(again) != 1 {
 		t.Errorf("for the one that was given back it got %d", len(again))
+	}
+}
+
+// Whoever says that a body comes and sends none does not hold a connection, whether
+// anybody reads it or not; and who has sent it all may wait for the answer.
+func TestABodyThatDoesNotComeIsNotWaitedFor(t *testing.T) {
+	s := newSeats(slog.New(slog.DiscardHandler))
+	s.body = 200 * time.Millisecond
+	srv := httptest.NewServer(s.timely(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/read" {
+			io.Copy(io.Discard, r.Body) //nolint:errcheck // the client sees it
+		}
+		if r.URL.Path == "/long" {
+			io.Copy(io.Discard, r.Body) //nolint:errcheck // the client sees it
+			select {
+			case <-r.Context().Done():
+				t.Error("who waits for a long answer is given up")
+			case <-time.After(3 * s.body):
+			}
+		}
+		io.WriteString(w, "done") //nolint:errcheck // the client sees it
+	})))
+	defer srv.Close()
+	for _, path := range []string{"/read", "/not-read"} {
+		c, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", path)
+		c.SetDeadline(time.Now().Add(30 * time.Second)) //nolint:errcheck // the read says it
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s holds its connection", path)
+		}
+	}
+	res, err := http.Post(srv.URL+"/long", "text/plain", strings.NewReader("all"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if b, _ := io.ReadAll(res.Body); string(b) != "done" {
+		t.Errorf("it was answered %q", b)
 	}
 }
 

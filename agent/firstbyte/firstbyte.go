@@ -193,5 +193,9 @@ func address(c net.Conn) netip.Addr {
 	if err != nil {
 		return netip.Addr{}
 	}
-	return ap.Addr().Unmap()
+	one := ap.Addr().Unmap()
+	if one.Is6() { // a host has as many of these as it wants
+		one = netip.PrefixFrom(one, 64).Masked().Addr()
+	}
+	return one
 }

@@ -62,6 +62,10 @@ func Become(u User) error {
 	if err := everyThread(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
 		return fmt.Errorf("become %s: let no right be gained: %w", u, err)
 	}
+	var left [2]unix.CapUserData
+	if err := unix.Capget(&header, &left[0]); err != nil || left != set {
+		return fmt.Errorf("become %s: the capabilities are %+v, not %+v (%v)", u, left, set, err)
+	}
 	return CloseMemory()
 }
 
@@ -76,6 +80,8 @@ func CloseMemory() error {
 
 // everyThread makes a system call on every thread there is: the kernel keeps
 // rights by thread.
+//
+//go:uintptrescapes
 func everyThread(call, a, b, c uintptr) error {
 	_, _, errno := syscall.AllThreadsSyscall(call, a, b, c)
 	switch errno {

@@ -390,6 +390,22 @@ func refused(t *testing.T, in, dir string, args ...string) string {
 	return string(out)
 }
 
+// A second node on a directory is refused, and leaves the first its files.
+func TestASecondNodeTakesNothingAway(t *testing.T) {
+	dir := filepath.Join(room(t), "data")
+	up(t, dir, "--listen", "127.0.0.1:8080", "--user", "61234")
+	if said := refused(t, "", dir, "--listen", "127.0.0.1:8081", "--user", "61235"); !strings.Contains(said, "in use") {
+		t.Errorf("it was told %s", said)
+	}
+	info, err := os.Stat(filepath.Join(dir, "raft"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 61234 {
+		t.Errorf("the node's files are %d's now", owner)
+	}
+}
+
 // checkModes walks a data directory.
 func checkModes(t *testing.T, dir string, uid uint32) {
 	t.Helper()
