@@ -93,7 +93,7 @@ func TestS29_ReinstalledByNobody(t *testing.T) {
 		t.Fatalf("where does %s keep its log? %v", first.Name, err)
 	}
 	r.do(os.RemoveAll(raft))
-	cmd := exec.CommandContext(r.ctx, filepath.Join(repository(t), "bin/lpmos"), "restore", backup, "--data-dir", filepath.Dir(raft), "--force")
+	cmd := exec.CommandContext(r.ctx, filepath.Join(repository(t), "bin/lpmos"), "restore", backup, "--unencrypted", "--data-dir", filepath.Dir(raft), "--force")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("restore: %v\n%s", err, out)
 	}
