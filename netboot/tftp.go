@@ -2,20 +2,19 @@ package netboot
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
-	"os"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/pin/tftp/v3"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
@@ -67,7 +66,7 @@ func (t *tftpServer) find(name string) (*io.SectionReader, bool) {
 	return nil, false
 }
 
-// serve answers on conn until ctx ends.
+// serve answers on conn until ctx ends. The library serves what take allows.
 func (t *tftpServer) serve(ctx context.Context, conn *net.UDPConn) error {
 	pc := ipv4.NewPacketConn(conn)
 	if err := pc.SetControlMessage(ipv4.FlagDst, true); err != nil {
@@ -75,19 +74,37 @@ func (t *tftpServer) serve(ctx context.Context, conn *net.UDPConn) error {
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
+
+	door := newTFTPDoor(conn.LocalAddr())
+	library := tftp.NewServer(door.read, nil)
+	library.EnableSinglePort()
+	library.SetBlockSize(tftpBlock)
+	library.SetBlockSizeNegotiation(false) // it takes a socket that is not the kernel's for one of 512 bytes
+	library.SetTimeout(tftpTimeout)
+	library.SetRetries(math.MaxInt) // the door counts
+	library.SetBackoff(func(int) time.Duration { return 0 })
+	served := make(chan error, 1)
+	go func() { served <- library.Serve(door) }()
+
 	transfers, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	var wg sync.WaitGroup
+	err := t.listen(ctx, pc, func(req tftpRequest, file *io.SectionReader, from netip.AddrPort) {
+		wg.Go(func() { t.transfer(transfers, door, req, file, from) })
+	})
+	drain := time.AfterFunc(tftpDrain, cut)
+	wg.Wait()
+	drain.Stop()
+	library.Shutdown() // it has no transfer any more, so it ends at once
+	return errors.Join(err, <-served)
+}
+
+// listen hears requests until ctx ends, and begins what is allowed.
+func (t *tftpServer) listen(ctx context.Context, pc *ipv4.PacketConn, begin func(tftpRequest, *io.SectionReader, netip.AddrPort)) error {
 	buf := make([]byte, tftpLargest+1)
 	for {
 		n, cm, src, err := pc.ReadFrom(buf)
 		if ctx.Err() != nil {
-			drained := make(chan struct{})
-			go func() { wg.Wait(); close(drained) }()
-			select {
-			case <-drained:
-			case <-time.After(tftpDrain):
-			}
 			return nil
 		}
 		if err != nil {
@@ -111,7 +128,7 @@ func (t *tftpServer) serve(ctx context.Context, conn *net.UDPConn) error {
 			}
 			continue
 		}
-		wg.Go(func() { t.transfer(transfers, req, file, from) })
+		begin(req, file, from)
 	}
 }
 
@@ -142,16 +159,9 @@ func (t *tftpServer) take(b []byte, from netip.Addr) (tftpRequest, *io.SectionRe
 	return req, file, nil
 }
 
-// transfer sends a file from a port of its own. Whoever asks is not known to be
-// there before the first answer.
-func (t *tftpServer) transfer(ctx context.Context, req tftpRequest, file *io.SectionReader, from netip.AddrPort) {
+// transfer lets the library send a file from a port of its own.
+func (t *tftpServer) transfer(ctx context.Context, door *tftpDoor, req tftpRequest, file *io.SectionReader, from netip.AddrPort) {
 	defer t.end(from.Addr())
-	defer func() {
-		if p := recover(); p != nil {
-			t.stats.add("tftp.panic")
-			t.log.Error("a TFTP transfer caused a panic; it was ended", "from", from, "file", clip(req.name), "panic", p, "stack", string(debug.Stack()))
-		}
-	}()
 	ctx, cancel := context.WithTimeout(ctx, tftpLongest)
 	defer cancel()
 	dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(t.link.addr, 0)), Control: t.bind}
@@ -161,10 +171,7 @@ func (t *tftpServer) transfer(ctx context.Context, req tftpRequest, file *io.Sec
 		t.log.Warn("TFTP transfer failed", "from", from, "file", req.name, "err", err)
 		return
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-
-	sent, err := sendFile(conn, req, file)
+	sent, err := door.carry(ctx, conn, req, file)
 	name := strings.TrimLeft(req.name, "/")
 	switch {
 	case err == nil:
@@ -175,6 +182,9 @@ func (t *tftpServer) transfer(ctx context.Context, req tftpRequest, file *io.Sec
 		// file is asked for again at once. Not a failure.
 		t.stats.add("tftp.probe")
 		t.log.Debug("TFTP size probe", "from", from, "file", name)
+	case errors.Is(err, errTFTPPanic):
+		t.stats.add("tftp.panic")
+		t.log.Error("a TFTP transfer caused a panic; it was ended", "from", from, "file", name, "err", err)
 	default:
 		t.stats.add("tftp.failed")
 		t.log.Warn("TFTP transfer failed", "from", from, "file", name, "bytes", sent, "err", err)
@@ -189,77 +199,6 @@ func (t *tftpServer) bind(_, _ string, raw syscall.RawConn) error {
 		err = unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, t.link.Name)
 	})
 	return errors.Join(ctlErr, err)
-}
-
-// How a transfer ends early.
-var (
-	errTFTPHungUp = errors.New("the client ended it")
-	errTFTPSilent = errors.New("no answer")
-)
-
-// sendFile sends the file block by block and returns how many of its bytes the
-// client has acknowledged.
-func sendFile(conn net.Conn, req tftpRequest, file *io.SectionReader) (sent int64, err error) {
-	tries := tftpFirst
-	if oack := req.confirmation(file.Size()); oack != nil {
-		if err := deliver(conn, oack, 0, tries); err != nil {
-			return 0, err
-		}
-		tries = tftpTries
-	}
-	packet := make([]byte, 4+req.block)
-	binary.BigEndian.PutUint16(packet, tftpData)
-	for number := uint16(1); ; number++ { // beyond 65535 it begins again, as every client takes it
-		n, err := io.ReadFull(file, packet[4:])
-		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-			return sent, err
-		}
-		binary.BigEndian.PutUint16(packet[2:], number)
-		if err := deliver(conn, packet[:4+n], number, tries); err != nil {
-			return sent, err
-		}
-		tries = tftpTries
-		sent += int64(n)
-		if n < req.block {
-			return sent, nil
-		}
-	}
-}
-
-// deliver sends a packet until it is acknowledged. It is sent again when time has
-// passed and never because of what came: an acknowledgement that was doubled on its
-// way would else double every packet after it.
-func deliver(conn net.Conn, packet []byte, number uint16, tries int) error {
-	var buf [tftpPlain]byte
-	for range tries {
-		if _, err := conn.Write(packet); err != nil {
-			return err
-		}
-		if err := conn.SetReadDeadline(time.Now().Add(tftpTimeout)); err != nil {
-			return err
-		}
-		for {
-			n, err := conn.Read(buf[:])
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			if n < 4 {
-				continue
-			}
-			switch binary.BigEndian.Uint16(buf[:]) {
-			case tftpAck:
-				if binary.BigEndian.Uint16(buf[2:]) == number {
-					return nil
-				}
-			case tftpError:
-				return fmt.Errorf("%w: code %d, %.80q", errTFTPHungUp, binary.BigEndian.Uint16(buf[2:]), strings.TrimRight(string(buf[4:n]), "\x00"))
-			}
-		}
-	}
-	return errTFTPSilent
 }
 
 // mayAsk counts the requests of an address. What is forgotten with every second

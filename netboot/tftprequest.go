@@ -55,15 +55,15 @@ const (
 
 // tftpRequest is a read request, taken apart.
 type tftpRequest struct {
-	name      string
-	block     int      // bytes; tftpPlain unless asked for
-	confirmed []string // the options that are understood, as the client wrote them
+	name  string
+	block int  // bytes; 0 if the client asks for none
+	size  bool // the client wants to know how long the file is
 }
 
 // parseTFTP reads a packet that came to the port for requests. What is no request
 // is not answered, so that two servers never talk errors to each other.
 func parseTFTP(b []byte, largest int) (tftpRequest, error) {
-	req := tftpRequest{block: tftpPlain}
+	req := tftpRequest{}
 	if len(b) < 4 {
 		return req, errTFTPMalformed
 	}
@@ -97,17 +97,20 @@ func parseTFTP(b []byte, largest int) (tftpRequest, error) {
 		}
 		switch name {
 		case "blksize":
-			if n, ok := tftpNumber(options[1]); ok && n >= 8 && n <= 65464 {
-				req.block = min(n, largest)
-			} else {
-				continue // left out of the answer, it is as if it was never asked for
+			// RFC 2348 begins at 8, but the library serves no less than it sends to
+			// those who ask for nothing. What is left out of the answer is as if it
+			// was never asked for.
+			n, ok := tftpNumber(options[1])
+			if !ok || n < tftpPlain || n > 65464 {
+				continue
 			}
+			req.block = min(n, largest)
 		case "tsize":
+			req.size = true
 		default:
 			continue
 		}
 		seen[name] = true
-		req.confirmed = append(req.confirmed, name)
 	}
 	return req, nil
 }
@@ -118,18 +121,16 @@ func tftpNumber(b []byte) (int, bool) {
 	return int(n), err == nil
 }
 
-// confirmation is the packet that says which options hold; nil when none does.
-func (r tftpRequest) confirmation(size int64) []byte {
-	if r.confirmed == nil {
-		return nil
+// packet is the request as the library gets it: what is understood, in one way of
+// writing it.
+func (r tftpRequest) packet() []byte {
+	b := binary.BigEndian.AppendUint16(nil, tftpRead)
+	b = fmt.Appendf(b, "%s\x00octet\x00", r.name)
+	if r.block > 0 {
+		b = fmt.Appendf(b, "blksize\x00%d\x00", r.block)
 	}
-	b := binary.BigEndian.AppendUint16(nil, tftpOACK)
-	for _, name := range r.confirmed {
-		value := int64(r.block)
-		if name == "tsize" {
-			value = size
-		}
-		b = fmt.Appendf(b, "%s\x00%d\x00", name, value)
+	if r.size {
+		b = append(b, "tsize\x000\x00"...)
 	}
 	return b
 }
