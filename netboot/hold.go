@@ -8,14 +8,15 @@ import (
 )
 
 // A machine whose agent dies before it can report asks what to boot again and
-// again. The fleet counts that of the machines it knows and has them wait, see
-// BootHold. Strangers leave no mark in the log, so each node counts them itself.
+// again. The fleet counts that of the machines it wants something of and has them
+// wait, see BootHold. Strangers leave no mark in the log, so each node counts them
+// itself, and lets them boot their disks.
 
 const (
 	// maxNetboots is how often a stranger is told to start the agent in a row.
 	maxNetboots = 5
-	// holdRest is after how long a stranger that waits may try once more, since there
-	// is nobody who could release it; and after how long one that did not ask is
+	// holdRest is after how long such a stranger may try once more, since there is
+	// nobody who could release it; and after how long one that did not ask is
 	// taken to have been at something else.
 	holdRest = 30 * time.Minute
 	// maxStrangers bounds what made-up addresses can make a node remember.
@@ -34,7 +35,7 @@ type stranger struct {
 	last  time.Time // when it was told
 }
 
-// held reports whether the machine has to wait, and counts it if not.
+// held reports whether the machine has tried often enough, and counts it if not.
 func (s *strangers) held(mac string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,8 +70,8 @@ func (s *strangers) forget(mac string) {
 	delete(s.byMAC, mac)
 }
 
-// strangerHeld is what a stranger that waits is told.
-var strangerHeld = fmt.Sprintf("told %d times to start the agent, which never reported; it may try again in half an hour", maxNetboots)
+// strangerTried is what a stranger is told whose agent never reports.
+var strangerTried = fmt.Sprintf("told %d times to start the agent, which never reported; it may try again in half an hour", maxNetboots)
 
 // holdScript keeps the machine where a person can read why, and has it ask again
 // every minute. It never ends by itself: a node that cannot be reached has not

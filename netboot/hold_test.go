@@ -30,9 +30,9 @@ func TestAMachineThatIsHeldWaits(t *testing.T) {
 	}
 }
 
-// A stranger that dies before it can report is held by the node itself: nothing of
-// it may be written.
-func TestAStrangerThatNeverReportsIsHeld(t *testing.T) {
+// A stranger that dies before it can report boots its disk after some tries, and the
+// node itself counts them: nothing of it may be written.
+func TestAStrangerThatNeverReportsBootsItsDisk(t *testing.T) {
 	s := newSetup(t, ModeDHCP)
 	now := time.Unix(1700000000, 0)
 	s.cfg.Now = func() time.Time { return now }
@@ -41,8 +41,8 @@ func TestAStrangerThatNeverReportsIsHeld(t *testing.T) {
 		switch {
 		case strings.Contains(text, "kernel http://"):
 			return BootAgent
-		case strings.Contains(text, "LPMOS: HELD. told 5 times to start the agent"):
-			return BootHold
+		case strings.Contains(text, "booting the disk. told 5 times to start the agent"):
+			return BootLocal
 		}
 		return Action(text)
 	}
@@ -54,7 +54,7 @@ func TestAStrangerThatNeverReportsIsHeld(t *testing.T) {
 		now = now.Add(time.Minute)
 	}
 	for range 3 {
-		if got := told(); got != BootHold {
+		if got := told(); got != BootLocal {
 			t.Fatalf("after %d netboots without a word: %s", maxNetboots, got)
 		}
 		now = now.Add(time.Minute)
@@ -63,7 +63,7 @@ func TestAStrangerThatNeverReportsIsHeld(t *testing.T) {
 	if got := told(); got != BootAgent {
 		t.Errorf("after its rest: %s", got)
 	}
-	if got := told(); got != BootHold {
+	if got := told(); got != BootLocal {
 		t.Errorf("and once more: %s", got)
 	}
 	s.fleet.boots(macB, Decision{Action: BootAgent, Reason: "it is known now"})

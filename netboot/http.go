@@ -22,6 +22,7 @@ type bootHTTP struct {
 	lent       func(netip.Addr) string // the MAC of the machine that this node has lent the address to, or ""
 	pin        string
 	claim      func(mac string, addr netip.Addr) (string, error)
+	lends      func(netip.Addr) bool // whether this node lends addresses of that one's network
 	strangers  *strangers
 	sightings  *Sightings
 	stats      *counters
@@ -92,7 +93,13 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string) {
 		h.text(w, r, localScript("this machine did not say who it is", 0))
 		return
 	}
-	if !h.paths.leads(path, mac, peer(r)) {
+	leads := h.paths.leads(path, mac, peer(r))
+	// Where this node lends the addresses, a machine that is known has its own. Whoever
+	// comes from another and says its MAC is somebody else.
+	if fixed, known := h.fleet.Address(mac); known && fixed != peer(r) && h.paths.forWhoever(path, peer(r)) && h.lends(peer(r)) {
+		leads = false
+	}
+	if !leads {
 		h.stats.add("http.script.wrong path")
 		h.log.Warn("a boot script was asked for that is another machine's, or too late", "mac", mac, "from", r.RemoteAddr)
 		http.NotFound(w, r)
@@ -114,7 +121,8 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string) {
 	case d.Counted:
 		h.strangers.forget(mac)
 	case d.Action == BootAgent && r.Method == http.MethodGet && h.strangers.held(mac, h.now()):
-		d.Action, d.Reason = BootHold, strangerHeld
+		// Nobody wants anything of it: it may be a server that runs.
+		d.Action, d.Reason = BootLocal, strangerTried
 	}
 	var claim string
 	if d.Action == BootAgent {

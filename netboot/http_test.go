@@ -189,6 +189,23 @@ func TestS36_ALentAddressGetsThePathOfItsMachine(t *testing.T) {
 	}
 }
 
+// Where this node lends the addresses, who comes from one that nobody lent and says
+// the MAC of a machine that has its own is somebody else.
+func TestS36_AnAddressNobodyLentGetsNoKnownMachinesScript(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	s.fleet.keeps(macA, netip.MustParseAddr("10.77.0.50"))
+	s.cfg.network = func(string) (netip.Prefix, error) { return netip.MustParsePrefix("10.77.0.1/24"), nil }
+	ask := func(mac string) int {
+		return s.get("GET", "/boot/"+s.paths().new("", netip.MustParseAddr("10.77.0.120"))+"/script?mac="+mac).Code
+	}
+	if got := ask(macA); got != 404 {
+		t.Errorf("the script of a known machine is answered %d", got)
+	}
+	if got := ask(macB); got != 200 {
+		t.Errorf("a machine nobody knows is answered %d", got)
+	}
+}
+
 // A machine boots whether or not the nodes can agree on having told it what to.
 func TestAScriptDoesNotWaitForTheFleet(t *testing.T) {
 	s := newSetup(t, ModeDHCP)

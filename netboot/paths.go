@@ -77,6 +77,13 @@ func (p paths) leads(path, mac string, addr netip.Addr) bool {
 		hmac.Equal(proof, p.proof(end, "", addr))
 }
 
+// forWhoever says whether a path that leads was made for an address alone: which
+// machine that is, nobody but the machine has said.
+func (p paths) forWhoever(path string, addr netip.Addr) bool {
+	b, ok := p.read(path)
+	return ok && hmac.Equal(b[pathEndBytes:], p.proof(b[:pathEndBytes], "", addr))
+}
+
 // scriptName is what stands below BootPath: PATH/script.
 func scriptName(path string) string { return path + "/script" }
 

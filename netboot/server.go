@@ -43,6 +43,8 @@ type Config struct {
 	NoRouterAdverts bool             // optional: leave router solicitations unanswered
 	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
 	Now             func() time.Time // optional: time.Now
+
+	network func(name string) (netip.Prefix, error) // nil: InterfaceNetwork
 }
 
 // Server is netboot on all interfaces of a node.
@@ -89,6 +91,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.network == nil {
+		cfg.network = InterfaceNetwork
+	}
 	leases, err := OpenLeases(filepath.Join(cfg.DataDir, "leases.db"), cfg.Now)
 	if err != nil {
 		return nil, err
@@ -132,7 +137,7 @@ func (s *Server) Leases() []Lease { return s.leases.All() }
 func (s *Server) Handler() http.Handler {
 	return &bootHTTP{
 		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
-		paths: s.paths(), lent: s.lentTo, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers,
+		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -150,6 +155,19 @@ func (s *Server) lentTo(addr netip.Addr) string {
 		return mac
 	}
 	return ""
+}
+
+// lends says whether the address is of a network in which this node lends them.
+func (s *Server) lends(addr netip.Addr) bool {
+	for _, in := range s.cfg.Interfaces {
+		if in.Mode != ModeDHCP {
+			continue
+		}
+		if own, err := s.cfg.network(in.Name); err == nil && own.Masked().Contains(addr) {
+			return true
+		}
+	}
+	return false
 }
 
 // Run opens every port of every interface, and only when it has them all

@@ -55,6 +55,9 @@ func (s *State) Boot(mac string) BootDecision {
 	}
 	if d.Action == BootAgent && m.Netboots >= maxNetboots {
 		d.Action, d.Reason = BootHold, holdReason
+		if t == nil && !m.Unfinished { // nobody wants anything of it
+			d.Action = BootLocal
+		}
 	}
 	return d
 }

@@ -81,7 +81,7 @@ func (s *State) approve(t *Task, d Decision, c Command) error {
 		}
 		if s.needsSecond(c.At) {
 			first := t.FirstWord
-			if first == nil || first.PlanHash != d.PlanHash || !c.At.Before(first.ExpiresAt) {
+			if first == nil || first.PlanHash != d.PlanHash || first.Lapsed(c.At) {
 				t.FirstWord = &word
 				t.log(c.At, cut("approved by "+who(d.By)+"; a second person has to approve it too: "+s.whySecond()))
 				return nil
@@ -145,9 +145,24 @@ func (a *Approval) peopleOr(by string) string {
 	return a.people()
 }
 
+// unprotected refuses a task for a protected machine: it would take it off its disk
+// to wait for an approval that nobody can give.
+func (s *State) unprotected(c Command, mac string) error {
+	if m := s.MachineByMAC(mac); c.guarded() && m != nil && m.Protected {
+		return refuse(Conflict, "machine %s is protected, so nothing is installed on it; an admin can take the protection off: lpmos machine unprotect %s", m.Name, m.Name)
+	}
+	return nil
+}
+
+// clocksApart is how far the clocks of two nodes may be from each other.
+const clocksApart = 2 * time.Minute
+
 // Lapsed reports whether the approval has ended. One from a log that knows no end
-// ends like any other.
-func (a *Approval) Lapsed(at time.Time) bool { return !at.Before(a.Ends()) }
+// ends like any other; so does one that was given in times to come, by way of a
+// node whose clock was wrong: it would stand for longer than its hour.
+func (a *Approval) Lapsed(at time.Time) bool {
+	return !at.Before(a.Ends()) || at.Before(a.At.Add(-clocksApart))
+}
 
 // Ends is when the approval ends of which no use was made.
 func (a *Approval) Ends() time.Time {

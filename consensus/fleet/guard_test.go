@@ -158,13 +158,23 @@ func TestAProtectedMachineTakesNoApproval(t *testing.T) {
 	r.must(protect)
 	r.refused(Conflict, DeleteMachine{MachineID: "m1"})
 	r.refused(NotFound, ProtectMachine{MachineID: "m9", Protected: true})
-	one := create("t2")
-	one.Approve = &Decision{PlanHash: "x", By: "ann"}
 	r.must(report("boot-2"))
-	r.must(create("t2"))
-	r.refused(Conflict, r.approve("t2"))
+	r.refused(Conflict, create("t2")) // it would be taken off its disk to wait for nobody
+	r.boots(BootLocal)
 	if acts := strings.Join(r.machine("m1").Actions(nil), " "); acts != "unprotect" {
 		t.Errorf("people are offered %s", acts)
+	}
+}
+
+// An approval by way of a node whose clock is ahead does not stand until then.
+func TestAnApprovalFromTimesToComeIsNone(t *testing.T) {
+	r := at(t, wire.StatusPendingApproval)
+	now := r.at
+	r.at = now.AddDate(1, 0, 0)
+	r.must(r.approve("t1"))
+	r.at = now.AddDate(0, 6, 0)
+	if lapsed := r.s.LapsedTasks(r.at); len(lapsed) != 1 {
+		t.Errorf("half a year later it has not ended: %v", lapsed)
 	}
 }
 

@@ -41,6 +41,9 @@ func (s *State) countNetboot(mac string, c Command) bool {
 		}
 		m := *old
 		m.Netboots, m.Held = counted(m.Netboots, c.At)
+		if s.TaskForMAC(mac) == nil && !m.Unfinished {
+			m.Held = nil // nobody wants anything of it: it may boot its disk
+		}
 		s.putMachine(&m, EventMachine)
 		if m.Held != nil {
 			s.note(c, AuditRecord{Machine: m.ID, What: "machine " + m.Name + " is held: " + m.Held.Reason})

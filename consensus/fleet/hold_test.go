@@ -28,11 +28,6 @@ func TestAMachineWhoseAgentNeverReportsIsHeld(t *testing.T) {
 		rig     func() *rig
 		release ReleaseHold
 	}{
-		"a known one, blank": {func() *rig {
-			r := newRig(t)
-			r.must(report("boot-1"))
-			return r
-		}, ReleaseHold{MachineID: "m1", By: "ann"}},
 		"a known one with a task": {func() *rig { return at(t, wire.StatusPendingApproval) }, ReleaseHold{MachineID: "m1", By: "ann"}},
 		"one that installs":       {func() *rig { return at(t, wire.StatusInstalling) }, ReleaseHold{MachineID: "m1", By: "ann"}},
 		"one that never was seen": {func() *rig { return at(t, wire.StatusPending) }, ReleaseHold{TaskID: "t1", By: "ann"}},
@@ -73,6 +68,23 @@ func TestAMachineWhoseAgentNeverReportsIsHeld(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A machine of which nobody wants anything is not kept from what it has on its disk,
+// whatever its agent does; a task begins to count anew.
+func TestAMachineNobodyWantsAnythingOfIsNotHeld(t *testing.T) {
+	r := newRig(t)
+	r.must(debian(), report("boot-1"))
+	r.netboots(maxNetboots)
+	r.boots(BootLocal)
+	r.must(ServeBoot{MAC: mac1})
+	r.boots(BootLocal)
+	if r.machine("m1").Held != nil {
+		t.Error("it is held")
+	}
+	r.must(create("t1"))
+	r.netboots(maxNetboots)
+	r.boots(BootHold)
 }
 
 func TestAReportClearsTheCount(t *testing.T) {

@@ -17,6 +17,9 @@ func (b CreateTask) apply(s *State, c Command) (any, error) {
 	}
 	t := &Task{ID: b.ID, Generation: 1, RegionID: b.RegionID, TargetMAC: mac, Spec: b.Spec,
 		Status: wire.StatusPending, PhoneToken: b.PhoneToken, CreatedAt: c.At, UpdatedAt: c.At}
+	if err := s.unprotected(c, mac); err != nil {
+		return nil, err
+	}
 	t.log(c.At, "task made: install "+b.Spec.ImageName())
 	m := s.attach(t)
 	if b.Approve != nil {
@@ -49,6 +52,9 @@ func (s *State) attach(t *Task) *Machine {
 	}
 	m := *old
 	m.TaskID = t.ID
+	if m.Held == nil {
+		m.Netboots = 0 // those were for nothing in particular
+	}
 	if h := t.Spec.NetworkConfig.Hostname; h != "" {
 		m.Name = h
 	}
@@ -152,6 +158,9 @@ func (b RetryTask) apply(s *State, c Command) (any, error) {
 		return nil, refuse(Conflict, "machine %s already has open task %s", t.TargetMAC, open.ID)
 	}
 	s.keepEvidence(c, t)
+	if err := s.unprotected(c, t.TargetMAC); err != nil {
+		return nil, err
+	}
 	t.Generation++
 	t.PhoneToken = b.PhoneToken
 	t.Approval, t.Error, t.Progress, t.CameUp = nil, nil, nil, nil
