@@ -133,7 +133,7 @@ func (d *Door) byToken(hash fleet.Secret, from string) Caller {
 	c := Caller{From: from}
 	d.cfg.Cluster.View(func(s *fleet.State) {
 		if t := s.APITokenByHash(hash, d.cfg.Now()); t != nil {
-			c = Caller{Name: "token " + t.Name, Role: t.Role, From: from, Token: t.ID, secret: hash}
+			c = Caller{Name: "token " + t.Name, Role: t.Role, From: from, UserID: t.UserID, Token: t.ID, secret: hash}
 		}
 	})
 	return c
