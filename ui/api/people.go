@@ -140,7 +140,18 @@ func (s *Server) showUser(result any) (*userOut, error) {
 	return &out, nil
 }
 
+// noToken refuses what would let in who holds a token after it was revoked.
+func noToken(ctx context.Context, what string) error {
+	if door.CallerOf(ctx).Token == "" {
+		return nil
+	}
+	return NewProblem(http.StatusForbidden, "a token cannot "+what+"; sign in")
+}
+
 func (s *Server) createUser(ctx context.Context, in *struct{ Body NewUser }) (*userOut, error) {
+	if err := noToken(ctx, "make a user"); err != nil {
+		return nil, err
+	}
 	if err := goodAccount(in.Body.Name, in.Body.Password); err != nil {
 		return nil, err
 	}
@@ -162,6 +173,12 @@ func (s *Server) changeUser(ctx context.Context, in *struct {
 	u, err := s.userNamed(in.ID)
 	if err != nil {
 		return nil, err
+	}
+	// To disable somebody is all that a program may do: it lets nobody in.
+	if b := in.Body; b.Role != nil || b.Password != nil || b.Disabled != nil && !*b.Disabled {
+		if err := noToken(ctx, "let a user do more or change a password"); err != nil {
+			return nil, err
+		}
 	}
 	c := fleet.ChangeUser{ID: u.ID, Disabled: in.Body.Disabled, By: who(ctx)}
 	if in.Body.Role != nil {
@@ -216,6 +233,9 @@ func (s *Server) listTokens(context.Context, *struct{}) (*struct{ Body APITokenL
 }
 
 func (s *Server) createToken(ctx context.Context, in *struct{ Body NewAPIToken }) (*struct{ Body MadeAPIToken }, error) {
+	if err := noToken(ctx, "make another"); err != nil {
+		return nil, err
+	}
 	life := door.TokenLife
 	if in.Body.Days > 0 {
 		life = time.Duration(in.Body.Days) * 24 * time.Hour

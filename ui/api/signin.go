@@ -152,6 +152,9 @@ func (s *Server) setUp(ctx context.Context, in *struct{ Body SetUp }) (*cookieOu
 }
 
 func (s *Server) changeOwn(ctx context.Context, in *struct{ Body NewPassword }) (*noCookieOut, error) {
+	if err := noToken(ctx, "change a password"); err != nil {
+		return nil, err
+	}
 	c := door.CallerOf(ctx)
 	if !c.HasAccount() {
 		return nil, NewProblem(http.StatusConflict, "there is no password to change: you have not come by an account")
