@@ -105,7 +105,7 @@ func anyPersonBody(t *rapid.T, r *rig) Body {
 	case 7:
 		return EndSession{SecretHash: secret, By: "ann"}
 	case 8:
-		return CreateAPIToken{ID: thing, Name: "ci", SecretHash: secret, Role: role, UserID: of, ExpiresAt: expires, By: "ann"}
+		return CreateAPIToken{ID: thing, Name: name, SecretHash: secret, Role: role, UserID: of, ExpiresAt: expires, By: "ann"}
 	case 9:
 		return DeleteAPIToken{ID: thing, By: "ann"}
 	case 10:

@@ -108,6 +108,9 @@ func TestTheRulesAboutPeople(t *testing.T) {
 		}, Conflict, "disabled"},
 		{"a token with a made-up role", func(r *rig) Body { return r.apiToken("new", "", "king") }, Invalid, "no role"},
 		{"a token without a name", func(r *rig) Body { b := r.apiToken("new", "", Viewer); b.Name = ""; return b }, Invalid, "needs a name"},
+		{"a token with an escape in its name", func(r *rig) Body { b := r.apiToken("new", "", Viewer); b.Name = "ci\x1b[2K"; return b }, Invalid, "can be printed"},
+		{"a token with a space at its end", func(r *rig) Body { b := r.apiToken("new", "", Viewer); b.Name = "ci "; return b }, Invalid, "no space at its ends"},
+		{"a token with the name of another", func(r *rig) Body { b := r.apiToken("new", "", Viewer); b.Name = "ci"; return b }, Conflict, "API token \"ci\" already, k-ci"},
 		{"a token without an end", func(r *rig) Body { b := r.apiToken("new", "", Viewer); b.ExpiresAt = time.Time{}; return b }, Invalid, "within a year"},
 		{"a token for two years", func(r *rig) Body {
 			b := r.apiToken("new", "", Viewer)

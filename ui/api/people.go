@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -236,6 +237,9 @@ func (s *Server) createToken(ctx context.Context, in *struct{ Body NewAPIToken }
 	if err := noToken(ctx, "make another"); err != nil {
 		return nil, err
 	}
+	if !printable(in.Body.Name, 64) {
+		return nil, fieldProblem("name", "the name of a token has 64 bytes at most, of what can be shown")
+	}
 	life := door.TokenLife
 	if in.Body.Days > 0 {
 		life = time.Duration(in.Body.Days) * 24 * time.Hour
@@ -256,14 +260,22 @@ func (s *Server) createToken(ctx context.Context, in *struct{ Body NewAPIToken }
 }
 
 func (s *Server) deleteToken(ctx context.Context, in *userID) (*nothing, error) {
-	id := in.ID
+	var exact bool
+	var named []string
 	s.cfg.Cluster.View(func(st *fleet.State) {
 		for _, t := range st.APITokens(s.cfg.Now()) {
+			exact = exact || t.ID == in.ID
 			if t.Name == in.ID {
-				id = t.ID
+				named = append(named, t.ID)
 			}
 		}
 	})
+	id := in.ID
+	if !exact && len(named) > 0 {
+		if id = named[0]; len(named) > 1 { // of a time when names could be the same
+			return nil, NewProblem(http.StatusConflict, fmt.Sprintf("there are %d tokens named %s: %s; say by its id which one", len(named), clip(in.ID), strings.Join(named, ", ")))
+		}
+	}
 	_, err := s.cfg.Cluster.Propose(ctx, fleet.DeleteAPIToken{ID: id, By: who(ctx)})
 	return nil, err
 }

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -33,4 +34,43 @@ func TestATokenMakesNoOtherWayIn(t *testing.T) {
 	p.wants(200, "", made.Key, "GET", "/api/v1/users", "")
 	p.wants(204, "", "ann", "DELETE", "/api/v1/users/bob", "")
 	p.wants(401, "", made.Key, "GET", "/api/v1/users", "")
+}
+
+// A token is revoked by its id, or by a name that no other has.
+func TestTheRightTokenIsRevoked(t *testing.T) {
+	p := newPeople(t)
+	left := func() (ids []string) {
+		p.node.Cluster.View(func(st *fleet.State) {
+			for _, v := range st.APITokens(p.node.Clock.Now()) {
+				ids = append(ids, v.ID)
+			}
+		})
+		return ids
+	}
+	p.token("ci", "u-ann", fleet.Viewer)
+	first := left()[0]
+	p.token(first, "u-ann", fleet.Viewer) // named like the first one's id
+	p.wants(409, "take another name", "ann", "POST", "/api/v1/tokens", `{"name":"ci","role":"viewer"}`)
+	p.wants(400, "can be shown", "ann", "POST", "/api/v1/tokens", `{"name":"a\u001b[2K","role":"viewer"}`)
+	p.wants(400, "can be shown", "ann", "POST", "/api/v1/tokens", `{"name":"a\u202eb","role":"viewer"}`)
+	p.wants(204, "", "ann", "DELETE", "/api/v1/tokens/"+first, "")
+	if got := left(); len(got) != 1 || got[0] == first {
+		t.Fatalf("the id revoked another, left is %v", got)
+	}
+	p.wants(204, "", "ann", "DELETE", "/api/v1/tokens/"+first, "") // now it is a name alone
+	p.wants(404, "no API token", "ann", "DELETE", "/api/v1/tokens/"+first, "")
+
+	// Two of one name are of a time before, and come in a snapshot.
+	p.token("one", "u-ann", fleet.Viewer)
+	p.token("two", "u-ann", fleet.Viewer)
+	p.node.Cluster.View(func(st *fleet.State) {
+		for _, v := range st.APITokens(p.node.Clock.Now()) {
+			v.Name = "same"
+		}
+	})
+	both := left()
+	w := p.ask("ann", "DELETE", "/api/v1/tokens/same", "")
+	if w.Code != 409 || !strings.Contains(w.Body.String(), both[0]) || !strings.Contains(w.Body.String(), both[1]) || len(left()) != 2 {
+		t.Errorf("two of one name were answered %d: %s", w.Code, w.Body)
+	}
 }
