@@ -537,3 +537,29 @@ func TestASnapshotThatWouldLetSomebodyInIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// A backup that is restored may know a token that was revoked after it was made.
+func TestANewEpochKeepsNoAPIToken(t *testing.T) {
+	r := people(t)
+	r.must(PutCluster{Cluster{ID: "c1"}})
+	before := r.s.Clone()
+	old := r.command(RaiseEpoch{Reason: "restored", By: "ann"})
+	old.Version = 2
+	if _, _, err := before.Apply(r.index, old); err != nil || len(before.apiTokens) == 0 {
+		t.Fatalf("an entry of before leaves %d tokens (%v)", len(before.apiTokens), err)
+	}
+	r.must(RaiseEpoch{Reason: "restored", By: "ann"})
+	if n := len(r.s.apiTokens); n != 0 {
+		t.Errorf("%d tokens are left", n)
+	}
+	gone := 0
+	for _, e := range r.events {
+		if e.Type == EventAPITokenDeleted {
+			gone++
+		}
+	}
+	if gone != len(before.apiTokens) {
+		t.Errorf("of %d tokens %d were told to be gone", len(before.apiTokens), gone)
+	}
+	r.must(r.apiToken("ci", "u-ann", Viewer))
+}
