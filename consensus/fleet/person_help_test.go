@@ -52,7 +52,11 @@ func writePeople(r *rig, do func(Body)) {
 	do(user("BOB", Viewer)) // refused
 	do(session("u-bob", "s1"))
 	do(session("u-ann", "s2"))
-	do(session("u-ann", "s3"))
+	checked := session("u-ann", "s3")
+	checked.Checked = HashSecret(string(phc))
+	do(checked)
+	checked.Checked = HashSecret("another")
+	do(checked) // refused
 	do(session("u-ann", "s4"))
 	r.at = r.at.Add(TouchEvery)
 	do(TouchSession{SecretHash: HashSecret("s1")})

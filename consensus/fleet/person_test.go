@@ -82,6 +82,17 @@ func TestTheRulesAboutPeople(t *testing.T) {
 		{"nobody deleted", func(*rig) Body { return DeleteUser{ID: "u-nobody"} }, NotFound, "no user"},
 
 		{"a session", func(*rig) Body { return session("u-vic", "new") }, "", ""},
+		{"a session for the password as it is", func(*rig) Body {
+			b := session("u-vic", "new")
+			b.Checked = HashSecret(string(phc))
+			return b
+		}, "", ""},
+		{"a session for the password of before", func(r *rig) Body {
+			b := session("u-vic", "new")
+			b.Checked = HashSecret(string(phc))
+			r.must(ChangeUser{ID: "u-vic", PasswordHash: ptr(phc + "x")})
+			return b
+		}, Conflict, "changed meanwhile"},
 		{"a session of nobody", func(*rig) Body { return session("", "new") }, NotFound, "no user"},
 		{"a session of a user who is disabled", func(r *rig) Body {
 			r.must(ChangeUser{ID: "u-vic", Disabled: ptr(true)})

@@ -281,6 +281,9 @@ func (b CreateSession) apply(s *State, c Command) (any, error) {
 	case u.Disabled:
 		return nil, refuse(Conflict, "user %s is disabled; an admin can enable the user again", u.Name)
 	}
+	if b.Checked != "" && b.Checked != HashSecret(string(u.PasswordHash)) {
+		return nil, refuse(Conflict, "the password of user %s was changed meanwhile; %s", u.Name, signIn)
+	}
 	if err := b.check(s, c); err != nil {
 		return nil, err
 	}
