@@ -57,6 +57,23 @@ type APITokenList struct {
 	Tokens []APIToken `json:"tokens"`
 }
 
+// Session is one browser or command line that somebody has signed in at.
+type Session struct {
+	ID        string     `json:"id"`
+	User      string     `json:"user" doc:"Its name; local for who signed in with a link of no account"`
+	Role      fleet.Role `json:"role" enum:"viewer,operator,admin"`
+	From      string     `json:"from" doc:"The address it was begun from"`
+	Own       bool       `json:"own" doc:"The one that this was asked with"`
+	CreatedAt time.Time  `json:"created_at"`
+	SeenAt    time.Time  `json:"seen_at" doc:"To five minutes or so"`
+	ExpiresAt time.Time  `json:"expires_at" doc:"Sooner if nobody uses it"`
+}
+
+// SessionList is every session that is good.
+type SessionList struct {
+	Sessions []Session `json:"sessions"`
+}
+
 // NewAPIToken is the body of POST /tokens.
 type NewAPIToken struct {
 	Name string `json:"name" maxLength:"64"`
@@ -81,6 +98,8 @@ func (s *Server) peopleRoutes() {
 	route(s, http.MethodPost, "/users", 201, door.Admin, "Make a user", s.createUser)
 	route(s, http.MethodPatch, "/users/{id}", 200, door.Admin, "Change a user's role or password, disable or enable", s.changeUser)
 	route(s, http.MethodDelete, "/users/{id}", 204, door.Admin, "Forget a user", s.deleteUser)
+	route(s, http.MethodGet, "/sessions", 200, door.Admin, "List who is signed in", s.listSessions)
+	route(s, http.MethodDelete, "/sessions/{id}", 204, door.Admin, "End a session, on every node at once", s.endSession)
 	route(s, http.MethodGet, "/tokens", 200, door.Admin, "List API tokens", s.listTokens)
 	route(s, http.MethodPost, "/tokens", 201, door.Admin, "Make an API token", s.createToken)
 	route(s, http.MethodDelete, "/tokens/{id}", 204, door.Admin, "Revoke an API token", s.deleteToken)
@@ -212,6 +231,35 @@ func (s *Server) deleteUser(ctx context.Context, in *userID) (*nothing, error) {
 		return nil, err
 	}
 	_, err = s.cfg.Cluster.Propose(ctx, fleet.DeleteUser{ID: u.ID, By: who(ctx)})
+	return nil, err
+}
+
+func (s *Server) listSessions(ctx context.Context, _ *struct{}) (*struct{ Body SessionList }, error) {
+	list := SessionList{Sessions: []Session{}}
+	own := door.CallerOf(ctx).Session
+	s.cfg.Cluster.View(func(st *fleet.State) {
+		for _, e := range st.Sessions(s.cfg.Now()) {
+			v := Session{ID: e.ID, User: fleet.LocalName, Role: e.Role, From: e.From, Own: e.ID == own, CreatedAt: e.CreatedAt, SeenAt: e.SeenAt, ExpiresAt: e.ExpiresAt}
+			if u := st.User(e.UserID); u != nil {
+				v.User, v.Role = u.Name, u.Role
+			}
+			list.Sessions = append(list.Sessions, v)
+		}
+	})
+	return &struct{ Body SessionList }{list}, nil
+}
+
+func (s *Server) endSession(ctx context.Context, in *userID) (*nothing, error) {
+	known := false
+	s.cfg.Cluster.View(func(st *fleet.State) {
+		for _, e := range st.Sessions(s.cfg.Now()) {
+			known = known || e.ID == in.ID
+		}
+	})
+	if !known {
+		return nil, NewProblem(http.StatusNotFound, "there is no session "+clip(in.ID))
+	}
+	_, err := s.cfg.Cluster.Propose(ctx, fleet.EndSession{ID: in.ID, By: who(ctx)})
 	return nil, err
 }
 

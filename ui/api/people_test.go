@@ -74,3 +74,38 @@ func TestTheRightTokenIsRevoked(t *testing.T) {
 		t.Errorf("two of one name were answered %d: %s", w.Code, w.Body)
 	}
 }
+
+// An admin sees who is signed in, and ends a session without its owner.
+func TestAnAdminEndsASession(t *testing.T) {
+	p := newPeople(t)
+	w := p.ask("ann", "GET", "/api/v1/sessions", "")
+	var list struct {
+		Sessions []struct {
+			ID, User, Role string
+			Own            bool
+		}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || w.Code != 200 || len(list.Sessions) != 3 {
+		t.Fatalf("ann was answered %d: %s (%v)", w.Code, w.Body, err)
+	}
+	bobs := ""
+	for _, v := range list.Sessions {
+		if v.Own != (v.User == "ann") || (v.Role == "operator") != (v.User == "oli") {
+			t.Errorf("a session is %+v", v)
+		}
+		if v.User == "bob" {
+			bobs = v.ID
+		}
+	}
+	for _, name := range []string{"ann", "bob", "oli"} {
+		if secret := secretOf(name); strings.Contains(w.Body.String(), secret) || strings.Contains(w.Body.String(), string(fleet.HashSecret(secret))) {
+			t.Errorf("the list has what lets %s in", name)
+		}
+	}
+	p.wants(403, "", "oli", "GET", "/api/v1/sessions", "")
+	p.wants(403, "", "oli", "DELETE", "/api/v1/sessions/"+bobs, "")
+	p.wants(200, "", "bob", "GET", "/api/v1/users", "")
+	p.wants(204, "", "ann", "DELETE", "/api/v1/sessions/"+bobs, "")
+	p.wants(401, "", "bob", "GET", "/api/v1/users", "")
+	p.wants(404, "there is no session", "ann", "DELETE", "/api/v1/sessions/"+bobs, "")
+}
