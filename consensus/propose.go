@@ -76,8 +76,7 @@ func (n *Node) commit(ctx context.Context, body fleet.Body) (any, error) {
 	n.mu.RLock()
 	since := n.machine().Index() // what readers see may be ahead of what is agreed on
 	n.mu.RUnlock()
-	origin := fleet.OriginOf(ctx)
-	c := fleet.Command{ID: strings.ToLower(id.String()), At: now, Since: since, From: origin.From, Actor: origin.Name, Body: body}
+	c := fleet.Command{ID: strings.ToLower(id.String()), At: now, Since: since, Body: body}.AskedBy(fleet.OriginOf(ctx))
 	raw, err := c.Encode()
 	if err != nil {
 		return nil, err

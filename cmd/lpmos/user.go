@@ -132,6 +132,32 @@ func userRole(node *nodeFlags) *cobra.Command {
 		})}
 }
 
+func sessionCommand(node *nodeFlags) *cobra.Command {
+	cmd := &cobra.Command{Use: "session", Short: "See who is signed in, and end sessions"}
+	cmd.AddCommand(
+		&cobra.Command{Use: "list", Short: "List the sessions", Args: cobra.NoArgs,
+			RunE: node.with(func(cmd *cobra.Command, c *client.Client, _ []string) error {
+				all, err := c.Sessions(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return node.print(cmd.OutOrStdout(), all, func(w io.Writer) {
+					row(w, "ID", "USER", "ROLE", "FROM", "BEGUN", "SEEN", "EXPIRES")
+					for _, v := range all {
+						row(w, v.ID, v.User, v.Role, v.From, when(v.CreatedAt), when(v.SeenAt), when(v.ExpiresAt))
+					}
+				})
+			})},
+		&cobra.Command{Use: "end SESSION", Short: "End a session, on every node at once", Args: exactly(1, "a session's id"),
+			RunE: node.with(func(cmd *cobra.Command, c *client.Client, args []string) error {
+				if err := c.EndSession(cmd.Context(), args[0]); err != nil {
+					return err
+				}
+				return node.done(cmd.OutOrStdout(), "ended", args[0])
+			})})
+	return cmd
+}
+
 func tokenCommand(node *nodeFlags) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "See and change which programs may come in"}
 	var role string

@@ -21,7 +21,7 @@ func (r *rig) from(o Origin, b Body) Command {
 	r.t.Helper()
 	c := r.command(b)
 	ctx := WithOrigin(context.Background(), o)
-	c.From, c.Actor = OriginOf(ctx).From, OriginOf(ctx).Name
+	c = c.AskedBy(OriginOf(ctx))
 	raw, err := c.Encode()
 	if err != nil {
 		r.t.Fatal(err)
@@ -33,11 +33,12 @@ func (r *rig) from(o Origin, b Body) Command {
 }
 
 func TestACommandSaysWhoAskedForIt(t *testing.T) {
-	for _, o := range []Origin{{}, {Name: "ann"}, {From: "socket"}, {Name: "ann", From: "192.0.2.7"}, {Name: `a"b\ü<&>`, From: "fe80::1%eth0"}} {
+	for _, o := range []Origin{{}, {Name: "ann"}, {From: "socket"}, {Name: "ann", From: "192.0.2.7"}, {Name: `a"b\ü<&>`, From: "fe80::1%eth0"},
+		{Name: "token ci", From: "192.0.2.7", ActorID: "u-1", ActorRole: Operator, ByToken: true}, {ActorRole: Admin}, {ByToken: true}} {
 		r := newRig(t)
 		c := r.from(o, PutNode{Node{ID: "n1"}})
-		if (Origin{c.Actor, c.From}) != o {
-			t.Errorf("%+v is read as %q from %q", o, c.Actor, c.From)
+		if got := (Origin{c.Actor, c.From, c.ActorID, c.ActorRole, c.ByToken}); got != o {
+			t.Errorf("%+v is read as %+v", o, got)
 		}
 		c.Retry, c.Since = true, 7
 		raw, err := c.Encode()

@@ -27,6 +27,12 @@ type Command struct {
 	From  string `json:"from,omitempty"`
 	Actor string `json:"actor,omitempty"`
 
+	// ActorID is the id of the user who asked, ActorRole what they might do then and
+	// ByToken whether a program asked for them: see Origin. Entries of before have none.
+	ActorID   string `json:"actor_id,omitempty"`
+	ActorRole Role   `json:"actor_role,omitempty"`
+	ByToken   bool   `json:"by_token,omitempty"`
+
 	Body Body `json:"-"`
 }
 

@@ -32,6 +32,9 @@ type (
 		UserID     string
 		From       string
 		ExpiresAt  time.Time // at most SessionLife from now; zero means that
+		// Checked is HashSecret of the hash that the password was compared with. To check
+		// takes a while, in which the password may have been changed. Empty: not asked.
+		Checked Secret `json:",omitempty"`
 	}
 
 	// TouchSession says that a session is in use. The result is a *Session.

@@ -25,6 +25,9 @@ type envelope struct {
 	Since   uint64          `json:"since,omitempty"`
 	From    string          `json:"from,omitempty"`
 	Actor   string          `json:"actor,omitempty"`
+	ActorID string          `json:"actor_id,omitempty"`
+	Role    string          `json:"actor_role,omitempty"`
+	ByToken bool            `json:"by_token,omitempty"`
 	Data    json.RawMessage `json:"data"`
 }
 
@@ -126,7 +129,8 @@ func (c Command) Encode() ([]byte, error) {
 	if c.Since > 0 {
 		out = strconv.AppendUint(append(out, `,"since":`...), c.Since, 10)
 	}
-	for _, origin := range []struct{ name, value string }{{`,"from":`, c.From}, {`,"actor":`, c.Actor}} {
+	for _, origin := range []struct{ name, value string }{{`,"from":`, c.From}, {`,"actor":`, c.Actor},
+		{`,"actor_id":`, c.ActorID}, {`,"actor_role":`, string(c.ActorRole)}} {
 		if origin.value == "" {
 			continue
 		}
@@ -135,6 +139,9 @@ func (c Command) Encode() ([]byte, error) {
 			return nil, err
 		}
 		out = append(append(out, origin.name...), value...)
+	}
+	if c.ByToken {
+		out = append(out, `,"by_token":true`...)
 	}
 	out = append(append(out, `,"data":`...), data...)
 	return append(out, '}'), nil
@@ -204,7 +211,7 @@ func decodeEnvelope(b []byte) (e envelope, ok bool) {
 	for _, origin := range []struct {
 		name  string
 		value *string
-	}{{`"from":"`, &e.From}, {`"actor":"`, &e.Actor}} {
+	}{{`"from":"`, &e.From}, {`"actor":"`, &e.Actor}, {`"actor_id":"`, &e.ActorID}, {`"actor_role":"`, &e.Role}} {
 		after, found := bytes.CutPrefix(rest, []byte(origin.name))
 		if !found {
 			continue
@@ -213,6 +220,9 @@ func decodeEnvelope(b []byte) (e envelope, ok bool) {
 		if *origin.value, ok = text(`",`); !ok {
 			return e, false
 		}
+	}
+	if after, found := bytes.CutPrefix(rest, []byte(`"by_token":true,`)); found {
+		e.ByToken, rest = true, after
 	}
 	data, found := bytes.CutPrefix(rest, []byte(`"data":`))
 	if !found || len(data) < 2 || data[0] != '{' {
@@ -231,7 +241,8 @@ func (e envelope) command() (Command, error) {
 	if err != nil {
 		return Command{}, fmt.Errorf("decode log entry %s: %w", e.Type, err)
 	}
-	return Command{Version: e.Version, ID: e.ID, At: e.At.UTC(), Retry: e.Retry, Since: e.Since, From: e.From, Actor: e.Actor, Body: body}, nil
+	return Command{Version: e.Version, ID: e.ID, At: e.At.UTC(), Retry: e.Retry, Since: e.Since, From: e.From, Actor: e.Actor,
+		ActorID: e.ActorID, ActorRole: Role(e.Role), ByToken: e.ByToken, Body: body}, nil
 }
 
 func decode[T Body](raw json.RawMessage) (Body, error) {

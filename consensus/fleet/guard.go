@@ -73,7 +73,7 @@ func (s *State) approve(t *Task, d Decision, c Command) error {
 	if err := checkWord(t, d); err != nil {
 		return err
 	}
-	word := Approval{Approved: true, By: d.By, Notes: d.Notes, PlanHash: d.PlanHash, At: c.At, From: c.From}
+	word := Approval{Approved: true, By: d.By, Notes: d.Notes, PlanHash: d.PlanHash, At: c.At, From: c.From, ByID: c.ActorID}
 	if c.guarded() {
 		word.ExpiresAt = c.At.Add(ApprovalLife)
 		if m := s.machines[t.MachineID]; m != nil && m.Protected {
@@ -86,11 +86,8 @@ func (s *State) approve(t *Task, d Decision, c Command) error {
 				t.log(c.At, cut("approved by "+who(d.By)+"; a second person has to approve it too: "+s.whySecond()))
 				return nil
 			}
-			if first.By == d.By {
-				return refuse(Conflict, "%s has approved task %s already and a second person has to, too: %s", who(d.By), t.ID, s.whySecond())
-			}
-			if u := s.UserByName(d.By); u != nil && !u.Role.AtLeast(Admin) {
-				return refuse(Conflict, "the second word for task %s has to be an admin's, and %s is none: %s", t.ID, d.By, s.whySecond())
+			if err := s.checkSecond(t, &word, c); err != nil {
+				return err
 			}
 			word.First = first.By
 		}
@@ -100,6 +97,30 @@ func (s *State) approve(t *Task, d Decision, c Command) error {
 	t.Approval = &word
 	t.Status = wire.StatusApproved
 	t.log(c.At, fmt.Sprintf("approved by %s: erase %s (%s) and write %s", word.people(), t.Plan.Erase, Bytes(t.Plan.Erase.SizeBytes), t.Plan.Image.Name))
+	return nil
+}
+
+// checkSecond refuses a second word that is not another person's, an admin's. Two
+// are one if their id is: a name can be a token's, which whoever owns it holds too.
+func (s *State) checkSecond(t *Task, word *Approval, c Command) error {
+	first := t.FirstWord
+	one := first.By == word.By
+	if first.ByID != "" && word.ByID != "" {
+		one = first.ByID == word.ByID
+	}
+	admin := c.ActorRole.AtLeast(Admin)
+	if c.ActorRole == "" { // an entry of before, which tells the name alone
+		u := s.UserByName(word.By)
+		admin = u == nil || u.Role.AtLeast(Admin)
+	}
+	switch {
+	case one:
+		return refuse(Conflict, "%s has approved task %s already and a second person has to, too: %s", who(first.By), t.ID, s.whySecond())
+	case c.ByToken:
+		return refuse(Conflict, "the second word for task %s has to be a person's, and %s is a program: %s", t.ID, word.By, s.whySecond())
+	case !admin:
+		return refuse(Conflict, "the second word for task %s has to be an admin's, and %s is none: %s", t.ID, word.By, s.whySecond())
+	}
 	return nil
 }
 

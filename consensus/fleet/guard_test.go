@@ -431,3 +431,48 @@ func TestTheSecondWordIsAnAdmins(t *testing.T) {
 	r.must(r.approveAs("t000", "local"))
 	r.must(r.start("t000"))
 }
+
+// Who holds one account is one person, also where a program asks with its token.
+func TestASecondWordIsAnotherPersonsAndNoProgram(t *testing.T) {
+	ann, bob := Origin{Name: "ann", ActorID: "u-ann", ActorRole: Admin}, Origin{Name: "bob", ActorID: "u-bob", ActorRole: Admin}
+	oli := Origin{Name: "oli", ActorID: "u-oli", ActorRole: Operator}
+	local := Origin{Name: LocalName, ActorID: LocalName, ActorRole: Admin}
+	token := func(of Origin) Origin { of.Name, of.ByToken = "token of "+of.Name, true; return of }
+	for _, c := range []struct {
+		name          string
+		first, second Origin
+		want          string // of the refusal; empty: it is approved
+	}{
+		{"two admins", ann, bob, ""},
+		{"an operator, then an admin", oli, ann, ""},
+		{"an operator, then who holds the node's files", oli, local, ""},
+		{"a program, then another admin", token(oli), ann, ""},
+		{"one under two names", ann, Origin{Name: "anna", ActorID: "u-ann", ActorRole: Admin}, "has approved task t000 already"},
+		{"two of one name", ann, Origin{Name: "ann", ActorID: "u-ann2", ActorRole: Admin}, ""},
+		{"an admin, then an operator", ann, oli, "has to be an admin's, and oli is none"},
+		{"an operator's token, then the operator", token(oli), oli, "token of oli has approved task t000 already"},
+		{"an operator, then the operator's token", oli, token(oli), "oli has approved task t000 already"},
+		{"an admin, then the admin's token", ann, token(ann), "ann has approved task t000 already"},
+		{"an admin's token, then the admin", token(ann), ann, "token of ann has approved task t000 already"},
+		{"an admin's token, then another of hers", token(ann), Origin{Name: "token x", ActorID: "u-ann", ActorRole: Admin, ByToken: true}, "token of ann has approved task t000 already"},
+		{"an operator, then an admin's token", oli, token(ann), "has to be a person's, and token of ann is a program"},
+		{"a name from before, then the same", Origin{Name: "ann"}, ann, "ann has approved task t000 already"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := fleetOf(t, 1)
+			r.must(PutPolicy{ApprovalCap: 1, ApprovalWindow: time.Hour, SecondApprover: SecondAlways, By: "ann"})
+			if _, _, err := r.s.Apply(r.index, r.from(c.first, r.approve("t000"))); err != nil {
+				t.Fatal(err)
+			}
+			_, _, err := r.s.Apply(r.index, r.from(c.second, r.approve("t000")))
+			if c.want == "" && err != nil || c.want != "" && (ErrorCode(err) != Conflict || !strings.Contains(err.Error(), c.want)) {
+				t.Fatalf("it says %v", err)
+			}
+			if task := r.task("t000"); (task.Status == wire.StatusApproved) != (c.want == "") {
+				t.Errorf("it is %s", task.Status)
+			} else if c.want == "" && task.Approval.ByID != c.second.ActorID {
+				t.Errorf("the approval is %+v", task.Approval)
+			}
+		})
+	}
+}

@@ -212,6 +212,16 @@ func open[T any, P interface {
 type Origin struct {
 	Name string `json:"name,omitempty"` // of the person or program; empty: nobody, or a machine
 	From string `json:"from,omitempty"` // address, or "socket"
+
+	ActorID   string `json:"actor_id,omitempty"`   // of the user, or LocalName; a token's is its owner's
+	ActorRole Role   `json:"actor_role,omitempty"` // what they may
+	ByToken   bool   `json:"by_token,omitempty"`   // a program asked, not a person
+}
+
+// AskedBy is the command as somebody has asked for it.
+func (c Command) AskedBy(o Origin) Command {
+	c.Actor, c.From, c.ActorID, c.ActorRole, c.ByToken = o.Name, o.From, o.ActorID, o.ActorRole, o.ByToken
+	return c
 }
 
 type originKey struct{}

@@ -52,7 +52,11 @@ func writePeople(r *rig, do func(Body)) {
 	do(user("BOB", Viewer)) // refused
 	do(session("u-bob", "s1"))
 	do(session("u-ann", "s2"))
-	do(session("u-ann", "s3"))
+	checked := session("u-ann", "s3")
+	checked.Checked = HashSecret(string(phc))
+	do(checked)
+	checked.Checked = HashSecret("another")
+	do(checked) // refused
 	do(session("u-ann", "s4"))
 	r.at = r.at.Add(TouchEvery)
 	do(TouchSession{SecretHash: HashSecret("s1")})
@@ -105,7 +109,7 @@ func anyPersonBody(t *rapid.T, r *rig) Body {
 	case 7:
 		return EndSession{SecretHash: secret, By: "ann"}
 	case 8:
-		return CreateAPIToken{ID: thing, Name: "ci", SecretHash: secret, Role: role, UserID: of, ExpiresAt: expires, By: "ann"}
+		return CreateAPIToken{ID: thing, Name: name, SecretHash: secret, Role: role, UserID: of, ExpiresAt: expires, By: "ann"}
 	case 9:
 		return DeleteAPIToken{ID: thing, By: "ann"}
 	case 10:

@@ -82,6 +82,17 @@ func TestTheRulesAboutPeople(t *testing.T) {
 		{"nobody deleted", func(*rig) Body { return DeleteUser{ID: "u-nobody"} }, NotFound, "no user"},
 
 		{"a session", func(*rig) Body { return session("u-vic", "new") }, "", ""},
+		{"a session for the password as it is", func(*rig) Body {
+			b := session("u-vic", "new")
+			b.Checked = HashSecret(string(phc))
+			return b
+		}, "", ""},
+		{"a session for the password of before", func(r *rig) Body {
+			b := session("u-vic", "new")
+			b.Checked = HashSecret(string(phc))
+			r.must(ChangeUser{ID: "u-vic", PasswordHash: ptr(phc + "x")})
+			return b
+		}, Conflict, "changed meanwhile"},
 		{"a session of nobody", func(*rig) Body { return session("", "new") }, NotFound, "no user"},
 		{"a session of a user who is disabled", func(r *rig) Body {
 			r.must(ChangeUser{ID: "u-vic", Disabled: ptr(true)})
@@ -108,6 +119,9 @@ func TestTheRulesAboutPeople(t *testing.T) {
 		}, Conflict, "disabled"},
 		{"a token with a made-up role", func(r *rig) Body { return r.apiToken("new", "", "king") }, Invalid, "no role"},
 		{"a token without a name", func(r *rig) Body { b := r.apiToken("new", "", Viewer); b.Name = ""; return b }, Invalid, "needs a name"},
+		{"a token with an escape in its name", func(r *rig) Body { b := r.apiToken("new", "", Viewer); b.Name = "ci\x1b[2K"; return b }, Invalid, "can be printed"},
+		{"a token with a space at its end", func(r *rig) Body { b := r.apiToken("new", "", Viewer); b.Name = "ci "; return b }, Invalid, "no space at its ends"},
+		{"a token with the name of another", func(r *rig) Body { b := r.apiToken("new", "", Viewer); b.Name = "ci"; return b }, Conflict, "API token \"ci\" already, k-ci"},
 		{"a token without an end", func(r *rig) Body { b := r.apiToken("new", "", Viewer); b.ExpiresAt = time.Time{}; return b }, Invalid, "within a year"},
 		{"a token for two years", func(r *rig) Body {
 			b := r.apiToken("new", "", Viewer)
@@ -533,4 +547,30 @@ func TestASnapshotThatWouldLetSomebodyInIsRefused(t *testing.T) {
 			t.Errorf("%s: it was taken", name)
 		}
 	}
+}
+
+// A backup that is restored may know a token that was revoked after it was made.
+func TestANewEpochKeepsNoAPIToken(t *testing.T) {
+	r := people(t)
+	r.must(PutCluster{Cluster{ID: "c1"}})
+	before := r.s.Clone()
+	old := r.command(RaiseEpoch{Reason: "restored", By: "ann"})
+	old.Version = 2
+	if _, _, err := before.Apply(r.index, old); err != nil || len(before.apiTokens) == 0 {
+		t.Fatalf("an entry of before leaves %d tokens (%v)", len(before.apiTokens), err)
+	}
+	r.must(RaiseEpoch{Reason: "restored", By: "ann"})
+	if n := len(r.s.apiTokens); n != 0 {
+		t.Errorf("%d tokens are left", n)
+	}
+	gone := 0
+	for _, e := range r.events {
+		if e.Type == EventAPITokenDeleted {
+			gone++
+		}
+	}
+	if gone != len(before.apiTokens) {
+		t.Errorf("of %d tokens %d were told to be gone", len(before.apiTokens), gone)
+	}
+	r.must(r.apiToken("ci", "u-ann", Viewer))
 }

@@ -60,6 +60,7 @@ func writeLog(t *testing.T, name string) {
 	do(report("boot-1", withDebian(sda()), disk("DISK-B", 500)))
 	do(create("t-refused"))
 	do(r.approve("t1"))
+	do(r.apiToken("before", "", Operator))
 	do(RaiseEpoch{Reason: "two of three nodes are lost", By: "ann"})
 	do(r.start("t1")) // refused: nobody approved it in this epoch
 	do(r.approve("t1"))

@@ -50,6 +50,11 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 		voided++
 	}
 	s.endAllSessions()
+	if c.guarded() {
+		for _, v := range sorted(s.apiTokens) { // the backup may know one that was revoked since
+			s.dropAPIToken(v)
+		}
+	}
 	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s began epoch %d (%s); approvals that are void by it: %d", who(b.By), cl.Epoch, b.Reason, voided)})
 	if b.NewIdentity {
 		s.forgetCluster()

@@ -281,6 +281,9 @@ func (b CreateSession) apply(s *State, c Command) (any, error) {
 	case u.Disabled:
 		return nil, refuse(Conflict, "user %s is disabled; an admin can enable the user again", u.Name)
 	}
+	if b.Checked != "" && b.Checked != HashSecret(string(u.PasswordHash)) {
+		return nil, refuse(Conflict, "the password of user %s was changed meanwhile; %s", u.Name, signIn)
+	}
 	if err := b.check(s, c); err != nil {
 		return nil, err
 	}
@@ -339,8 +342,8 @@ func (b CreateAPIToken) apply(s *State, c Command) (any, error) {
 	switch {
 	case b.ID == "" || s.apiTokens[b.ID] != nil:
 		return nil, invalid("id", "a new API token needs a new id")
-	case b.Name == "" || len(b.Name) > 100:
-		return nil, invalid("name", "an API token needs a name, of 100 bytes at most, by which people know what it is for")
+	case !validTokenName(b.Name):
+		return nil, invalid("name", "an API token needs a name, by which people know what it is for: 100 bytes that can be printed at most, with no space at its ends")
 	case !b.SecretHash.isHash() || s.secretInUse(b.SecretHash):
 		return nil, invalid("secret_hash", "an API token is known by the SHA-256 of its secret, a new one")
 	case !b.Role.Valid():
@@ -361,10 +364,22 @@ func (b CreateAPIToken) apply(s *State, c Command) (any, error) {
 			s.dropAPIToken(old)
 		}
 	}
+	for _, old := range sorted(s.apiTokens) {
+		if old.Name == b.Name { // who revokes one by name shall not revoke another
+			return nil, &Error{Code: Conflict, Field: "name", Message: fmt.Sprintf("there is an API token %q already, %s; take another name, or revoke that one", old.Name, old.ID)}
+		}
+	}
 	v := &APIToken{ID: b.ID, Name: b.Name, SecretHash: b.SecretHash, Role: b.Role, UserID: b.UserID, By: b.By, CreatedAt: c.At, ExpiresAt: b.ExpiresAt.UTC()}
 	s.putAPIToken(v)
 	s.note(c, AuditRecord{By: b.By, What: fmt.Sprintf("%s made API token %s (%q), %s, good until %s", who(b.By), v.ID, v.Name, v.Role, v.ExpiresAt.Format(time.RFC3339))})
 	return v, nil
+}
+
+// validTokenName reports whether people can read the name as it is. Which letters
+// there are beyond ASCII is no rule, since nodes may know different ones: the API asks.
+func validTokenName(name string) bool {
+	return name != "" && len(name) <= 100 && strings.Trim(name, " ") == name &&
+		!strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' })
 }
 
 // secretInUse reports whether a token or a code is known by the hash.

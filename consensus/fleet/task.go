@@ -86,7 +86,8 @@ type Approval struct {
 	Notes    string    `json:"notes,omitempty"`
 	PlanHash string    `json:"plan_hash,omitempty"`
 	At       time.Time `json:"at"`
-	From     string    `json:"from,omitempty"` // the address it came from, or "socket"
+	From     string    `json:"from,omitempty"`  // the address it came from, or "socket"
+	ByID     string    `json:"by_id,omitempty"` // of the user whose word it is, as Origin has it
 	// ExpiresAt is when an approval ends of which no use was made.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	// First is who approved the same plan before, where it takes two people.

@@ -2,10 +2,16 @@ package api_test
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/ui/api"
+	"github.com/lpmos/lpmos/ui/api/apitest"
+	"github.com/lpmos/lpmos/ui/door"
 )
 
 // S34: what is approved is what was seen. No plan is named: 428. Another than there
@@ -130,4 +136,85 @@ func TestAMachineIsProtectedAndReleased(t *testing.T) {
 		t.Errorf("released, it is %v", v["held"])
 	}
 	answer(t, s, "POST", "/api/v1/tasks/t-99/release", "", 404)
+}
+
+// people are callers of an API with accounts, who show a session or a token.
+type people struct {
+	t    *testing.T
+	node *apitest.Node
+	s    *api.Server
+}
+
+// newPeople makes an admin, ann, another, bob, and an operator, oli.
+func newPeople(t *testing.T) *people {
+	t.Helper()
+	node, s := newGallery(t)
+	p := &people{t: t, node: node, s: s}
+	for name, role := range map[string]fleet.Role{"ann": fleet.Admin, "bob": fleet.Admin, "oli": fleet.Admin} {
+		p.must(fleet.PutUser{ID: "u-" + name, Name: name, Role: role, PasswordHash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"})
+	}
+	operator := fleet.Operator
+	p.must(fleet.ChangeUser{ID: "u-oli", Role: &operator})
+	for _, name := range []string{"ann", "bob", "oli"} {
+		p.must(fleet.CreateSession{SecretHash: fleet.HashSecret(secretOf(name)), UserID: "u-" + name})
+	}
+	return p
+}
+
+// secretOf is as long as a session's secret is.
+func secretOf(name string) string { return (name + strings.Repeat("x", 43))[:43] }
+
+func (p *people) must(body fleet.Body) {
+	p.t.Helper()
+	if _, err := p.node.Cluster.Propose(p.t.Context(), body); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// token gives somebody a token, and the key of it.
+func (p *people) token(name, userID string, role fleet.Role) string {
+	p.t.Helper()
+	key, id := door.NewToken()
+	p.must(fleet.CreateAPIToken{ID: id, Name: name, SecretHash: fleet.HashSecret(key), Role: role, UserID: userID, ExpiresAt: p.node.Config().Now().Add(time.Hour)})
+	return key
+}
+
+// ask is a request of somebody with a session, by name, or with the key of a token.
+func (p *people) ask(who, method, path, body string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	if strings.HasPrefix(who, "lpat_") {
+		r.Header.Set("Authorization", "Bearer "+who)
+	} else {
+		r.AddCookie(&http.Cookie{Name: p.s.Door().CookieName(r), Value: secretOf(who)})
+	}
+	w := httptest.NewRecorder()
+	p.s.Door().Enter(p.s).ServeHTTP(w, r)
+	return w
+}
+
+// wants asks, and wants the status and the words in the answer.
+func (p *people) wants(status int, words, who, method, path, body string) {
+	p.t.Helper()
+	if w := p.ask(who, method, path, body); w.Code != status || !strings.Contains(w.Body.String(), words) {
+		p.t.Errorf("%s %s of %.12s answered %d, want %d and %q: %s", method, path, who, w.Code, status, words, w.Body)
+	}
+}
+
+// The token of whoever gave the first word is not a second person.
+func TestATokenIsNoSecondPerson(t *testing.T) {
+	p := newPeople(t)
+	p.must(fleet.PutPolicy{ApprovalCap: 1, ApprovalWindow: time.Hour, SecondApprover: fleet.SecondAlways})
+	var task fleet.Task
+	p.node.Cluster.View(func(st *fleet.State) { task = *st.Task("t-03") })
+	const path = "/api/v1/tasks/t-03/approve"
+	body := fmt.Sprintf(`{"approved":true,"plan_hash":%q,"confirm_serial":%q}`, task.PlanHash, fleet.Confirm(task.Plan))
+	p.wants(200, `"first_word":{`, "oli", "PUT", path, body)
+	p.wants(409, "has approved task t-03 already", p.token("olis", "u-oli", fleet.Operator), "PUT", path, body)
+	p.wants(409, "is a program", p.token("anns", "u-ann", fleet.Admin), "PUT", path, body)
+	p.wants(409, "is a program", p.token("local's", "", fleet.Admin), "PUT", path, body)
+	p.wants(200, `"status":"approved"`, "bob", "PUT", path, body)
 }

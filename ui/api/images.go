@@ -150,6 +150,12 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) (*Image, er
 		report.end(err)
 		return nil, importProblem(err)
 	}
+	// An image can take hours to come, and who was let in then may be nobody now.
+	if !s.door.Still(door.CallerOf(r.Context())) {
+		err = NewProblem(http.StatusUnauthorized, "you may not any more: your session or token has ended; the image was not kept")
+		report.end(err)
+		return nil, errors.Join(err, s.release(got.Digest))
+	}
 	result, err := s.cfg.Cluster.Propose(r.Context(), fleet.PutImage{Image: fleet.Image{Name: order.Name, OSType: order.OSType, OSVersion: order.OSVersion,
 		Digest: got.Digest, SizeBytes: got.SizeBytes, Stored: got.StoredBytes, Sector: got.SectorBytes, Source: source}})
 	report.end(err)

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -112,4 +113,61 @@ func TestCutUploadLeavesNothing(t *testing.T) {
 			t.Error("the image is known")
 		}
 	})
+}
+
+// slow are images that take so long that something happens meanwhile.
+type slow struct {
+	*apitest.Images
+	meanwhile func()
+}
+
+func (s slow) Import(ctx context.Context, r io.Reader, o api.ImportOptions) (api.ImportedImage, error) {
+	img, err := s.Images.Import(ctx, r, o)
+	s.meanwhile()
+	return img, err
+}
+
+func (s slow) Fetch(ctx context.Context, _ string, o api.ImportOptions) (api.ImportedImage, error) {
+	return s.Import(ctx, strings.NewReader("disk"), o)
+}
+
+// Who is not let in any more when an image has come puts none in place.
+func TestWhoIsSentAwayDuringAnUploadPutsNoImage(t *testing.T) {
+	disable := func(yes bool) fleet.Body { return fleet.ChangeUser{ID: "u-bob", Disabled: &yes} }
+	for name, ask := range map[string]func(p *people, who string) *httptest.ResponseRecorder{
+		"an upload": func(p *people, who string) *httptest.ResponseRecorder {
+			return p.ask(who, "POST", "/api/v1/images?name=evil", "disk", "Content-Type", octets)
+		},
+		"a fetch": func(p *people, who string) *httptest.ResponseRecorder {
+			return p.ask(who, "POST", "/api/v1/images", `{"name":"evil","url":"https://h/x"}`)
+		},
+	} {
+		for _, byToken := range []bool{false, true} {
+			p := newPeople(t)
+			who := "bob"
+			if byToken {
+				who = p.token("bobs", "u-bob", fleet.Admin)
+			}
+			cfg := p.node.Config()
+			meanwhile := func() {}
+			cfg.Images = slow{p.node.Images, func() { meanwhile() }}
+			var err error
+			if p.s, err = api.New(cfg); err != nil {
+				t.Fatal(err)
+			}
+			meanwhile = func() { p.must(disable(true)) }
+			if w := ask(p, who); w.Code != http.StatusUnauthorized || !strings.Contains(w.Body.String(), "was not kept") {
+				t.Errorf("%s (token %v) was answered %d: %s", name, byToken, w.Code, w.Body)
+			}
+			p.node.Cluster.View(func(st *fleet.State) {
+				if st.Image("evil") != nil || p.node.Images.Stored() != 0 {
+					t.Errorf("%s (token %v) left an image, %d stored", name, byToken, p.node.Images.Stored())
+				}
+			})
+			meanwhile = func() {}
+			if w := ask(p, "ann"); w.Code != http.StatusCreated {
+				t.Errorf("%s of another was answered %d: %s", name, w.Code, w.Body)
+			}
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
@@ -56,6 +57,23 @@ type APITokenList struct {
 	Tokens []APIToken `json:"tokens"`
 }
 
+// Session is one browser or command line that somebody has signed in at.
+type Session struct {
+	ID        string     `json:"id"`
+	User      string     `json:"user" doc:"Its name; local for who signed in with a link of no account"`
+	Role      fleet.Role `json:"role" enum:"viewer,operator,admin"`
+	From      string     `json:"from" doc:"The address it was begun from"`
+	Own       bool       `json:"own" doc:"The one that this was asked with"`
+	CreatedAt time.Time  `json:"created_at"`
+	SeenAt    time.Time  `json:"seen_at" doc:"To five minutes or so"`
+	ExpiresAt time.Time  `json:"expires_at" doc:"Sooner if nobody uses it"`
+}
+
+// SessionList is every session that is good.
+type SessionList struct {
+	Sessions []Session `json:"sessions"`
+}
+
 // NewAPIToken is the body of POST /tokens.
 type NewAPIToken struct {
 	Name string `json:"name" maxLength:"64"`
@@ -80,6 +98,8 @@ func (s *Server) peopleRoutes() {
 	route(s, http.MethodPost, "/users", 201, door.Admin, "Make a user", s.createUser)
 	route(s, http.MethodPatch, "/users/{id}", 200, door.Admin, "Change a user's role or password, disable or enable", s.changeUser)
 	route(s, http.MethodDelete, "/users/{id}", 204, door.Admin, "Forget a user", s.deleteUser)
+	route(s, http.MethodGet, "/sessions", 200, door.Admin, "List who is signed in", s.listSessions)
+	route(s, http.MethodDelete, "/sessions/{id}", 204, door.Admin, "End a session, on every node at once", s.endSession)
 	route(s, http.MethodGet, "/tokens", 200, door.Admin, "List API tokens", s.listTokens)
 	route(s, http.MethodPost, "/tokens", 201, door.Admin, "Make an API token", s.createToken)
 	route(s, http.MethodDelete, "/tokens/{id}", 204, door.Admin, "Revoke an API token", s.deleteToken)
@@ -140,7 +160,18 @@ func (s *Server) showUser(result any) (*userOut, error) {
 	return &out, nil
 }
 
+// noToken refuses what would let in who holds a token after it was revoked.
+func noToken(ctx context.Context, what string) error {
+	if door.CallerOf(ctx).Token == "" {
+		return nil
+	}
+	return NewProblem(http.StatusForbidden, "a token cannot "+what+"; sign in")
+}
+
 func (s *Server) createUser(ctx context.Context, in *struct{ Body NewUser }) (*userOut, error) {
+	if err := noToken(ctx, "make a user"); err != nil {
+		return nil, err
+	}
 	if err := goodAccount(in.Body.Name, in.Body.Password); err != nil {
 		return nil, err
 	}
@@ -162,6 +193,12 @@ func (s *Server) changeUser(ctx context.Context, in *struct {
 	u, err := s.userNamed(in.ID)
 	if err != nil {
 		return nil, err
+	}
+	// To disable somebody is all that a program may do: it lets nobody in.
+	if b := in.Body; b.Role != nil || b.Password != nil || b.Disabled != nil && !*b.Disabled {
+		if err := noToken(ctx, "let a user do more or change a password"); err != nil {
+			return nil, err
+		}
 	}
 	c := fleet.ChangeUser{ID: u.ID, Disabled: in.Body.Disabled, By: who(ctx)}
 	if in.Body.Role != nil {
@@ -197,6 +234,35 @@ func (s *Server) deleteUser(ctx context.Context, in *userID) (*nothing, error) {
 	return nil, err
 }
 
+func (s *Server) listSessions(ctx context.Context, _ *struct{}) (*struct{ Body SessionList }, error) {
+	list := SessionList{Sessions: []Session{}}
+	own := door.CallerOf(ctx).Session
+	s.cfg.Cluster.View(func(st *fleet.State) {
+		for _, e := range st.Sessions(s.cfg.Now()) {
+			v := Session{ID: e.ID, User: fleet.LocalName, Role: e.Role, From: e.From, Own: e.ID == own, CreatedAt: e.CreatedAt, SeenAt: e.SeenAt, ExpiresAt: e.ExpiresAt}
+			if u := st.User(e.UserID); u != nil {
+				v.User, v.Role = u.Name, u.Role
+			}
+			list.Sessions = append(list.Sessions, v)
+		}
+	})
+	return &struct{ Body SessionList }{list}, nil
+}
+
+func (s *Server) endSession(ctx context.Context, in *userID) (*nothing, error) {
+	known := false
+	s.cfg.Cluster.View(func(st *fleet.State) {
+		for _, e := range st.Sessions(s.cfg.Now()) {
+			known = known || e.ID == in.ID
+		}
+	})
+	if !known {
+		return nil, NewProblem(http.StatusNotFound, "there is no session "+clip(in.ID))
+	}
+	_, err := s.cfg.Cluster.Propose(ctx, fleet.EndSession{ID: in.ID, By: who(ctx)})
+	return nil, err
+}
+
 func viewToken(st *fleet.State, t *fleet.APIToken) APIToken {
 	v := APIToken{ID: t.ID, Name: t.Name, Role: t.Role, By: t.By, CreatedAt: t.CreatedAt, ExpiresAt: t.ExpiresAt}
 	if u := st.User(t.UserID); u != nil {
@@ -216,6 +282,12 @@ func (s *Server) listTokens(context.Context, *struct{}) (*struct{ Body APITokenL
 }
 
 func (s *Server) createToken(ctx context.Context, in *struct{ Body NewAPIToken }) (*struct{ Body MadeAPIToken }, error) {
+	if err := noToken(ctx, "make another"); err != nil {
+		return nil, err
+	}
+	if !printable(in.Body.Name, 64) {
+		return nil, fieldProblem("name", "the name of a token has 64 bytes at most, of what can be shown")
+	}
 	life := door.TokenLife
 	if in.Body.Days > 0 {
 		life = time.Duration(in.Body.Days) * 24 * time.Hour
@@ -236,14 +308,22 @@ func (s *Server) createToken(ctx context.Context, in *struct{ Body NewAPIToken }
 }
 
 func (s *Server) deleteToken(ctx context.Context, in *userID) (*nothing, error) {
-	id := in.ID
+	var exact bool
+	var named []string
 	s.cfg.Cluster.View(func(st *fleet.State) {
 		for _, t := range st.APITokens(s.cfg.Now()) {
+			exact = exact || t.ID == in.ID
 			if t.Name == in.ID {
-				id = t.ID
+				named = append(named, t.ID)
 			}
 		}
 	})
+	id := in.ID
+	if !exact && len(named) > 0 {
+		if id = named[0]; len(named) > 1 { // of a time when names could be the same
+			return nil, NewProblem(http.StatusConflict, fmt.Sprintf("there are %d tokens named %s: %s; say by its id which one", len(named), clip(in.ID), strings.Join(named, ", ")))
+		}
+	}
 	_, err := s.cfg.Cluster.Propose(ctx, fleet.DeleteAPIToken{ID: id, By: who(ctx)})
 	return nil, err
 }

@@ -93,6 +93,8 @@ func TestEveryRouteTakesItsMethodsAlone(t *testing.T) {
 		"/api/v1/setup-codes":                "POST",
 		"/api/v1/users":                      "GET HEAD POST",
 		"/api/v1/users/u-99":                 "PATCH DELETE",
+		"/api/v1/sessions":                   "GET HEAD",
+		"/api/v1/sessions/none":              "DELETE",
 		"/api/v1/tokens":                     "GET HEAD POST",
 		"/api/v1/tokens/none":                "DELETE",
 		"/openapi.json":                      "GET HEAD",
@@ -109,7 +111,7 @@ func TestEveryRouteTakesItsMethodsAlone(t *testing.T) {
 	if err := json.Unmarshal(s.OpenAPI(), &doc); err != nil {
 		t.Fatal(err)
 	}
-	names := strings.NewReplacer("tasks/{id}", "tasks/t-99", "machines/{id}", "machines/m-99", "nodes/{id}", "nodes/n-99", "users/{id}", "users/u-99", "tokens/{id}", "tokens/none", "{name}", "none")
+	names := strings.NewReplacer("tasks/{id}", "tasks/t-99", "machines/{id}", "machines/m-99", "nodes/{id}", "nodes/n-99", "users/{id}", "users/u-99", "tokens/{id}", "tokens/none", "sessions/{id}", "sessions/none", "{name}", "none")
 	for path, methods := range doc.Paths {
 		for method := range methods {
 			if !strings.Contains(routes[names.Replace(path)], strings.ToUpper(method)) && path != "/api/v1/events" {

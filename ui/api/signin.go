@@ -90,7 +90,7 @@ func requestOf(ctx context.Context) *http.Request {
 
 // WhoIs is a caller as the page shows them.
 func (s *Server) WhoIs(c door.Caller) Who {
-	return Who{Name: c.Name, Role: c.Role, Account: c.UserID != "", Setup: !s.door.HasUsers()}
+	return Who{Name: c.Name, Role: c.Role, Account: c.HasAccount(), Setup: !s.door.HasUsers()}
 }
 
 func (s *Server) whoAmI(ctx context.Context, _ *struct{}) (*struct{ Body Who }, error) {
@@ -152,8 +152,11 @@ func (s *Server) setUp(ctx context.Context, in *struct{ Body SetUp }) (*cookieOu
 }
 
 func (s *Server) changeOwn(ctx context.Context, in *struct{ Body NewPassword }) (*noCookieOut, error) {
+	if err := noToken(ctx, "change a password"); err != nil {
+		return nil, err
+	}
 	c := door.CallerOf(ctx)
-	if c.UserID == "" {
+	if !c.HasAccount() {
 		return nil, NewProblem(http.StatusConflict, "there is no password to change: you have not come by an account")
 	}
 	if err := door.CheckPassword(c.Name, in.Body.New); err != nil {

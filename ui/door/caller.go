@@ -14,7 +14,7 @@ type Caller struct {
 	Role fleet.Role // "" for nobody
 	From string     // address, or "socket"
 
-	UserID  string // of a person with an account
+	UserID  string // of a person with an account; of a token, whose it is
 	Session string // its id, if it came by one
 	Token   string // its id, if it came by an API token
 	Local   bool   // holds the node's data directory
@@ -24,6 +24,17 @@ type Caller struct {
 
 // SignedIn reports whether it is known who asks.
 func (c Caller) SignedIn() bool { return c.Role != "" }
+
+// HasAccount reports whether it is a person who has signed in to an account.
+func (c Caller) HasAccount() bool { return c.UserID != "" && c.Token == "" }
+
+// personID tells people apart. All who hold a node's files are one.
+func (c Caller) personID() string {
+	if c.UserID == "" {
+		return fleet.LocalName
+	}
+	return c.UserID
+}
 
 // At is who asks by the node's own socket: whoever may open that file may change
 // the node's files too, so there is nothing to keep from them.
@@ -40,7 +51,7 @@ func CallerOf(ctx context.Context) Caller {
 // With says who asks. What is done on their behalf carries their name into the log.
 func With(ctx context.Context, c Caller) context.Context {
 	if c.SignedIn() {
-		ctx = fleet.WithOrigin(ctx, fleet.Origin{Name: c.Name, From: c.From})
+		ctx = fleet.WithOrigin(ctx, fleet.Origin{Name: c.Name, From: c.From, ActorID: c.personID(), ActorRole: c.Role, ByToken: c.Token != ""})
 	}
 	return context.WithValue(ctx, callerKey{}, c)
 }

@@ -133,7 +133,7 @@ func (d *Door) byToken(hash fleet.Secret, from string) Caller {
 	c := Caller{From: from}
 	d.cfg.Cluster.View(func(s *fleet.State) {
 		if t := s.APITokenByHash(hash, d.cfg.Now()); t != nil {
-			c = Caller{Name: "token " + t.Name, Role: t.Role, From: from, Token: t.ID, secret: hash}
+			c = Caller{Name: "token " + t.Name, Role: t.Role, From: from, UserID: t.UserID, Token: t.ID, secret: hash}
 		}
 	})
 	return c
@@ -242,7 +242,12 @@ func (d *Door) Login(ctx context.Context, from, name, password string) (secret s
 		return "", nil, &Refused{}
 	}
 	d.byName.forget(mine)
-	return d.begin(fleet.WithOrigin(ctx, fleet.Origin{Name: user.Name, From: from}), from, user.ID)
+	secret, s, err = d.begin(fleet.WithOrigin(ctx, fleet.Origin{Name: user.Name, From: from}), from, user.ID, user.PasswordHash)
+	if fleet.ErrorCode(err) != "" { // changed, disabled or deleted while the password was checked
+		d.failure(from, name)
+		return "", nil, &Refused{}
+	}
+	return secret, s, err
 }
 
 // CheckOwn reports whether a password is the user's. It counts as a login does.
@@ -344,10 +349,12 @@ func clip(s string) string {
 	return s
 }
 
-// begin makes a session of a user.
-func (d *Door) begin(ctx context.Context, from, userID string) (string, *fleet.Session, error) {
+// begin makes a session of a user whose password is, or was a moment ago, the one
+// with this hash.
+func (d *Door) begin(ctx context.Context, from, userID string, phc fleet.Secret) (string, *fleet.Session, error) {
 	secret := newSecret()
-	out, err := d.cfg.Cluster.Propose(ctx, fleet.CreateSession{SecretHash: fleet.HashSecret(secret), UserID: userID, From: from, ExpiresAt: d.cfg.Now().Add(fleet.SessionLife)})
+	out, err := d.cfg.Cluster.Propose(ctx, fleet.CreateSession{SecretHash: fleet.HashSecret(secret), UserID: userID, From: from,
+		ExpiresAt: d.cfg.Now().Add(fleet.SessionLife), Checked: fleet.HashSecret(string(phc))})
 	if err != nil {
 		return "", nil, err
 	}
@@ -357,11 +364,23 @@ func (d *Door) begin(ctx context.Context, from, userID string) (string, *fleet.S
 
 // Redeem gives a session for the code of a login link, once.
 func (d *Door) Redeem(ctx context.Context, from, code string) (secret string, s *fleet.Session, err error) {
-	if wait, ok := d.byAddress.try(sourceOf(from), d.cfg.Now()); !ok {
-		return "", nil, &Refused{Wait: wait}
+	// Looked at before anything is proposed: who tries codes shall not fill the log.
+	// A good one is not guessed, so it is no try: others at its address keep nobody out.
+	hash := fleet.HashSecret(plainCode(code))
+	var known bool
+	d.cfg.Cluster.View(func(st *fleet.State) {
+		c := st.CodeByHash(hash, d.cfg.Now())
+		known = c != nil && c.Kind == fleet.CodeLogin
+	})
+	if !known {
+		if wait, ok := d.byAddress.try(sourceOf(from), d.cfg.Now()); !ok {
+			return "", nil, &Refused{Wait: wait}
+		}
+		d.failure(from, "login link")
+		return "", nil, &Refused{}
 	}
 	secret = newSecret()
-	out, err := d.cfg.Cluster.Propose(ctx, fleet.RedeemLogin{SecretHash: fleet.HashSecret(plainCode(code)),
+	out, err := d.cfg.Cluster.Propose(ctx, fleet.RedeemLogin{SecretHash: hash,
 		Session: fleet.CreateSession{SecretHash: fleet.HashSecret(secret), From: from, ExpiresAt: d.cfg.Now().Add(fleet.SessionLife)}})
 	if fleet.ErrorCode(err) != "" {
 		d.failure(from, "login link")
@@ -412,7 +431,7 @@ func (d *Door) Setup(ctx context.Context, from, code, name, password string) (se
 	if !ok {
 		return "", nil, errors.New("the cluster did not say which user was made")
 	}
-	return d.begin(ctx, from, u.ID)
+	return d.begin(ctx, from, u.ID, phc)
 }
 
 // End ends the caller's own session.

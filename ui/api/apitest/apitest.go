@@ -45,8 +45,7 @@ func (c *Cluster) Propose(ctx context.Context, body fleet.Body) (any, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.index++
-	origin := fleet.OriginOf(ctx)
-	cmd := fleet.Command{Version: 3, ID: fmt.Sprintf("c-%d", c.index), At: c.now(), Actor: origin.Name, From: origin.From, Body: body}
+	cmd := fleet.Command{Version: 3, ID: fmt.Sprintf("c-%d", c.index), At: c.now(), Body: body}.AskedBy(fleet.OriginOf(ctx))
 	result, events, err := c.state.Apply(c.index, cmd)
 	c.publish(events)
 	return result, err

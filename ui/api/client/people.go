@@ -119,6 +119,18 @@ func (c *Client) RevokeAPIToken(ctx context.Context, token string) error {
 	return c.request(ctx, http.MethodDelete, segment("tokens", token), nil, nil, nil)
 }
 
+// Sessions lists who is signed in.
+func (c *Client) Sessions(ctx context.Context) ([]api.Session, error) {
+	var l api.SessionList
+	err := c.list(ctx, "sessions", &l)
+	return l.Sessions, err
+}
+
+// EndSession ends the session of this id.
+func (c *Client) EndSession(ctx context.Context, id string) error {
+	return c.request(ctx, http.MethodDelete, segment("sessions", id), nil, nil, nil)
+}
+
 // ExportAudit writes the whole audit, the oldest record first, one JSON document a line.
 func (c *Client) ExportAudit(ctx context.Context, w io.Writer) error {
 	res, err := c.open(ctx, http.MethodGet, "audit/export", nil, "", nil)
