@@ -117,8 +117,8 @@ func (g *guest) startQEMU(m Machine) (*qemuRun, error) {
 func (g *guest) watch(run *qemuRun) {
 	<-run.gone
 	run.qmp.close()
+	g.lost(run)
 	g.mu.Lock()
-	g.run, g.since = nil, g.now()
 	log, wanted := g.m.qemuLog(), g.wanted
 	g.mu.Unlock()
 	if run.err == nil {
@@ -128,6 +128,15 @@ func (g *guest) watch(run *qemuRun) {
 	g.say("power off: QEMU ended with %v: %s", run.err, lastLine(log))
 	if wanted && crashed(run.err) {
 		g.revive()
+	}
+}
+
+// lost notes that a run has ended, whoever sees it first.
+func (g *guest) lost(run *qemuRun) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.run == run {
+		g.run, g.since = nil, g.now()
 	}
 }
 
@@ -207,6 +216,7 @@ func (g *guest) off() {
 		_ = run.cmd.Process.Kill()
 		<-run.gone
 	}
+	g.lost(run) // who is told that it is off may touch its disks
 }
 
 // reset presses the reset button.
