@@ -162,7 +162,7 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 	res, err := s.cfg.Cluster.Propose(r.Context(), fleet.ReportMachine{
 		NewID: "m-" + strings.ToLower(ulid.Make().String()), RegionID: s.cfg.Region,
 		BootID: req.BootID, SessionHash: sessionOf(r), MAC: mac.String(), BootMAC: bootMAC, IP: req.IP, Inventory: req.Inventory,
-		Claim: claim.ID, ClaimExpires: claim.Expires, Renew: renew, ClockOff: req.ClockOff,
+		Claim: claim.ID, ClaimMAC: claim.MAC, ClaimExpires: claim.Expires, Renew: renew, ClockOff: req.ClockOff,
 	})
 	if err != nil {
 		s.refuseReport(w, r, claim, err)

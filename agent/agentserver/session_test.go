@@ -288,3 +288,24 @@ func TestS32_ForgedProgress(t *testing.T) {
 		t.Errorf("the task is %s", got)
 	}
 }
+
+// S30: a rogue that was given a code for its own MAC says that it is another machine.
+func TestS30_ACodeForOneMACDoesNotTakeAnotherMachine(t *testing.T) {
+	const rogue = "52:54:00:66:66:66"
+	r := newRig(t)
+	session, _ := r.approved()
+	status, body := r.reports(r.cluster.Caller(), func(q *wire.ReportRequest) {
+		q.BootID, q.BootMAC, q.Claim = "boot-0666", rogue, r.claim(rogue)
+	})
+	if status != 409 || !strings.Contains(body, rogue) {
+		t.Errorf("the rogue is answered %d %s", status, body)
+	}
+	r.c.View(func(s *fleet.State) {
+		if m := s.MachineByMAC(mac); m.SessionHash != session || m.BootID != "boot-0001" || m.Question == "" || s.MachineByMAC(rogue) != nil {
+			t.Errorf("the machine is %+v", m)
+		}
+	})
+	if got := r.task("t-1").Status; got != wire.StatusApproved {
+		t.Errorf("the task is %s", got)
+	}
+}

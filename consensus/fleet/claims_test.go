@@ -12,7 +12,7 @@ import (
 // claimed is a report with a claim code by the agent with the key.
 func (r *rig) claimed(boot, code, key string) ReportMachine {
 	b := report(boot, sda())
-	b.NewID, b.Claim, b.ClaimExpires, b.SessionHash = "m-"+key+boot, code, r.at.Add(10*time.Minute), key
+	b.NewID, b.Claim, b.ClaimMAC, b.ClaimExpires, b.SessionHash = "m-"+key+boot, code, mac1, r.at.Add(10*time.Minute), key
 	return b
 }
 
@@ -128,4 +128,71 @@ func TestS31_ASessionIsOfUseForItsMachineAndBootAlone(t *testing.T) {
 	if task := r.task("t1"); task.Status != wire.StatusApproved {
 		t.Errorf("the task is %s", task.Status)
 	}
+}
+
+func TestS30_AClaimBeginsASessionOfItsOwnMachineAlone(t *testing.T) {
+	const rogue = "52:54:00:00:00:66"
+	r := approved(t)
+	was := r.machine("m1")
+	theirs := r.claimed("boot-x", "c2", "theirs")
+	theirs.ClaimMAC, theirs.BootMAC = strings.ToUpper(rogue), rogue
+	if _, err := r.do(theirs); ErrorCode(err) != Conflict {
+		t.Fatalf("a code for another MAC: %v", err)
+	}
+	want := *was
+	want.Question, want.Rival = r.machine("m1").Question, &IDs{UUID: uuid1, Serial: "SER1", MACs: []string{mac1, rogue}}
+	if got := r.machine("m1"); !strings.Contains(got.Question, rogue) || asJSON(got) != asJSON(&want) {
+		t.Errorf("the machine is\n%s, not\n%s", asJSON(got), asJSON(&want))
+	}
+	if task := r.task("t1"); task.Status != wire.StatusApproved || r.s.UsedClaim("c2") != nil {
+		t.Errorf("the task is %s, the code used: %v", task.Status, r.s.UsedClaim("c2"))
+	}
+	r.refused(Conflict, theirs)
+	// A person may say that it is the machine all the same, with a new card.
+	r.must(SettleQuestion{MachineID: "m1", Accept: true}, theirs)
+
+	// A machine nobody knows is known by the MAC of its code, too.
+	fresh := seen("m2", uuid2, "SER2", mac2)
+	fresh.Claim, fresh.ClaimMAC, fresh.ClaimExpires = "c3", "52:54:00:00:00:99", r.at.Add(time.Minute)
+	r.must(fresh)
+	if m := r.s.MachineByMAC("52:54:00:00:00:99"); m == nil || m.ID != "m2" {
+		t.Errorf("the MAC of the code is machine %+v's", m)
+	}
+}
+
+func TestS31_ARenewalTakesNoIdAway(t *testing.T) {
+	without := map[string]func(*ReportMachine){
+		"a MAC":      func(b *ReportMachine) { b.Inventory = inventory(uuid1, "SER1", []string{mac1}, sda()) },
+		"the UUID":   func(b *ReportMachine) { b.Inventory.System.UUID = "" },
+		"the serial": func(b *ReportMachine) { b.Inventory.System.Serial = "none" },
+	}
+	for name, change := range without {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			first := r.claimed("boot-1", "c1", "ours")
+			first.NewID = "m1"
+			first.Inventory = inventory(uuid1, "SER1", []string{mac1, mac2}, sda())
+			more := report("boot-1")
+			more.SessionHash, more.Renew = "ours", true
+			more.Inventory = inventory(uuid1, "SER1", []string{mac1, mac2, "52:54:00:00:00:03"}, sda())
+			r.must(first, more) // it may find one more
+			change(&more)
+			if _, err := r.do(more); ErrorCode(err) != Conflict {
+				t.Fatalf("the renewal: %v", err)
+			}
+			if m := r.machine("m1"); m.Question == "" || len(m.IDs.MACs) != 3 {
+				t.Errorf("the machine is %+v", m)
+			}
+		})
+	}
+	t.Run("a card that is gone at the next start", func(t *testing.T) {
+		r := newRig(t)
+		first := r.claimed("boot-1", "c1", "ours")
+		first.NewID = "m1"
+		first.Inventory = inventory(uuid1, "SER1", []string{mac1, mac2}, sda())
+		r.must(first, r.claimed("boot-2", "c2", "next"))
+		if m := r.machine("m1"); m.Question != "" || len(m.IDs.MACs) != 1 {
+			t.Errorf("the machine is %+v", m)
+		}
+	})
 }

@@ -66,6 +66,7 @@ type (
 		Inventory   wire.Inventory
 
 		Claim        string    `json:",omitempty"`
+		ClaimMAC     string    `json:",omitempty"` // that the code was given to: the one MAC that is not the agent's own word
 		ClaimExpires time.Time `json:",omitzero"`
 		Renew        bool      `json:",omitempty"`
 		ClockOff     int64     `json:",omitempty"` // seconds that the machine's clock was ahead

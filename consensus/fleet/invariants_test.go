@@ -55,7 +55,7 @@ func anyBody(t *rapid.T, r *rig) Body {
 		if rapid.Bool().Draw(t, "with a code") {
 			session, claim = rapid.SampledFrom([]string{"k1", "k2"}).Draw(t, "key"), rapid.SampledFrom([]string{"c1", "c2"}).Draw(t, "code")
 		}
-		return ReportMachine{Claim: claim, ClaimExpires: r.at.Add(time.Duration(rapid.IntRange(-1, 9).Draw(t, "lasts")) * time.Second), Renew: rapid.IntRange(0, 9).Draw(t, "renews") == 0,
+		return ReportMachine{Claim: claim, ClaimMAC: rapid.SampledFrom(macs).Draw(t, "claim's mac"), ClaimExpires: r.at.Add(time.Duration(rapid.IntRange(-1, 9).Draw(t, "lasts")) * time.Second), Renew: rapid.IntRange(0, 9).Draw(t, "renews") == 0,
 			NewID: "m" + fresh, MAC: mac, IP: rapid.SampledFrom([]string{"", "10.0.0.1", "10.0.0.2"}).Draw(t, "ip"),
 			BootID: rapid.SampledFrom([]string{"b1", "b2"}).Draw(t, "boot"), SessionHash: session, Inventory: inventory(uuid, serial, mine, disks...)}
 	case 5:

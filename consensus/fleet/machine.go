@@ -144,6 +144,38 @@ func clash(known, seen IDs) string {
 	return ""
 }
 
+// missing says which id of a known machine a report with one of its MACs leaves out,
+// or "". Who pretends to be a machine might not know its ids; the machine itself
+// does not forget them.
+func missing(known, seen IDs) string {
+	switch {
+	case known.UUID != "" && seen.UUID == "":
+		return "a machine without a UUID reported as this machine, whose UUID is " + known.UUID
+	case known.Serial != "" && seen.Serial == "":
+		return "a machine without a serial reported as this machine, whose serial is " + quoteOrNone(known.Serial)
+	}
+	return ""
+}
+
+// doubt says why a report with a known machine's ids might be another's, or "". All
+// ids are the agent's own word but the MAC that its claim code was given to, so a
+// session begins with a MAC that was the machine's before. A card may be gone when
+// a machine starts anew; while its agent runs, none goes.
+func doubt(known *Machine, seen IDs, b ReportMachine) string {
+	if b.Claim != "" && !slices.Contains(known.IDs.MACs, b.ClaimMAC) {
+		return "a machine that was started with MAC " + b.ClaimMAC + " reported as this machine, which has no such MAC"
+	}
+	if b.SessionHash == "" || b.SessionHash != known.SessionHash {
+		return ""
+	}
+	for _, mac := range known.IDs.MACs {
+		if !slices.Contains(seen.MACs, mac) {
+			return "the agent of this machine reported again without MAC " + mac + ", which it had when it started"
+		}
+	}
+	return ""
+}
+
 func quoteOrNone(s string) string {
 	if s == "" {
 		return "none"

@@ -36,7 +36,8 @@ const maxMachines = 20_000
 func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	ids := IDsOf(b.Inventory)
 	b.MAC = strings.ToLower(b.MAC)
-	for _, mac := range []string{b.MAC, strings.ToLower(b.BootMAC)} {
+	b.ClaimMAC = strings.ToLower(b.ClaimMAC)
+	for _, mac := range []string{b.MAC, strings.ToLower(b.BootMAC), b.ClaimMAC} {
 		if mac != "" && !slices.Contains(ids.MACs, mac) {
 			ids.MACs = append(ids.MACs, mac)
 			slices.Sort(ids.MACs)
@@ -48,9 +49,12 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	if err := s.checkClaim(b, c); err != nil {
 		return nil, err
 	}
-	known, question := s.recognise(ids)
+	known, question := s.recognise(ids, c)
 	if err := s.checkRenewal(b, known); err != nil {
 		return nil, err
+	}
+	if question == "" && known != nil && c.guarded() {
+		question = doubt(known, ids, b)
 	}
 	if question != "" {
 		if known.Dismissed == question {
@@ -116,7 +120,7 @@ func (s *State) cancelRivals(of *Task, macs []string, at time.Time) {
 
 // recognise finds the known machine that the ids belong to, or the question
 // they raise about it.
-func (s *State) recognise(ids IDs) (*Machine, string) {
+func (s *State) recognise(ids IDs, c Command) (*Machine, string) {
 	var found []*Machine
 	add := func(id string) {
 		if m := s.machines[id]; m != nil && !slices.Contains(found, m) {
@@ -130,7 +134,11 @@ func (s *State) recognise(ids IDs) (*Machine, string) {
 		add(s.byUUID[ids.UUID])
 	}
 	for _, m := range found {
-		if q := clash(m.IDs, ids); q != "" {
+		q := clash(m.IDs, ids)
+		if q == "" && c.guarded() {
+			q = missing(m.IDs, ids)
+		}
+		if q != "" {
 			return m, q
 		}
 	}
