@@ -309,3 +309,23 @@ func TestS30_ACodeForOneMACDoesNotTakeAnotherMachine(t *testing.T) {
 		t.Errorf("the task is %s", got)
 	}
 }
+
+// S30: a machine keeps the address it came from, not one it names.
+func TestS30_AMachineDoesNotSayWhichAddressItHas(t *testing.T) {
+	r := newRig(t)
+	h := r.s.Handler()
+	r.url = r.cluster.Server(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		q.RemoteAddr = "[::ffff:10.77.0.50]:4711"
+		h.ServeHTTP(w, q)
+	})).URL
+	if status, body := r.reports(r.cluster.Caller(), func(q *wire.ReportRequest) {
+		q.Claim = strings.Replace(q.Claim, "127.0.0.1", "10.77.0.50", 1)
+	}); status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	r.c.View(func(s *fleet.State) {
+		if m := s.MachineByMAC(mac); m.AgentIP != "10.77.0.50" || len(m.Addresses) != 1 || m.Addresses[mac] != "10.77.0.50" {
+			t.Errorf("the machine is at %s and keeps %v", m.AgentIP, m.Addresses)
+		}
+	})
+}
