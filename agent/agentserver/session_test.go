@@ -329,3 +329,32 @@ func TestS30_AMachineDoesNotSayWhichAddressItHas(t *testing.T) {
 		}
 	})
 }
+
+// S30: the first agent lives on when a second has taken its session, long after its
+// code has expired.
+func TestS30_ADisplacedAgentThatAsksGivesTheAlarm(t *testing.T) {
+	r := newRig(t)
+	first := r.report(machineReport())
+	r.c.now = r.c.now.Add(time.Hour)
+	second := r.report(func() wire.ReportRequest { q := machineReport(); q.BootID = "boot-0002"; return q }())
+	r.propose(fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}, PhoneToken: "token-1"})
+	r.propose(fleet.DecideTask{TaskID: "t-1", Approved: true, PlanHash: r.task("t-1").PlanHash, By: "anna"})
+	r.raw("GET", r.cluster.Caller().Session(), "/api/v1/agent/approval/"+mac, nil) // a stranger
+	if v := r.poll(second); v.Verdict != wire.VerdictInstall {
+		t.Fatalf("the second agent is told %+v", v)
+	}
+	if v := r.poll(first); v.Verdict != wire.VerdictReport {
+		t.Errorf("the first agent is told %+v", v)
+	}
+	if got := r.task("t-1").Status; got != wire.StatusNeedsReview {
+		t.Errorf("the task is %s", got)
+	}
+	if v := r.poll(second); v.Verdict != wire.VerdictWait {
+		t.Errorf("the second agent is told %+v", v)
+	}
+	before := r.c.index
+	r.poll(first)
+	if r.c.index != before {
+		t.Error("the alarm was given again")
+	}
+}

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -195,4 +196,41 @@ func TestS31_ARenewalTakesNoIdAway(t *testing.T) {
 			t.Errorf("the machine is %+v", m)
 		}
 	})
+}
+
+func TestS30_AnAgentThatLivesOnAfterItsSessionWasTakenGivesOneAlarm(t *testing.T) {
+	r := newRig(t)
+	first := r.claimed("boot-1", "c1", "ours")
+	first.NewID = "m1"
+	r.must(debian(), create("t1"), first)
+	r.at = r.at.Add(time.Hour) // its code is of no use any more, and says nothing
+	r.must(r.claimed("boot-2", "c2", "clone"))
+	r.must(r.approve("t1"), NoteDisplaced{SessionHash: "nobody's"}, NoteDisplaced{SessionHash: "clone"}, NoteDisplaced{})
+	if r.alarms() != 0 || r.task("t1").Status != wire.StatusApproved {
+		t.Fatalf("%d alarms, the task is %s", r.alarms(), r.task("t1").Status)
+	}
+	r.must(NoteDisplaced{SessionHash: "ours"})
+	m, task := r.machine("m1"), r.task("t1")
+	if task.Status != wire.StatusNeedsReview || task.Approval != nil || r.alarms() != 1 || !m.Doubled.Equal(r.at) || m.SessionHash != "clone" {
+		t.Errorf("the task is %s after %d alarms, the machine %+v", task.Status, r.alarms(), m)
+	}
+	r.must(r.approve("t1"), NoteDisplaced{SessionHash: "ours"})
+	if r.alarms() != 1 || r.task("t1").Status != wire.StatusApproved {
+		t.Errorf("asking again: %d alarms, the task is %s", r.alarms(), r.task("t1").Status)
+	}
+}
+
+func TestS30_TheLastSessionsOfAMachineAreRemembered(t *testing.T) {
+	r := newRig(t)
+	for i := range 7 {
+		r.must(report(fmt.Sprint("boot-", i)), report(fmt.Sprint("boot-", i)))
+	}
+	want := []string{"s-boot-2", "s-boot-3", "s-boot-4", "s-boot-5"}
+	if got := r.machine("m1").FormerSessions; !slices.Equal(got, want) {
+		t.Errorf("remembered: %v, not %v", got, want)
+	}
+	r.must(DeleteMachine{MachineID: "m1"})
+	if len(r.s.byFormer) != 0 {
+		t.Errorf("of a machine that was forgotten: %v", r.s.byFormer)
+	}
 }

@@ -77,6 +77,11 @@ type (
 	// netboot. The result is a *Machine, nil if the session is nobody's.
 	LeaveAgent struct{ SessionHash string }
 
+	// NoteDisplaced records that an agent still asks whose session another took: there
+	// are two agents of one machine. The result is a *Machine, nil if there is nothing
+	// to say of the session.
+	NoteDisplaced struct{ SessionHash string }
+
 	// ServeBoot records that a machine that is known or has an open task was told to
 	// boot the agent, or to wait because it is held. The result is its *Task.
 	ServeBoot struct{ MAC string }
@@ -178,6 +183,7 @@ func (PutImage) commandType() string       { return "put_image" }
 func (DeleteImage) commandType() string    { return "delete_image" }
 func (ReportMachine) commandType() string  { return "report_machine" }
 func (LeaveAgent) commandType() string     { return "leave_agent" }
+func (NoteDisplaced) commandType() string  { return "note_displaced" }
 func (ServeBoot) commandType() string      { return "serve_boot" }
 func (CreateTask) commandType() string     { return "create_task" }
 func (DecideTask) commandType() string     { return "decide_task" }
@@ -198,6 +204,7 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"delete_image":    decode[DeleteImage],
 	"report_machine":  decode[ReportMachine],
 	"leave_agent":     decode[LeaveAgent],
+	"note_displaced":  decode[NoteDisplaced],
 	"serve_boot":      decode[ServeBoot],
 	"create_task":     decode[CreateTask],
 	"decide_task":     decode[DecideTask],

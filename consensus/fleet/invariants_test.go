@@ -59,6 +59,9 @@ func anyBody(t *rapid.T, r *rig) Body {
 			NewID: "m" + fresh, MAC: mac, IP: rapid.SampledFrom([]string{"", "10.0.0.1", "10.0.0.2"}).Draw(t, "ip"),
 			BootID: rapid.SampledFrom([]string{"b1", "b2"}).Draw(t, "boot"), SessionHash: session, Inventory: inventory(uuid, serial, mine, disks...)}
 	case 5:
+		if rapid.Bool().Draw(t, "displaced") {
+			return NoteDisplaced{SessionHash: rapid.SampledFrom([]string{"", "k1", "k2"}).Draw(t, "session")}
+		}
 		if rapid.Bool().Draw(t, "leave") {
 			return LeaveAgent{SessionHash: rapid.SampledFrom([]string{"", "s1", "s2", "s3"}).Draw(t, "session")}
 		}
@@ -409,6 +412,7 @@ func checkInvariants(t *rapid.T, s *State) {
 	for name, pair := range map[string][2]map[string]string{
 		"byMAC": {s.byMAC, restored.byMAC}, "byUUID": {s.byUUID, restored.byUUID}, "byAddress": {s.byAddress, restored.byAddress},
 		"byTarget": {s.byTarget, restored.byTarget}, "byToken": {s.byToken, restored.byToken}, "bySession": {s.bySession, restored.bySession},
+		"byFormer": {s.byFormer, restored.byFormer},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {
 			t.Fatalf("%s is %v, rebuilt it is %v", name, pair[0], pair[1])

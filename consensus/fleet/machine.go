@@ -28,6 +28,10 @@ type Machine struct {
 	SessionHash string `json:"session_hash,omitempty"`
 	AgentMAC    string `json:"agent_mac,omitempty"`
 	AgentIP     string `json:"agent_ip,omitempty"`
+	// FormerSessions are those that a later report took the place of, the newest last.
+	// A machine that starts anew loses their keys: who still signs with one is a second
+	// agent, and is taken out when the alarm was given.
+	FormerSessions []string `json:"former_sessions,omitempty"`
 	// AgentDone is set when that agent is about to leave, because it has installed
 	// or was sent to the machine's own disk: its session still counts for what it
 	// repeats, but nobody waits there.
@@ -122,6 +126,26 @@ func placeholderSerial(s string) bool {
 		return true
 	}
 	return false
+}
+
+// maxFormerSessions bounds what is remembered of a machine's agents.
+const maxFormerSessions = 4
+
+// displace has the agent with a session take the place of the one there was.
+func (m *Machine) displace(session string) {
+	former := without(m.FormerSessions, session)
+	if m.SessionHash != "" && m.SessionHash != session {
+		former = append(former, m.SessionHash)
+	}
+	m.FormerSessions = former[max(0, len(former)-maxFormerSessions):]
+	if len(m.FormerSessions) == 0 {
+		m.FormerSessions = nil
+	}
+}
+
+// without is a list of its own that lacks the session.
+func without(sessions []string, session string) []string {
+	return slices.DeleteFunc(slices.Clone(sessions), func(s string) bool { return s == session })
 }
 
 // clash says why two sets of ids that share one cannot be the same machine, or

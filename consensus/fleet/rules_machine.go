@@ -79,11 +79,17 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	if other := s.MachineBySession(b.SessionHash); c.guarded() && other != nil && other != known {
 		return nil, refuse(Conflict, "the session is machine %s's, and what was reported is another; start the machine anew", other.Name)
 	}
+	if other := s.MachineByFormerSession(b.SessionHash); c.guarded() && other != nil && other != known {
+		return nil, refuse(Conflict, "the session was machine %s's, and what was reported is another; start the machine anew", other.Name)
+	}
 	inv := b.Inventory
 	s.shared.inventory(&inv)
 	interrupted := m.BootID != "" && m.BootID != b.BootID
 	m.IDs, m.RegionID = ids, b.RegionID
 	m.Inventory, m.InventoryHash = &inv, inv.Hash()
+	if c.guarded() {
+		m.displace(b.SessionHash)
+	}
 	m.BootID, m.SessionHash = b.BootID, b.SessionHash
 	m.AgentMAC, m.AgentIP, m.AgentDone, m.ReportedAt = b.MAC, b.IP, false, c.At
 	m.Addresses, m.ClockOff = s.keepAddress(m, b.MAC, b.IP), b.ClockOff
@@ -270,6 +276,25 @@ func (b LeaveAgent) apply(s *State, _ Command) (any, error) {
 	changed.AgentDone = true
 	s.putMachine(&changed, EventMachine)
 	return &changed, nil
+}
+
+// apply gives the alarm of a doubled claim, once for a session: it is not remembered
+// any more then.
+func (b NoteDisplaced) apply(s *State, c Command) (any, error) {
+	old := s.MachineByFormerSession(b.SessionHash)
+	if old == nil {
+		return old, nil
+	}
+	for id, used := range s.claims { // its code shown again would tell the same
+		if used.SessionHash == b.SessionHash {
+			u := *used
+			u.Doubled = true
+			s.claims[id] = &u
+		}
+	}
+	m := *old
+	s.alarm(c, &m, b.SessionHash)
+	return s.machines[m.ID], nil
 }
 
 func (b ServeBoot) apply(s *State, c Command) (any, error) {
