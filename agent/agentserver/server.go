@@ -159,10 +159,11 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 		s.refuseReport(w, r, claim, err)
 		return
 	}
+	ip := addressOf(r, req.IP)
 	res, err := s.cfg.Cluster.Propose(r.Context(), fleet.ReportMachine{
 		NewID: "m-" + strings.ToLower(ulid.Make().String()), RegionID: s.cfg.Region,
-		BootID: req.BootID, SessionHash: sessionOf(r), MAC: mac.String(), BootMAC: bootMAC, IP: req.IP, Inventory: req.Inventory,
-		Claim: claim.ID, ClaimExpires: claim.Expires, Renew: renew, ClockOff: req.ClockOff,
+		BootID: req.BootID, SessionHash: sessionOf(r), MAC: mac.String(), BootMAC: bootMAC, IP: ip, Inventory: req.Inventory,
+		Claim: claim.ID, ClaimMAC: claim.MAC, ClaimExpires: claim.Expires, Renew: renew, ClockOff: req.ClockOff,
 	})
 	if err != nil {
 		s.refuseReport(w, r, claim, err)
@@ -170,8 +171,23 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 	}
 	m := res.(*fleet.Machine)
 	s.contacts.touch(m.ID, s.cfg.Now())
-	s.log.Info("machine reported", "machine", m.Name, "mac", mac.String(), "ip", req.IP, "disks", len(req.Inventory.Disks))
+	s.log.Info("machine reported", "machine", m.Name, "mac", mac.String(), "ip", ip, "disks", len(req.Inventory.Disks))
 	answer(w, wire.ReportResponse{MachineID: m.ID, Nodes: s.nodes(r)})
+}
+
+// addressOf is the address a machine asks from, which it keeps for ever: what it says
+// itself might be another's. Over loopback nobody comes but this host, on which test
+// rigs play machines, with addresses they only say they have.
+func addressOf(r *http.Request, said string) string {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	ip := from.Addr().Unmap()
+	if ip.IsLoopback() {
+		return said
+	}
+	return ip.String()
 }
 
 // refuseReport tells an agent whether to try again or to start its machine anew.

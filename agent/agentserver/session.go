@@ -60,8 +60,26 @@ func (s *Server) signed(h http.Handler) http.Handler {
 		}
 		r = r.WithContext(context.WithValue(r.Context(), sessionKey{}, session))
 		r.Body = io.NopCloser(bytes.NewReader(body))
+		s.noteDisplaced(r)
 		h.ServeHTTP(w, r)
 	})
+}
+
+// noteDisplaced gives the alarm when an agent asks whose session another took. A
+// machine that started anew has lost that session's key. Only what a request finds
+// when it comes counts: a long poll may outlive the boot that sent it.
+func (s *Server) noteDisplaced(r *http.Request) {
+	session, displaced := sessionOf(r), false
+	s.cfg.Cluster.View(func(st *fleet.State) {
+		displaced = st.MachineBySession(session) == nil && st.MachineByFormerSession(session) != nil
+	})
+	if !displaced {
+		return
+	}
+	s.log.Warn("an agent asks whose session another took", "from", r.RemoteAddr, "pairing_code", wire.PairingCode(session))
+	if _, err := s.cfg.Cluster.Propose(r.Context(), fleet.NoteDisplaced{SessionHash: session}); err != nil {
+		s.log.Warn("it could not be kept that a machine has two agents; it is when the agent asks again", "reason", err)
+	}
 }
 
 // sessionOf is the session that a request was signed with, or "".

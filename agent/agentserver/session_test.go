@@ -288,3 +288,73 @@ func TestS32_ForgedProgress(t *testing.T) {
 		t.Errorf("the task is %s", got)
 	}
 }
+
+// S30: a rogue that was given a code for its own MAC says that it is another machine.
+func TestS30_ACodeForOneMACDoesNotTakeAnotherMachine(t *testing.T) {
+	const rogue = "52:54:00:66:66:66"
+	r := newRig(t)
+	session, _ := r.approved()
+	status, body := r.reports(r.cluster.Caller(), func(q *wire.ReportRequest) {
+		q.BootID, q.BootMAC, q.Claim = "boot-0666", rogue, r.claim(rogue)
+	})
+	if status != 409 || !strings.Contains(body, rogue) {
+		t.Errorf("the rogue is answered %d %s", status, body)
+	}
+	r.c.View(func(s *fleet.State) {
+		if m := s.MachineByMAC(mac); m.SessionHash != session || m.BootID != "boot-0001" || m.Question == "" || s.MachineByMAC(rogue) != nil {
+			t.Errorf("the machine is %+v", m)
+		}
+	})
+	if got := r.task("t-1").Status; got != wire.StatusApproved {
+		t.Errorf("the task is %s", got)
+	}
+}
+
+// S30: a machine keeps the address it came from, not one it names.
+func TestS30_AMachineDoesNotSayWhichAddressItHas(t *testing.T) {
+	r := newRig(t)
+	h := r.s.Handler()
+	r.url = r.cluster.Server(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		q.RemoteAddr = "[::ffff:10.77.0.50]:4711"
+		h.ServeHTTP(w, q)
+	})).URL
+	if status, body := r.reports(r.cluster.Caller(), func(q *wire.ReportRequest) {
+		q.Claim = strings.Replace(q.Claim, "127.0.0.1", "10.77.0.50", 1)
+	}); status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	r.c.View(func(s *fleet.State) {
+		if m := s.MachineByMAC(mac); m.AgentIP != "10.77.0.50" || len(m.Addresses) != 1 || m.Addresses[mac] != "10.77.0.50" {
+			t.Errorf("the machine is at %s and keeps %v", m.AgentIP, m.Addresses)
+		}
+	})
+}
+
+// S30: the first agent lives on when a second has taken its session, long after its
+// code has expired.
+func TestS30_ADisplacedAgentThatAsksGivesTheAlarm(t *testing.T) {
+	r := newRig(t)
+	first := r.report(machineReport())
+	r.c.now = r.c.now.Add(time.Hour)
+	second := r.report(func() wire.ReportRequest { q := machineReport(); q.BootID = "boot-0002"; return q }())
+	r.propose(fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}, PhoneToken: "token-1"})
+	r.propose(fleet.DecideTask{TaskID: "t-1", Approved: true, PlanHash: r.task("t-1").PlanHash, By: "anna"})
+	r.raw("GET", r.cluster.Caller().Session(), "/api/v1/agent/approval/"+mac, nil) // a stranger
+	if v := r.poll(second); v.Verdict != wire.VerdictInstall {
+		t.Fatalf("the second agent is told %+v", v)
+	}
+	if v := r.poll(first); v.Verdict != wire.VerdictReport {
+		t.Errorf("the first agent is told %+v", v)
+	}
+	if got := r.task("t-1").Status; got != wire.StatusNeedsReview {
+		t.Errorf("the task is %s", got)
+	}
+	if v := r.poll(second); v.Verdict != wire.VerdictWait {
+		t.Errorf("the second agent is told %+v", v)
+	}
+	before := r.c.index
+	r.poll(first)
+	if r.c.index != before {
+		t.Error("the alarm was given again")
+	}
+}

@@ -48,26 +48,25 @@ func (s *State) checkClaim(b ReportMachine, c Command) error {
 	if used.SessionHash == b.SessionHash && (m == nil || m.SessionHash == b.SessionHash) {
 		return nil
 	}
-	s.alarm(c, used)
+	if !used.Doubled && m != nil {
+		u := *used
+		u.Doubled = true
+		s.claims[u.ID] = &u
+		doubled := *m
+		s.alarm(c, &doubled, b.SessionHash)
+	}
 	return refuse(Conflict, "the claim code of this boot was used by another agent; start the machine anew, and look which machines there are with its ids")
 }
 
 // alarm holds a machine's approval back: two agents say that they are this
-// machine, and at least one is wrong.
-func (s *State) alarm(c Command, used *UsedClaim) {
-	if used.Doubled {
-		return
-	}
-	old := s.machines[used.MachineID]
-	if old == nil {
-		return
-	}
-	u := *used
-	u.Doubled = true
-	s.claims[u.ID] = &u
-	m := *old
+// machine, and at least one is wrong. The machine is the caller's own copy; the
+// session, of who should not be there, gives no alarm again.
+func (s *State) alarm(c Command, m *Machine, session string) {
 	m.Doubled = c.At
-	s.putMachine(&m, EventMachine)
+	if former := without(m.FormerSessions, session); len(former) < len(m.FormerSessions) {
+		m.FormerSessions = former
+	}
+	s.putMachine(m, EventMachine)
 	const what = "a second agent reported as this machine: either there are two with its ids, or somebody pretends to be it"
 	did := what
 	if t := s.tasks[m.TaskID]; t != nil && t.Open() {

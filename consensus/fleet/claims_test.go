@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +13,7 @@ import (
 // claimed is a report with a claim code by the agent with the key.
 func (r *rig) claimed(boot, code, key string) ReportMachine {
 	b := report(boot, sda())
-	b.NewID, b.Claim, b.ClaimExpires, b.SessionHash = "m-"+key+boot, code, r.at.Add(10*time.Minute), key
+	b.NewID, b.Claim, b.ClaimMAC, b.ClaimExpires, b.SessionHash = "m-"+key+boot, code, mac1, r.at.Add(10*time.Minute), key
 	return b
 }
 
@@ -127,5 +128,109 @@ func TestS31_ASessionIsOfUseForItsMachineAndBootAlone(t *testing.T) {
 	}
 	if task := r.task("t1"); task.Status != wire.StatusApproved {
 		t.Errorf("the task is %s", task.Status)
+	}
+}
+
+func TestS30_AClaimBeginsASessionOfItsOwnMachineAlone(t *testing.T) {
+	const rogue = "52:54:00:00:00:66"
+	r := approved(t)
+	was := r.machine("m1")
+	theirs := r.claimed("boot-x", "c2", "theirs")
+	theirs.ClaimMAC, theirs.BootMAC = strings.ToUpper(rogue), rogue
+	if _, err := r.do(theirs); ErrorCode(err) != Conflict {
+		t.Fatalf("a code for another MAC: %v", err)
+	}
+	want := *was
+	want.Question, want.Rival = r.machine("m1").Question, &IDs{UUID: uuid1, Serial: "SER1", MACs: []string{mac1, rogue}}
+	if got := r.machine("m1"); !strings.Contains(got.Question, rogue) || asJSON(got) != asJSON(&want) {
+		t.Errorf("the machine is\n%s, not\n%s", asJSON(got), asJSON(&want))
+	}
+	if task := r.task("t1"); task.Status != wire.StatusApproved || r.s.UsedClaim("c2") != nil {
+		t.Errorf("the task is %s, the code used: %v", task.Status, r.s.UsedClaim("c2"))
+	}
+	r.refused(Conflict, theirs)
+	// A person may say that it is the machine all the same, with a new card.
+	r.must(SettleQuestion{MachineID: "m1", Accept: true}, theirs)
+
+	// A machine nobody knows is known by the MAC of its code, too.
+	fresh := seen("m2", uuid2, "SER2", mac2)
+	fresh.Claim, fresh.ClaimMAC, fresh.ClaimExpires = "c3", "52:54:00:00:00:99", r.at.Add(time.Minute)
+	r.must(fresh)
+	if m := r.s.MachineByMAC("52:54:00:00:00:99"); m == nil || m.ID != "m2" {
+		t.Errorf("the MAC of the code is machine %+v's", m)
+	}
+}
+
+func TestS31_ARenewalTakesNoIdAway(t *testing.T) {
+	without := map[string]func(*ReportMachine){
+		"a MAC":      func(b *ReportMachine) { b.Inventory = inventory(uuid1, "SER1", []string{mac1}, sda()) },
+		"the UUID":   func(b *ReportMachine) { b.Inventory.System.UUID = "" },
+		"the serial": func(b *ReportMachine) { b.Inventory.System.Serial = "none" },
+	}
+	for name, change := range without {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			first := r.claimed("boot-1", "c1", "ours")
+			first.NewID = "m1"
+			first.Inventory = inventory(uuid1, "SER1", []string{mac1, mac2}, sda())
+			more := report("boot-1")
+			more.SessionHash, more.Renew = "ours", true
+			more.Inventory = inventory(uuid1, "SER1", []string{mac1, mac2, "52:54:00:00:00:03"}, sda())
+			r.must(first, more) // it may find one more
+			change(&more)
+			if _, err := r.do(more); ErrorCode(err) != Conflict {
+				t.Fatalf("the renewal: %v", err)
+			}
+			if m := r.machine("m1"); m.Question == "" || len(m.IDs.MACs) != 3 {
+				t.Errorf("the machine is %+v", m)
+			}
+		})
+	}
+	t.Run("a card that is gone at the next start", func(t *testing.T) {
+		r := newRig(t)
+		first := r.claimed("boot-1", "c1", "ours")
+		first.NewID = "m1"
+		first.Inventory = inventory(uuid1, "SER1", []string{mac1, mac2}, sda())
+		r.must(first, r.claimed("boot-2", "c2", "next"))
+		if m := r.machine("m1"); m.Question != "" || len(m.IDs.MACs) != 1 {
+			t.Errorf("the machine is %+v", m)
+		}
+	})
+}
+
+func TestS30_AnAgentThatLivesOnAfterItsSessionWasTakenGivesOneAlarm(t *testing.T) {
+	r := newRig(t)
+	first := r.claimed("boot-1", "c1", "ours")
+	first.NewID = "m1"
+	r.must(debian(), create("t1"), first)
+	r.at = r.at.Add(time.Hour) // its code is of no use any more, and says nothing
+	r.must(r.claimed("boot-2", "c2", "clone"))
+	r.must(r.approve("t1"), NoteDisplaced{SessionHash: "nobody's"}, NoteDisplaced{SessionHash: "clone"}, NoteDisplaced{})
+	if r.alarms() != 0 || r.task("t1").Status != wire.StatusApproved {
+		t.Fatalf("%d alarms, the task is %s", r.alarms(), r.task("t1").Status)
+	}
+	r.must(NoteDisplaced{SessionHash: "ours"})
+	m, task := r.machine("m1"), r.task("t1")
+	if task.Status != wire.StatusNeedsReview || task.Approval != nil || r.alarms() != 1 || !m.Doubled.Equal(r.at) || m.SessionHash != "clone" {
+		t.Errorf("the task is %s after %d alarms, the machine %+v", task.Status, r.alarms(), m)
+	}
+	r.must(r.approve("t1"), NoteDisplaced{SessionHash: "ours"})
+	if r.alarms() != 1 || r.task("t1").Status != wire.StatusApproved {
+		t.Errorf("asking again: %d alarms, the task is %s", r.alarms(), r.task("t1").Status)
+	}
+}
+
+func TestS30_TheLastSessionsOfAMachineAreRemembered(t *testing.T) {
+	r := newRig(t)
+	for i := range 7 {
+		r.must(report(fmt.Sprint("boot-", i)), report(fmt.Sprint("boot-", i)))
+	}
+	want := []string{"s-boot-2", "s-boot-3", "s-boot-4", "s-boot-5"}
+	if got := r.machine("m1").FormerSessions; !slices.Equal(got, want) {
+		t.Errorf("remembered: %v, not %v", got, want)
+	}
+	r.must(DeleteMachine{MachineID: "m1"})
+	if len(r.s.byFormer) != 0 {
+		t.Errorf("of a machine that was forgotten: %v", r.s.byFormer)
 	}
 }

@@ -72,6 +72,7 @@ type (
 		Inventory   wire.Inventory
 
 		Claim        string    `json:",omitempty"`
+		ClaimMAC     string    `json:",omitempty"` // that the code was given to: the one MAC that is not the agent's own word
 		ClaimExpires time.Time `json:",omitzero"`
 		Renew        bool      `json:",omitempty"`
 		ClockOff     int64     `json:",omitempty"` // seconds that the machine's clock was ahead
@@ -81,6 +82,11 @@ type (
 	// machine's own disk: whatever is asked of the machine now waits for its next
 	// netboot. The result is a *Machine, nil if the session is nobody's.
 	LeaveAgent struct{ SessionHash string }
+
+	// NoteDisplaced records that an agent still asks whose session another took: there
+	// are two agents of one machine. The result is a *Machine, nil if there is nothing
+	// to say of the session.
+	NoteDisplaced struct{ SessionHash string }
 
 	// ServeBoot records that a machine that is known or has an open task was told to
 	// boot the agent, or to wait because it is held. The result is its *Task.
@@ -183,6 +189,7 @@ func (PutImage) commandType() string       { return "put_image" }
 func (DeleteImage) commandType() string    { return "delete_image" }
 func (ReportMachine) commandType() string  { return "report_machine" }
 func (LeaveAgent) commandType() string     { return "leave_agent" }
+func (NoteDisplaced) commandType() string  { return "note_displaced" }
 func (ServeBoot) commandType() string      { return "serve_boot" }
 func (CreateTask) commandType() string     { return "create_task" }
 func (DecideTask) commandType() string     { return "decide_task" }
@@ -203,6 +210,7 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"delete_image":    decode[DeleteImage],
 	"report_machine":  decode[ReportMachine],
 	"leave_agent":     decode[LeaveAgent],
+	"note_displaced":  decode[NoteDisplaced],
 	"serve_boot":      decode[ServeBoot],
 	"create_task":     decode[CreateTask],
 	"decide_task":     decode[DecideTask],

@@ -55,10 +55,13 @@ func anyBody(t *rapid.T, r *rig) Body {
 		if rapid.Bool().Draw(t, "with a code") {
 			session, claim = rapid.SampledFrom([]string{"k1", "k2"}).Draw(t, "key"), rapid.SampledFrom([]string{"c1", "c2"}).Draw(t, "code")
 		}
-		return ReportMachine{Claim: claim, ClaimExpires: r.at.Add(time.Duration(rapid.IntRange(-1, 9).Draw(t, "lasts")) * time.Second), Renew: rapid.IntRange(0, 9).Draw(t, "renews") == 0,
+		return ReportMachine{Claim: claim, ClaimMAC: rapid.SampledFrom(macs).Draw(t, "claim's mac"), ClaimExpires: r.at.Add(time.Duration(rapid.IntRange(-1, 9).Draw(t, "lasts")) * time.Second), Renew: rapid.IntRange(0, 9).Draw(t, "renews") == 0,
 			NewID: "m" + fresh, MAC: mac, IP: rapid.SampledFrom([]string{"", "10.0.0.1", "10.0.0.2"}).Draw(t, "ip"),
 			BootID: rapid.SampledFrom([]string{"b1", "b2"}).Draw(t, "boot"), SessionHash: session, Inventory: inventory(uuid, serial, mine, disks...)}
 	case 5:
+		if rapid.Bool().Draw(t, "displaced") {
+			return NoteDisplaced{SessionHash: rapid.SampledFrom([]string{"", "k1", "k2"}).Draw(t, "session")}
+		}
 		if rapid.Bool().Draw(t, "leave") {
 			return LeaveAgent{SessionHash: rapid.SampledFrom([]string{"", "s1", "s2", "s3"}).Draw(t, "session")}
 		}
@@ -409,6 +412,7 @@ func checkInvariants(t *rapid.T, s *State) {
 	for name, pair := range map[string][2]map[string]string{
 		"byMAC": {s.byMAC, restored.byMAC}, "byUUID": {s.byUUID, restored.byUUID}, "byAddress": {s.byAddress, restored.byAddress},
 		"byTarget": {s.byTarget, restored.byTarget}, "byToken": {s.byToken, restored.byToken}, "bySession": {s.bySession, restored.bySession},
+		"byFormer": {s.byFormer, restored.byFormer},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {
 			t.Fatalf("%s is %v, rebuilt it is %v", name, pair[0], pair[1])

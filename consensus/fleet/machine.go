@@ -28,6 +28,10 @@ type Machine struct {
 	SessionHash string `json:"session_hash,omitempty"`
 	AgentMAC    string `json:"agent_mac,omitempty"`
 	AgentIP     string `json:"agent_ip,omitempty"`
+	// FormerSessions are those that a later report took the place of, the newest last.
+	// A machine that starts anew loses their keys: who still signs with one is a second
+	// agent, and is taken out when the alarm was given.
+	FormerSessions []string `json:"former_sessions,omitempty"`
 	// AgentDone is set when that agent is about to leave, because it has installed
 	// or was sent to the machine's own disk: its session still counts for what it
 	// repeats, but nobody waits there.
@@ -124,6 +128,26 @@ func placeholderSerial(s string) bool {
 	return false
 }
 
+// maxFormerSessions bounds what is remembered of a machine's agents.
+const maxFormerSessions = 4
+
+// displace has the agent with a session take the place of the one there was.
+func (m *Machine) displace(session string) {
+	former := without(m.FormerSessions, session)
+	if m.SessionHash != "" && m.SessionHash != session {
+		former = append(former, m.SessionHash)
+	}
+	m.FormerSessions = former[max(0, len(former)-maxFormerSessions):]
+	if len(m.FormerSessions) == 0 {
+		m.FormerSessions = nil
+	}
+}
+
+// without is a list of its own that lacks the session.
+func without(sessions []string, session string) []string {
+	return slices.DeleteFunc(slices.Clone(sessions), func(s string) bool { return s == session })
+}
+
 // clash says why two sets of ids that share one cannot be the same machine, or
 // "" when they can.
 func clash(known, seen IDs) string {
@@ -140,6 +164,38 @@ func clash(known, seen IDs) string {
 		return "a machine with serial " + quoteOrNone(seen.Serial) + " reported with a MAC of this machine, whose serial is " + quoteOrNone(known.Serial)
 	case !shared && known.UUID == seen.UUID && known.UUID != "" && (known.Serial == "" || known.Serial != seen.Serial):
 		return "a machine with this machine's UUID reported with other MACs (" + strings.Join(seen.MACs, ", ") + ") and serial " + quoteOrNone(seen.Serial)
+	}
+	return ""
+}
+
+// missing says which id of a known machine a report with one of its MACs leaves out,
+// or "". Who pretends to be a machine might not know its ids; the machine itself
+// does not forget them.
+func missing(known, seen IDs) string {
+	switch {
+	case known.UUID != "" && seen.UUID == "":
+		return "a machine without a UUID reported as this machine, whose UUID is " + known.UUID
+	case known.Serial != "" && seen.Serial == "":
+		return "a machine without a serial reported as this machine, whose serial is " + quoteOrNone(known.Serial)
+	}
+	return ""
+}
+
+// doubt says why a report with a known machine's ids might be another's, or "". All
+// ids are the agent's own word but the MAC that its claim code was given to, so a
+// session begins with a MAC that was the machine's before. A card may be gone when
+// a machine starts anew; while its agent runs, none goes.
+func doubt(known *Machine, seen IDs, b ReportMachine) string {
+	if b.Claim != "" && !slices.Contains(known.IDs.MACs, b.ClaimMAC) {
+		return "a machine that was started with MAC " + b.ClaimMAC + " reported as this machine, which has no such MAC"
+	}
+	if b.SessionHash == "" || b.SessionHash != known.SessionHash {
+		return ""
+	}
+	for _, mac := range known.IDs.MACs {
+		if !slices.Contains(seen.MACs, mac) {
+			return "the agent of this machine reported again without MAC " + mac + ", which it had when it started"
+		}
 	}
 	return ""
 }

@@ -37,6 +37,8 @@ func TestWhichMachineReports(t *testing.T) {
 		{"ids appear where none were", []ReportMachine{seen("m1", "", "", mac1)}, seen("m9", uuid1, "A", mac1), "m1", ""},
 		{"a MAC of a machine with another UUID", []ReportMachine{seen("m1", uuid1, "A", mac1)}, seen("m9", uuid2, "B", mac1), "", "m1"},
 		{"a MAC of a machine with another serial, where UUIDs say nothing", []ReportMachine{seen("m1", "", "A", mac1)}, seen("m9", "", "B", mac1), "", "m1"},
+		{"no UUID any more", []ReportMachine{seen("m1", uuid1, "A", mac1)}, seen("m9", "", "A", mac1), "", "m1"},
+		{"no serial any more", []ReportMachine{seen("m1", uuid1, "A", mac1)}, seen("m9", uuid1, "", mac1), "", "m1"},
 		{"a UUID of a machine with other MACs and serial", []ReportMachine{seen("m1", uuid1, "A", mac1)}, seen("m9", uuid1, "B", mac2), "", "m1"},
 		{"a UUID of a machine with other MACs and no serial", []ReportMachine{seen("m1", uuid1, "", mac1)}, seen("m9", uuid1, "", mac2), "", "m1"},
 		{"MACs of two machines", []ReportMachine{seen("m1", "", "", mac1), seen("m2", "", "", mac2)}, seen("m9", "", "", mac1, mac2, mac3), "", "m1"},

@@ -110,6 +110,8 @@ func writeLog(t *testing.T, name string) {
 	do(r.approve("t4"))
 	do(report("boot-4", sda(), disk("DISK-D", 700))) // what was approved is not there any more
 	do(r.approve("t4"))
+	do(NoteDisplaced{SessionHash: "s-boot-3"}) // two agents: what was approved is held
+	do(r.approve("t4"))
 	r.at = r.at.Add(ApprovalLife)
 	do(LapseApproval{TaskID: "t4"})
 	do(PutPolicy{ApprovalCap: 5, ApprovalWindow: time.Hour, SecondApprover: SecondAlways, By: "ann"})

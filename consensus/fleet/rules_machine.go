@@ -36,7 +36,8 @@ const maxMachines = 20_000
 func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	ids := IDsOf(b.Inventory)
 	b.MAC = strings.ToLower(b.MAC)
-	for _, mac := range []string{b.MAC, strings.ToLower(b.BootMAC)} {
+	b.ClaimMAC = strings.ToLower(b.ClaimMAC)
+	for _, mac := range []string{b.MAC, strings.ToLower(b.BootMAC), b.ClaimMAC} {
 		if mac != "" && !slices.Contains(ids.MACs, mac) {
 			ids.MACs = append(ids.MACs, mac)
 			slices.Sort(ids.MACs)
@@ -48,9 +49,12 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	if err := s.checkClaim(b, c); err != nil {
 		return nil, err
 	}
-	known, question := s.recognise(ids)
+	known, question := s.recognise(ids, c)
 	if err := s.checkRenewal(b, known); err != nil {
 		return nil, err
+	}
+	if question == "" && known != nil && c.guarded() {
+		question = doubt(known, ids, b)
 	}
 	if question != "" {
 		if known.Dismissed == question {
@@ -75,11 +79,17 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	if other := s.MachineBySession(b.SessionHash); c.guarded() && other != nil && other != known {
 		return nil, refuse(Conflict, "the session is machine %s's, and what was reported is another; start the machine anew", other.Name)
 	}
+	if other := s.MachineByFormerSession(b.SessionHash); c.guarded() && other != nil && other != known {
+		return nil, refuse(Conflict, "the session was machine %s's, and what was reported is another; start the machine anew", other.Name)
+	}
 	inv := b.Inventory
 	s.shared.inventory(&inv)
 	interrupted := m.BootID != "" && m.BootID != b.BootID
 	m.IDs, m.RegionID = ids, b.RegionID
 	m.Inventory, m.InventoryHash = &inv, inv.Hash()
+	if c.guarded() {
+		m.displace(b.SessionHash)
+	}
 	m.BootID, m.SessionHash = b.BootID, b.SessionHash
 	m.AgentMAC, m.AgentIP, m.AgentDone, m.ReportedAt = b.MAC, b.IP, false, c.At
 	m.Addresses, m.ClockOff = s.keepAddress(m, b.MAC, b.IP), b.ClockOff
@@ -116,7 +126,7 @@ func (s *State) cancelRivals(of *Task, macs []string, at time.Time) {
 
 // recognise finds the known machine that the ids belong to, or the question
 // they raise about it.
-func (s *State) recognise(ids IDs) (*Machine, string) {
+func (s *State) recognise(ids IDs, c Command) (*Machine, string) {
 	var found []*Machine
 	add := func(id string) {
 		if m := s.machines[id]; m != nil && !slices.Contains(found, m) {
@@ -130,7 +140,11 @@ func (s *State) recognise(ids IDs) (*Machine, string) {
 		add(s.byUUID[ids.UUID])
 	}
 	for _, m := range found {
-		if q := clash(m.IDs, ids); q != "" {
+		q := clash(m.IDs, ids)
+		if q == "" && c.guarded() {
+			q = missing(m.IDs, ids)
+		}
+		if q != "" {
 			return m, q
 		}
 	}
@@ -262,6 +276,25 @@ func (b LeaveAgent) apply(s *State, _ Command) (any, error) {
 	changed.AgentDone = true
 	s.putMachine(&changed, EventMachine)
 	return &changed, nil
+}
+
+// apply gives the alarm of a doubled claim, once for a session: it is not remembered
+// any more then.
+func (b NoteDisplaced) apply(s *State, c Command) (any, error) {
+	old := s.MachineByFormerSession(b.SessionHash)
+	if old == nil {
+		return old, nil
+	}
+	for id, used := range s.claims { // its code shown again would tell the same
+		if used.SessionHash == b.SessionHash {
+			u := *used
+			u.Doubled = true
+			s.claims[id] = &u
+		}
+	}
+	m := *old
+	s.alarm(c, &m, b.SessionHash)
+	return s.machines[m.ID], nil
 }
 
 func (b ServeBoot) apply(s *State, c Command) (any, error) {

@@ -40,6 +40,7 @@ type State struct {
 	byTarget  map[string]string // MAC → task waiting for a machine not seen yet
 	byToken   map[string]string // phone token → task
 	bySession map[string]string // hash of an agent's session → machine
+	byFormer  map[string]string // hash of a session before that → machine
 
 	events []Event // of the entry being applied
 }
@@ -50,7 +51,7 @@ func NewState() *State {
 		machines: map[string]*Machine{}, tasks: map[string]*Task{}, images: map[string]*Image{}, nodes: map[string]*Node{},
 		tokens: map[string]*Token{}, pools: map[string]*Pool{}, claims: map[string]*UsedClaim{}, past: pastTasks{unpacked: unpackedPast}, done: window{byID: map[string]*deed{}},
 		byMAC: map[string]string{}, byUUID: map[string]string{}, byAddress: map[string]string{},
-		byTarget: map[string]string{}, byToken: map[string]string{}, bySession: map[string]string{},
+		byTarget: map[string]string{}, byToken: map[string]string{}, bySession: map[string]string{}, byFormer: map[string]string{},
 		users: map[string]*User{}, sessions: map[string]*Session{}, apiTokens: map[string]*APIToken{}, codes: map[string]*OneUseCode{},
 	}
 }
@@ -123,6 +124,10 @@ func (s *State) MachineBySession(hash string) *Machine {
 	}
 	return s.machines[s.bySession[hash]]
 }
+
+// MachineByFormerSession finds the machine whose agent held the session until
+// another took its place, or nil.
+func (s *State) MachineByFormerSession(hash string) *Machine { return s.machines[s.byFormer[hash]] }
 
 // Task by id, or nil.
 func (s *State) Task(id string) *Task {
@@ -232,6 +237,9 @@ func (s *State) indexMachine(m *Machine) {
 	if m.SessionHash != "" {
 		s.bySession[m.SessionHash] = m.ID
 	}
+	for _, session := range m.FormerSessions {
+		s.byFormer[session] = m.ID
+	}
 	for _, ip := range m.Addresses {
 		s.byAddress[ip] = m.ID
 	}
@@ -243,6 +251,9 @@ func (s *State) unindexMachine(m *Machine) {
 	}
 	delete(s.byUUID, m.IDs.UUID)
 	delete(s.bySession, m.SessionHash)
+	for _, session := range m.FormerSessions {
+		delete(s.byFormer, session)
+	}
 	for _, ip := range m.Addresses {
 		delete(s.byAddress, ip)
 	}
