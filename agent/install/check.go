@@ -86,7 +86,7 @@ func (in *installer) checkContents() error {
 	if found && sameWork(old.Marker, mine) && old.PlanHash == in.Grant.PlanHash && headClean {
 		// Nothing but this install makes a disk with this journal and no
 		// head, and it did so with the contents compared.
-		in.resume = old.State != stateWiping
+		in.begun, in.resume = true, old.State != stateWiping
 		return nil
 	}
 	now, err := in.Inspect(in.cand)

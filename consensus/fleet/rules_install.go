@@ -58,7 +58,11 @@ func (b StartInstall) apply(s *State, c Command) (any, error) {
 	t.log(c.At, "the agent may erase disk "+t.Plan.Erase.String()+" now")
 	changed := *m
 	t.WasUnfinished = m.Unfinished
-	changed.Unfinished = true
+	changed.Unfinished, changed.Erasing = true, nil
+	if c.guarded() && !m.Unfinished {
+		disk := t.Plan.Erase
+		changed.Erasing = &disk
+	}
 	s.putTask(t, EventStatus)
 	s.putMachine(&changed, EventMachine)
 	s.noteTask(c, t, "", "the agent was allowed to "+erasing(t)+", as approved by "+who(t.Approval.By))
@@ -129,8 +133,11 @@ func (b FinishInstall) apply(s *State, c Command) (any, error) {
 	if b.Error != nil {
 		t.Status, t.Error = wire.StatusFailed, b.Error
 		t.log(c.At, "failed: "+b.Error.Message)
-		if untouched(b.Error.Code) {
+		if untouched(b.Error.Code) || c.guarded() && b.Error.Untouched {
 			changed.Unfinished = m.Unfinished && (t.WasUnfinished || t.StartedAt.IsZero())
+		}
+		if !changed.Unfinished {
+			changed.Erasing = nil
 		}
 	} else {
 		p := *t.Progress
@@ -155,7 +162,7 @@ func (t *Task) complete(m *Machine, p wire.Progress, at time.Time) {
 	t.Status, t.FinishedAt = wire.StatusCompleted, at
 	p.Percentage, p.Message = 100, "installed"
 	t.Progress = &p
-	m.Unfinished = false
+	m.Unfinished, m.Erasing = false, nil
 	m.Installed = &Installed{TaskID: t.ID, Image: t.Plan.Image.Name, Digest: t.Plan.Image.Digest,
 		Disk: t.Plan.Erase.DiskID, Hostname: t.Plan.FirstBoot.Hostname, At: at}
 	if h := t.Plan.FirstBoot.Hostname; h != "" {
@@ -183,6 +190,35 @@ func withContents(inv *wire.Inventory, disk wire.DiskID, c wire.Contents) *wire.
 // not written to the disk: it found the difference before the first byte.
 func untouched(code string) bool {
 	return code == wire.CodePlanMismatch || code == wire.CodeDiskTooSmall || code == wire.CodeDiskBusy
+}
+
+// spared reports whether the disk that the machine's unfinished install was allowed
+// to erase holds what it did before. Only a disk with a table shows that: its first
+// sector is what an install wipes before anything else.
+func (m *Machine) spared() bool {
+	was := m.Erasing
+	if !m.Unfinished || was == nil || was.Contents.Table == "" || was.Contents.NoHead || was.Contents.Unreadable != "" {
+		return false
+	}
+	for _, d := range m.Inventory.Disks {
+		if d.ID() == was.DiskID {
+			return asJSON(d.Contents) == asJSON(was.Contents)
+		}
+	}
+	return false
+}
+
+// spare takes back that the machine's disk does not boot, and says so in the task.
+func (s *State) spare(m *Machine, c Command) *Machine {
+	text := "disk " + m.Erasing.String() + " holds what it held before the install, which had not begun to erase it"
+	changed := *m
+	changed.Unfinished, changed.Erasing = false, nil
+	s.putMachine(&changed, EventMachine)
+	if t, err := s.task(m.TaskID); err == nil {
+		t.log(c.At, text)
+		s.putTask(t, EventStatus)
+	}
+	return &changed
 }
 
 func (b ReportUp) apply(s *State, c Command) (any, error) {
