@@ -359,11 +359,13 @@ func TestAGrantOfAnotherEpochBeginsNothing(t *testing.T) {
 	old := r.start("t1")
 	old.Epoch = 1
 	r.must(RaiseEpoch{Reason: "restored", By: "ann"})
-	r.refused(Conflict, old)
+	r.refused(Precondition, old)
 	r.must(r.approve("t1"))
 	r.refused(Precondition, old)
 	old.Epoch = 2
-	r.must(old)
+	r.must(old, old)
+	r.must(RaiseEpoch{Reason: "restored", By: "ann"})
+	r.refused(Precondition, old) // begun, but it is void
 }
 
 // S33: whoever asks to begin, in whatever state, begins only what is approved.

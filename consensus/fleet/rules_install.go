@@ -35,6 +35,9 @@ func (b StartInstall) apply(s *State, c Command) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := b.checkEpoch(s, t); err != nil && c.guarded() {
+		return nil, err
+	}
 	if t.Status == wire.StatusInstalling && t.InstallBootID == m.BootID {
 		return t, nil // the answer was lost, the question is repeated
 	}
@@ -44,8 +47,8 @@ func (b StartInstall) apply(s *State, c Command) (any, error) {
 	if b.PlanHash != t.PlanHash || t.Approval == nil || t.Approval.PlanHash != t.PlanHash {
 		return nil, &Error{Code: Precondition, Message: "the plan of task " + t.ID + " is not the one that was approved"}
 	}
-	if b.Epoch != 0 && (s.cluster == nil || b.Epoch != s.cluster.Epoch) {
-		return nil, &Error{Code: Precondition, Message: fmt.Sprintf("the grant for task %s is of epoch %d, and another has begun since; ask for a new one", t.ID, b.Epoch)}
+	if err := b.checkEpoch(s, t); err != nil {
+		return nil, err // here, as logs of before have it
 	}
 	if c.guarded() && t.Lapsed(c.At) {
 		s.lapse(t, c)
@@ -67,6 +70,15 @@ func (b StartInstall) apply(s *State, c Command) (any, error) {
 	s.putMachine(&changed, EventMachine)
 	s.noteTask(c, t, "", "the agent was allowed to "+erasing(t)+", as approved by "+who(t.Approval.By))
 	return t, nil
+}
+
+// checkEpoch refuses a grant of another epoch, also where its install has begun:
+// what the agent holds is void, and it is given another.
+func (b StartInstall) checkEpoch(s *State, t *Task) error {
+	if b.Epoch != 0 && (s.cluster == nil || b.Epoch != s.cluster.Epoch) {
+		return &Error{Code: Precondition, Message: fmt.Sprintf("the grant for task %s is of epoch %d, and another has begun since; ask for a new one", t.ID, b.Epoch)}
+	}
+	return nil
 }
 
 // apply takes the newest value of each install. Items that are late, of another
