@@ -79,14 +79,14 @@ func (in *installer) checkContents() error {
 	}
 	mine := marker(in.Grant)
 	if found {
-		if err := spent(old.Marker, mine, old.State == stateCommitting && !headClean); err != nil {
+		if err := in.spent(old.Marker, mine, old.State == stateCommitting && !headClean); err != nil {
 			return err
 		}
 	}
 	if found && sameWork(old.Marker, mine) && old.PlanHash == in.Grant.PlanHash && headClean {
 		// Nothing but this install makes a disk with this journal and no
 		// head, and it did so with the contents compared.
-		in.resume = old.State != stateWiping
+		in.begun, in.resume = true, old.State != stateWiping
 		return nil
 	}
 	now, err := in.Inspect(in.cand)
@@ -94,7 +94,7 @@ func (in *installer) checkContents() error {
 		return fail(wire.CodeDiskError, err, "what lies on the disk %s cannot be read", describe(in.cand.ID()))
 	}
 	if now.Marker != nil {
-		if err := spent(*now.Marker, mine, true); err != nil {
+		if err := in.spent(*now.Marker, mine, true); err != nil {
 			return err
 		}
 	}
@@ -117,9 +117,13 @@ func sameWork(a, b wire.Marker) bool {
 }
 
 // spent tells whether what an earlier grant left on the disk, finished or not,
-// shows that mine is no longer good.
-func spent(left, mine wire.Marker, finished bool) error {
+// shows that mine is no longer good. What the person saw who approved is not later
+// than the approval, whatever the clock said when it was installed.
+func (in *installer) spent(left, mine wire.Marker, finished bool) error {
+	seen := in.plan.Erase.Contents.Marker
 	switch {
+	case left.TaskID != mine.TaskID && seen != nil && *seen == left:
+		return nil
 	case left.TaskID != mine.TaskID && left.Issued != 0 && left.Issued >= mine.Issued:
 		return ErrGrantLate
 	case left.TaskID != mine.TaskID, left.Generation < mine.Generation:

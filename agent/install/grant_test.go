@@ -1,6 +1,7 @@
 package install
 
 import (
+	"errors"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -110,6 +111,36 @@ func TestS33_WithoutAGoodGrantNotAByteIsWritten(t *testing.T) {
 			t.Errorf("%d writes, %v", disk.writes, err)
 		}
 	})
+}
+
+// An install done while a clock was ahead may be replaced by who has seen it, and by
+// nobody else.
+func TestWhatWasSeenIsNotLaterThanTheGrant(t *testing.T) {
+	src := newSource(t, gptImage(t, 17*mib), 512)
+	ahead := wire.Marker{MachineID: "m1", TaskID: "another", Generation: 1, Issued: 9000}
+	later := ahead
+	later.Issued++
+	for _, c := range []struct {
+		name          string
+		marked, noted wire.Marker
+		ok            bool
+	}{{"as it was seen", ahead, ahead, true}, {"another marker", later, ahead, false}, {"another journal", ahead, later, false}} {
+		g := grantFor(src.man, 32*mib, wire.Contents{Table: "mbr", Marker: &ahead})
+		g.Issued = 1000
+		disk := oldDisk(32*mib, 512)
+		if err := (journal{Marker: c.noted, State: stateCommitting}).write(disk); err != nil {
+			t.Fatal(err)
+		}
+		writes := disk.writes
+		err := installTo(t.Context(), g, src, disk, func(o *Options) {
+			o.Inspect = func(Candidate) (wire.Contents, error) {
+				return wire.Contents{Table: "mbr", Marker: &c.marked}, nil
+			}
+		})
+		if (err == nil) != c.ok || (disk.writes > writes) != c.ok || !c.ok && !errors.Is(err, ErrGrantLate) {
+			t.Errorf("%s: %d writes, %v", c.name, disk.writes-writes, err)
+		}
+	}
 }
 
 // A machine that is started again within its install gets another grant for it,

@@ -86,6 +86,7 @@ type installer struct {
 	cand    Candidate
 	disk    Device
 	journal journal
+	begun   bool // this grant has written to the disk, in this run or in one before it
 	resume  bool // the first sector is zero and chunks of this image may be there
 	fetch   *fetcher
 	table   table
@@ -114,13 +115,23 @@ func Run(ctx context.Context, opt Options) error {
 	}()
 	err := in.run(ctx)
 	var failed *wire.TaskError
-	if err == nil || errors.As(err, &failed) || errors.Is(err, grant.ErrEnded) {
+	switch {
+	case err == nil || errors.Is(err, grant.ErrEnded):
+		return err
+	case errors.As(err, &failed):
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
+		err = fail(wire.CodeInternal, err, "the install failed")
+		errors.As(err, &failed)
+	}
+	// The code plan_mismatch says so by itself, and errors of it are told apart.
+	if in.begun || failed.Code == wire.CodePlanMismatch {
 		return err
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return fail(wire.CodeInternal, err, "the install failed")
+	said := *failed // it may be the source's, which hands it out again
+	said.Untouched = true
+	return &said
 }
 
 func newInstaller(opt Options) *installer {
@@ -166,6 +177,7 @@ func (in *installer) run(ctx context.Context) error {
 		return err
 	}
 	// From here on the disk is written.
+	in.begun = true
 	have, err := in.prepare(ctx)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -174,6 +175,10 @@ func TestRefuses(t *testing.T) {
 		if c.disk.writes != writes {
 			t.Errorf("%s: the disk was written", c.name)
 		}
+		var told *wire.TaskError
+		if errors.As(err, &told) && told.Code != wire.CodePlanMismatch && !told.Untouched {
+			t.Errorf("%s: it is not told that the disk was not written", c.name)
+		}
 	}
 }
 
@@ -182,6 +187,23 @@ type noImage struct{ Source }
 
 func (noImage) Manifest(context.Context, string) (wire.Manifest, error) {
 	return wire.Manifest{}, &wire.TaskError{Code: wire.CodeImageError, Message: "the image is gone"}
+}
+
+// A run that fails before its first byte does not speak for the one before it.
+func TestWhatAnEarlierRunHasWrittenIsNotUntouched(t *testing.T) {
+	src := newSource(t, gptImage(t, 17*mib), 512)
+	g := grantFor(src.man, 32*mib, wire.Contents{Table: "mbr"})
+	disk := oldDisk(32*mib, 512)
+	disk.writesLeft = 10
+	first := installTo(t.Context(), g, src, disk, nil)
+	disk = disk.afterPowerLoss(rand.New(rand.NewPCG(1, 2)))
+	second := installTo(t.Context(), g, noImage{}, disk, nil)
+	for _, err := range []error{first, second} {
+		var told *wire.TaskError
+		if !errors.As(err, &told) || told.Untouched {
+			t.Errorf("it ended with %+v", err)
+		}
+	}
 }
 
 // A journal of this grant gives no leave to erase what came to the disk later.

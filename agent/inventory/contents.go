@@ -38,6 +38,7 @@ func Contents(r io.ReaderAt, size int64, sector int) wire.Contents {
 	v := volume{r: r, size: size, head: head}
 	c := wire.Contents{Signatures: v.signatures()}
 	c.Table, c.Partitions = partitions(r, head, size, sector)
+	c.NoHead = c.Table != "" && allBytes(head[:min(sector, len(head))], 0)
 	// Bytes that are of no kind known here are somebody's all the same: a database
 	// on the raw disk, a volume whose header lies elsewhere.
 	if c.Table == "" && len(c.Signatures) == 0 && slices.ContainsFunc(head, func(b byte) bool { return b != 0 }) {

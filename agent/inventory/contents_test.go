@@ -221,6 +221,17 @@ func bootSector(entries ...[3]byte) []byte {
 	return b
 }
 
+// A GPT is found without the first sector, which an install wipes before the rest.
+func TestAWipedFirstSectorShows(t *testing.T) {
+	for _, n := range []byte{0, 1} {
+		d := gptDisk(512, "data", []byte{1}, nil)
+		d[510] = []byte{n}
+		if c := Contents(d, testSize, 512); c.Table != "gpt" || c.NoHead != (n == 0) {
+			t.Errorf("%+v", c)
+		}
+	}
+}
+
 func TestMBRWithLogicalPartitions(t *testing.T) {
 	// The extended partition begins at sector 20; links count from there.
 	c := Contents(sparse{

@@ -125,7 +125,10 @@ type Contents struct {
 	Signatures []string    `json:"signatures,omitempty"` // on the whole disk: "lvm2", "zfs", "md", "luks", "ext4", ...
 	OS         string      `json:"os,omitempty"`         // best guess, in words: "Debian 12", "Windows", "unknown Linux"
 	Marker     *Marker     `json:"marker,omitempty"`     // left by an earlier install of ours
-	Unreadable string      `json:"unreadable,omitempty"` // why it could not be read
+	// NoHead says that there is a table though the first sector is all zeros: an
+	// install of ours wipes that first, and a GPT is found without it.
+	NoHead     bool   `json:"no_head,omitempty"`
+	Unreadable string `json:"unreadable,omitempty"` // why it could not be read
 }
 
 // Blank reports whether nothing was found that writing would destroy.

@@ -70,6 +70,8 @@ type TaskError struct {
 	Code    string `json:"code"` // one of the Code constants
 	Message string `json:"message"`
 	Details string `json:"details,omitempty"`
+	// Untouched says that this grant has written nothing to the disk.
+	Untouched bool `json:"untouched,omitempty"`
 }
 
 // Error makes TaskError an error.

@@ -104,20 +104,25 @@ type (
 		Approve    *Decision `json:",omitempty"`
 	}
 
-	// Decision is who approved which plan.
+	// Decision is who approved which plan. With CheckSerial, ConfirmSerial is what the
+	// person typed to show that they know which disk dies.
 	Decision struct {
-		PlanHash string
-		Notes    string
-		By       string
+		PlanHash      string
+		Notes         string
+		By            string
+		ConfirmSerial string `json:",omitempty"`
+		CheckSerial   bool   `json:",omitempty"`
 	}
 
 	// DecideTask approves or rejects; the result is a *Task.
 	DecideTask struct {
-		TaskID   string
-		Approved bool
-		PlanHash string
-		Notes    string
-		By       string
+		TaskID        string
+		Approved      bool
+		PlanHash      string
+		Notes         string
+		By            string
+		ConfirmSerial string `json:",omitempty"` // as in Decision
+		CheckSerial   bool   `json:",omitempty"`
 	}
 
 	// StartInstall is the compare-and-set approved → installing. The result is a *Task.

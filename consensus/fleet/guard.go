@@ -73,6 +73,11 @@ func (s *State) approve(t *Task, d Decision, c Command) error {
 	if err := checkWord(t, d); err != nil {
 		return err
 	}
+	if c.guarded() && d.CheckSerial { // of the plan that is approved here, whatever a node has seen
+		if err := CheckConfirm(t.Plan, d.ConfirmSerial); err != nil {
+			return err
+		}
+	}
 	word := Approval{Approved: true, By: d.By, Notes: d.Notes, PlanHash: d.PlanHash, At: c.At, From: c.From, ByID: c.ActorID}
 	if c.guarded() {
 		word.ExpiresAt = c.At.Add(ApprovalLife)

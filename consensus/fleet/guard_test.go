@@ -311,6 +311,30 @@ func TestAnApprovalShowsThatTheDiskIsKnown(t *testing.T) {
 	}
 }
 
+// The serial is that of the plan the rule approves: a node that has not seen that plan
+// lets nobody off.
+func TestTheRuleChecksTheSerial(t *testing.T) {
+	r := newRig(t)
+	r.must(debian(), create("t1"), report("boot-1", withDebian(sda())))
+	word := r.approve("t1")
+	word.CheckSerial = true
+	for _, typed := range []string{"", "SK-B"} {
+		word.ConfirmSerial = typed
+		if err := r.refused(Invalid, word); err.Field != "confirm_serial" {
+			t.Errorf("%q: %v", typed, err)
+		}
+	}
+	word.ConfirmSerial = "SK-A"
+	r.must(word)
+
+	r.must(CancelTask{TaskID: "t1", By: "ann"})
+	again := create("t2")
+	again.Approve = &Decision{PlanHash: word.PlanHash, By: "ann", CheckSerial: true}
+	r.refused(Invalid, again)
+	again.Approve.ConfirmSerial = "SK-A"
+	r.must(again)
+}
+
 // A machine that netboots with the finished install of its own open task on its disk,
 // told to a node that is gone or known before a backup was made, is done.
 func TestAFinishedInstallIsKnownByItsMark(t *testing.T) {
@@ -369,11 +393,13 @@ func TestAGrantOfAnotherEpochBeginsNothing(t *testing.T) {
 	old := r.start("t1")
 	old.Epoch = 1
 	r.must(RaiseEpoch{Reason: "restored", By: "ann"})
-	r.refused(Conflict, old)
+	r.refused(Precondition, old)
 	r.must(r.approve("t1"))
 	r.refused(Precondition, old)
 	old.Epoch = 2
-	r.must(old)
+	r.must(old, old)
+	r.must(RaiseEpoch{Reason: "restored", By: "ann"})
+	r.refused(Precondition, old) // begun, but it is void
 }
 
 // S33: whoever asks to begin, in whatever state, begins only what is approved.

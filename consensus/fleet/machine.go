@@ -51,6 +51,9 @@ type Machine struct {
 	// Unfinished is set from the first destructive byte until the install
 	// completes: the disk does not boot.
 	Unfinished bool `json:"unfinished,omitempty"`
+	// Erasing is the disk that the unfinished install may erase, as it was before;
+	// nil when it did not boot then either.
+	Erasing *wire.PlanDisk `json:"erasing,omitempty"`
 
 	// Protected machines take no approval.
 	Protected bool `json:"protected,omitempty"`

@@ -35,6 +35,9 @@ func (b StartInstall) apply(s *State, c Command) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := b.checkEpoch(s, t); err != nil && c.guarded() {
+		return nil, err
+	}
 	if t.Status == wire.StatusInstalling && t.InstallBootID == m.BootID {
 		return t, nil // the answer was lost, the question is repeated
 	}
@@ -44,8 +47,8 @@ func (b StartInstall) apply(s *State, c Command) (any, error) {
 	if b.PlanHash != t.PlanHash || t.Approval == nil || t.Approval.PlanHash != t.PlanHash {
 		return nil, &Error{Code: Precondition, Message: "the plan of task " + t.ID + " is not the one that was approved"}
 	}
-	if b.Epoch != 0 && (s.cluster == nil || b.Epoch != s.cluster.Epoch) {
-		return nil, &Error{Code: Precondition, Message: fmt.Sprintf("the grant for task %s is of epoch %d, and another has begun since; ask for a new one", t.ID, b.Epoch)}
+	if err := b.checkEpoch(s, t); err != nil {
+		return nil, err // here, as logs of before have it
 	}
 	if c.guarded() && t.Lapsed(c.At) {
 		s.lapse(t, c)
@@ -58,11 +61,24 @@ func (b StartInstall) apply(s *State, c Command) (any, error) {
 	t.log(c.At, "the agent may erase disk "+t.Plan.Erase.String()+" now")
 	changed := *m
 	t.WasUnfinished = m.Unfinished
-	changed.Unfinished = true
+	changed.Unfinished, changed.Erasing = true, nil
+	if c.guarded() && !m.Unfinished {
+		disk := t.Plan.Erase
+		changed.Erasing = &disk
+	}
 	s.putTask(t, EventStatus)
 	s.putMachine(&changed, EventMachine)
 	s.noteTask(c, t, "", "the agent was allowed to "+erasing(t)+", as approved by "+who(t.Approval.By))
 	return t, nil
+}
+
+// checkEpoch refuses a grant of another epoch, also where its install has begun:
+// what the agent holds is void, and it is given another.
+func (b StartInstall) checkEpoch(s *State, t *Task) error {
+	if b.Epoch != 0 && (s.cluster == nil || b.Epoch != s.cluster.Epoch) {
+		return &Error{Code: Precondition, Message: fmt.Sprintf("the grant for task %s is of epoch %d, and another has begun since; ask for a new one", t.ID, b.Epoch)}
+	}
+	return nil
 }
 
 // apply takes the newest value of each install. Items that are late, of another
@@ -129,8 +145,11 @@ func (b FinishInstall) apply(s *State, c Command) (any, error) {
 	if b.Error != nil {
 		t.Status, t.Error = wire.StatusFailed, b.Error
 		t.log(c.At, "failed: "+b.Error.Message)
-		if untouched(b.Error.Code) {
+		if untouched(b.Error.Code) || c.guarded() && b.Error.Untouched {
 			changed.Unfinished = m.Unfinished && (t.WasUnfinished || t.StartedAt.IsZero())
+		}
+		if !changed.Unfinished {
+			changed.Erasing = nil
 		}
 	} else {
 		p := *t.Progress
@@ -155,7 +174,7 @@ func (t *Task) complete(m *Machine, p wire.Progress, at time.Time) {
 	t.Status, t.FinishedAt = wire.StatusCompleted, at
 	p.Percentage, p.Message = 100, "installed"
 	t.Progress = &p
-	m.Unfinished = false
+	m.Unfinished, m.Erasing = false, nil
 	m.Installed = &Installed{TaskID: t.ID, Image: t.Plan.Image.Name, Digest: t.Plan.Image.Digest,
 		Disk: t.Plan.Erase.DiskID, Hostname: t.Plan.FirstBoot.Hostname, At: at}
 	if h := t.Plan.FirstBoot.Hostname; h != "" {
@@ -183,6 +202,35 @@ func withContents(inv *wire.Inventory, disk wire.DiskID, c wire.Contents) *wire.
 // not written to the disk: it found the difference before the first byte.
 func untouched(code string) bool {
 	return code == wire.CodePlanMismatch || code == wire.CodeDiskTooSmall || code == wire.CodeDiskBusy
+}
+
+// spared reports whether the disk that the machine's unfinished install was allowed
+// to erase holds what it did before. Only a disk with a table shows that: its first
+// sector is what an install wipes before anything else.
+func (m *Machine) spared() bool {
+	was := m.Erasing
+	if !m.Unfinished || was == nil || was.Contents.Table == "" || was.Contents.NoHead || was.Contents.Unreadable != "" {
+		return false
+	}
+	for _, d := range m.Inventory.Disks {
+		if d.ID() == was.DiskID {
+			return asJSON(d.Contents) == asJSON(was.Contents)
+		}
+	}
+	return false
+}
+
+// spare takes back that the machine's disk does not boot, and says so in the task.
+func (s *State) spare(m *Machine, c Command) *Machine {
+	text := "disk " + m.Erasing.String() + " holds what it held before the install, which had not begun to erase it"
+	changed := *m
+	changed.Unfinished, changed.Erasing = false, nil
+	s.putMachine(&changed, EventMachine)
+	if t, err := s.task(m.TaskID); err == nil {
+		t.log(c.At, text)
+		s.putTask(t, EventStatus)
+	}
+	return &changed
 }
 
 func (b ReportUp) apply(s *State, c Command) (any, error) {

@@ -108,6 +108,9 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 		s.cancelRivals(t, ids.MACs, c.At)
 		m = s.reportToTask(t, m, interrupted, c)
 	}
+	if now := s.tasks[m.TaskID]; c.guarded() && m.spared() && (now == nil || now.Status != wire.StatusInstalling) {
+		m = s.spare(m, c)
+	}
 	return m, nil
 }
 
@@ -205,16 +208,20 @@ func (s *State) reportToTask(old *Task, m *Machine, newBoot bool, c Command) *Ma
 	if t.Status == wire.StatusInstalling {
 		if !newBoot {
 			// An agent that was started again within its boot goes on. From here on
-			// none of its errors proves the disk untouched: the one before it may
-			// have written.
-			t.WasUnfinished = true
+			// none of its errors proves the disk untouched, the one before it may
+			// have written; unless the disk itself shows that it has not.
+			t.WasUnfinished = t.WasUnfinished || !c.guarded() || !m.spared()
 			t.log(at, "the agent was started again and goes on")
 			s.putTask(t, EventStatus)
 			return m
 		}
 		t.Status = wire.StatusInterrupted
 		t.FinishedAt = at
-		t.log(at, "the machine started anew while its disk was being written; the disk does not boot until the task is retried")
+		text := "the machine started anew while its disk was being written; the disk does not boot until the task is retried"
+		if c.guarded() && m.spared() {
+			text = "the machine started anew before its disk was written"
+		}
+		t.log(at, text)
 		s.putTask(t, EventStatus)
 		return m
 	}

@@ -95,7 +95,7 @@ func (b DecideTask) apply(s *State, c Command) (any, error) {
 		return nil, refuse(Conflict, "task %s is %s: there is nothing to approve or reject", t.ID, t.Status)
 	}
 	if b.Approved {
-		if err := s.approve(t, Decision{PlanHash: b.PlanHash, Notes: b.Notes, By: b.By}, c); err != nil {
+		if err := s.approve(t, Decision{PlanHash: b.PlanHash, Notes: b.Notes, By: b.By, ConfirmSerial: b.ConfirmSerial, CheckSerial: b.CheckSerial}, c); err != nil {
 			return nil, err
 		}
 	} else {

@@ -159,10 +159,10 @@ func (s *Server) createTask(ctx context.Context, in *wishIn) (*taskOut, error) {
 	}
 	cmd := fleet.CreateTask{ID: s.cfg.NewID(), RegionID: region, TargetMAC: mac, Spec: in.Body.spec(), PhoneToken: s.cfg.NewToken()}
 	if a := in.Body.Approve; a != nil {
-		if err := s.checkWord(a.PlanHash, a.ConfirmSerial, func() *wire.Plan { now, _ := s.planFor(m, mac, in.Body); return now.Plan }); err != nil {
+		if err := checkWord(a.PlanHash); err != nil {
 			return nil, err
 		}
-		cmd.Approve = &fleet.Decision{PlanHash: a.PlanHash, Notes: a.Notes, By: who(ctx)}
+		cmd.Approve = &fleet.Decision{PlanHash: a.PlanHash, Notes: a.Notes, By: who(ctx), ConfirmSerial: a.ConfirmSerial, CheckSerial: true}
 	}
 	_, err = s.cfg.Cluster.Propose(ctx, cmd)
 	if fleet.ErrorCode(err) == fleet.Precondition {
@@ -325,12 +325,12 @@ func (s *Server) decideTask(ctx context.Context, in *decideIn) (*taskOut, error)
 		}
 	}
 	if in.Body.Approved {
-		if err := s.checkWord(in.Body.PlanHash, in.Body.ConfirmSerial, func() *wire.Plan { return s.planOf(in.ID) }); err != nil {
+		if err := checkWord(in.Body.PlanHash); err != nil {
 			return nil, err
 		}
 	}
 	_, err := s.cfg.Cluster.Propose(ctx, fleet.DecideTask{TaskID: in.ID, Approved: in.Body.Approved,
-		PlanHash: in.Body.PlanHash, Notes: in.Body.Notes, By: who(ctx)})
+		PlanHash: in.Body.PlanHash, Notes: in.Body.Notes, By: who(ctx), ConfirmSerial: in.Body.ConfirmSerial, CheckSerial: true})
 	if fleet.ErrorCode(err) == fleet.Precondition {
 		return nil, s.stale(err, in.Body.PlanHash, s.planOf(in.ID))
 	}
