@@ -8,8 +8,8 @@ import (
 
 // UsedClaim is a claim code that an agent has begun its session with. The code
 // itself is checked by the node that is shown it and costs the log nothing; that it
-// was used is agreed on, or each node would let it be used once. It is kept until
-// the code is of no use any more.
+// was used is agreed on, or each node would let it be used once. It is kept for
+// a day after the code has expired: whether it has is a node's own clock to say.
 type UsedClaim struct {
 	ID          string    `json:"id"`
 	SessionHash string    `json:"session_hash"`
@@ -20,8 +20,13 @@ type UsedClaim struct {
 	Doubled bool `json:"doubled,omitempty"`
 }
 
-// maxClaims bounds the codes that are remembered. They are forgotten after minutes.
-const maxClaims = maxMachines
+const (
+	// maxClaims bounds the codes that are remembered; the oldest are forgotten first.
+	maxClaims = maxMachines
+	// claimRest is for how long after its end a code is remembered. If one node with a
+	// fast clock had it forgotten at its end, the others would let it be used again.
+	claimRest = 24 * time.Hour
+)
 
 // UsedClaim is a claim code that was used lately, or nil.
 func (s *State) UsedClaim(id string) *UsedClaim { return s.claims[id] }
@@ -97,15 +102,27 @@ func (s *State) liveClaims(at time.Time) int {
 
 // useClaim remembers with which code a session was begun, and forgets those that
 // are of no use to anybody any more.
-func (s *State) useClaim(b ReportMachine, m *Machine, at time.Time) {
+func (s *State) useClaim(b ReportMachine, m *Machine, c Command) {
+	rest := claimRest
+	if !c.guarded() {
+		rest = 0
+	}
+	var oldest *UsedClaim
 	for id, u := range s.claims {
-		if at.After(u.ExpiresAt) {
+		switch {
+		case c.At.After(u.ExpiresAt.Add(rest)):
 			delete(s.claims, id)
+		case oldest == nil || u.ExpiresAt.Before(oldest.ExpiresAt) || u.ExpiresAt.Equal(oldest.ExpiresAt) && id < oldest.ID:
+			oldest = u
 		}
 	}
-	if b.Claim != "" {
-		s.claims[b.Claim] = &UsedClaim{ID: b.Claim, SessionHash: b.SessionHash, MachineID: m.ID, ExpiresAt: b.ClaimExpires}
+	if b.Claim == "" {
+		return
 	}
+	if len(s.claims) >= maxClaims && s.claims[b.Claim] == nil {
+		delete(s.claims, oldest.ID)
+	}
+	s.claims[b.Claim] = &UsedClaim{ID: b.Claim, SessionHash: b.SessionHash, MachineID: m.ID, ExpiresAt: b.ClaimExpires}
 }
 
 // checkRenewal lets an agent go on with the session it has, and as the machine it

@@ -95,11 +95,13 @@ func TestS31_AClaimIsOfUseOnceAndForAWhile(t *testing.T) {
 	nobody := r.claimed("boot-3", "c3", "")
 	r.refused(Invalid, nobody)
 	r.must(r.claimed("boot-4", "c4", "next"))
+	r.at = r.at.Add(claimRest)
+	r.must(r.claimed("boot-4", "c5", "next"))
 	if r.s.UsedClaim("c1") != nil || r.s.UsedClaim("c4") == nil {
 		t.Errorf("claims kept: %+v", r.s.claims)
 	}
 	// A machine that was forgotten is known anew by the agent it has.
-	r.must(CancelTask{TaskID: "t1", By: "ann"}, DeleteMachine{MachineID: "m1"}, r.claimed("boot-4", "c4", "next"))
+	r.must(CancelTask{TaskID: "t1", By: "ann"}, DeleteMachine{MachineID: "m1"}, r.claimed("boot-4", "c5", "next"))
 }
 
 func TestS31_ASessionIsOfUseForItsMachineAndBootAlone(t *testing.T) {
@@ -232,5 +234,33 @@ func TestS30_TheLastSessionsOfAMachineAreRemembered(t *testing.T) {
 	r.must(DeleteMachine{MachineID: "m1"})
 	if len(r.s.byFormer) != 0 {
 		t.Errorf("of a machine that was forgotten: %v", r.s.byFormer)
+	}
+}
+
+func TestS31_AFastClockDoesNotMakeAUsedClaimGoodAgain(t *testing.T) {
+	r := approved(t)
+	now := r.at
+	other := seen("m2", uuid2, "SER2", mac2)
+	other.Claim, other.ClaimMAC = "c9", mac2
+	r.at = now.Add(23 * time.Hour)
+	other.ClaimExpires = r.at.Add(time.Minute)
+	r.must(other) // by way of a node whose clock is ahead
+	r.at = now
+	r.alarming(r.claimed("boot-x", "c1", "theirs"))
+	if m := r.machine("m1"); m.SessionHash != "ours" || r.alarms() != 1 {
+		t.Errorf("session %s after %d alarms", m.SessionHash, r.alarms())
+	}
+}
+
+func TestS31_TheOldestOfTooManyClaimsAreForgottenFirst(t *testing.T) {
+	r := approved(t)
+	r.at = r.at.Add(time.Hour)
+	for i := len(r.s.claims); i < maxClaims; i++ {
+		id := fmt.Sprint("other-", i)
+		r.s.claims[id] = &UsedClaim{ID: id, ExpiresAt: r.at.Add(-time.Minute)}
+	}
+	r.must(r.claimed("boot-2", "c2", "next"))
+	if len(r.s.claims) != maxClaims || r.s.UsedClaim("c1") != nil || r.s.UsedClaim("other-1") == nil || r.s.UsedClaim("c2") == nil {
+		t.Errorf("%d are kept; c1 %v, c2 %v", len(r.s.claims), r.s.UsedClaim("c1"), r.s.UsedClaim("c2"))
 	}
 }

@@ -94,7 +94,7 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	m.AgentMAC, m.AgentIP, m.AgentDone, m.ReportedAt = b.MAC, b.IP, false, c.At
 	m.Addresses, m.ClockOff = s.keepAddress(m, b.MAC, b.IP), b.ClockOff
 	m.Netboots, m.Held = 0, nil // the agent starts, and says so
-	s.useClaim(b, m, c.At)
+	s.useClaim(b, m, c)
 
 	t := s.tasks[m.TaskID]
 	if t == nil || !t.Open() {
