@@ -150,6 +150,7 @@ test('a plan that changed is shown and has to be read again', async (t) => {
   task.plan = structuredClone(task.plan);
   task.plan.erase.contents = { table: 'mbr', partitions: [{ number: 1, start_bytes: 1048576, size_bytes: 1e12, filesystem: 'ntfs', fs_label: 'PAYROLL' }] };
   task.plan_hash = 'f'.repeat(64);
+  task.confirm = task.plan.erase.serial;
   await page.click('[data-confirm=erase]');
   await page.waitForSelector('text=what lies on disk LAB-3-D1 has changed');
   assert.equal(task.status, 'pending_approval');

@@ -13,6 +13,9 @@ const models = [
 const hex = (n, w) => n.toString(16).padStart(w, '0');
 const hash = (v) => createHash('sha256').update(JSON.stringify(v)).digest('hex');
 
+/** What an approval has to show the end of: nothing where nothing would be lost. */
+const confirm = (plan) => Object.keys(plan.erase.contents ?? {}).length ? plan.erase.serial || plan.erase.wwn : '';
+
 export const images = () => [
   { name: 'debian-12', os_type: 'debian', os_version: '12', digest: hash('d12'), size_bytes: 2147483648, stored_bytes: 412345678, source: 'debian-12.raw.xz', created_at: new Date().toISOString(), used_by: 3 },
   { name: 'tiny', os_type: 'tiny', os_version: '', digest: hash('tiny'), size_bytes: 67108864, stored_bytes: 9123456, source: 'tiny.raw', created_at: new Date().toISOString(), used_by: 0 },
@@ -127,7 +130,7 @@ export class FakeFleet {
       first_boot: { hostname: spec.network_config?.hostname || m.name, ssh_keys: spec.network_config?.ssh_keys ?? null, network_config: spec.network_config?.config, user_data: spec.user_data },
       warnings: want || fit.length < 2 ? [] : [`no disk was named: ${erase.serial} was chosen as the smallest of ${fit.length} that fit`],
     };
-    return { plan, plan_hash: hash(plan), problem: '' };
+    return { plan, plan_hash: hash(plan), problem: '', confirm: confirm(plan) };
   }
 
   makeTask(spec) {
@@ -135,13 +138,13 @@ export class FakeFleet {
     if (host && !/^[a-z0-9-]+$/i.test(host)) throw problem(400, `hostname "${host}": use letters, digits and dashes, 63 at most`, 'network_config.hostname');
     if (!spec.machine_id && !/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/.test(spec.target_mac ?? '')) throw problem(400, `"${spec.target_mac}" is no MAC address; write it as 52:54:00:12:34:56`, 'target_mac');
     const m = this.machines.get(spec.machine_id) ?? [...this.machines.values()].find((x) => x.ids.macs.includes(spec.target_mac));
-    const { plan, plan_hash } = this.planFor(spec);
+    const { plan, plan_hash, confirm } = this.planFor(spec);
     if (spec.approve && spec.approve.plan_hash !== plan_hash) throw problem(412, 'the plan has changed since you read it', '', ['what lies on the disk has changed']);
     const now = new Date().toISOString();
     const t = {
       id: `t-${hex(++this.serial, 6)}`, generation: 1, region_id: 'dc1', target_mac: spec.target_mac || m.ids.macs[0], machine_id: m?.id ?? '', machine_name: m?.name ?? '', os_type: spec.os_type, os_version: spec.os_version ?? '', image: plan?.image.name ?? [spec.os_type, spec.os_version].filter(Boolean).join('-'),
       disk_layout: spec.disk_layout ?? {}, network_config: spec.network_config ?? {}, user_data: spec.user_data ?? '', tags: spec.tags ?? {}, status: 'pending', phase: 'queued', phase_text: 'waits for the machine to boot from the network', actions: ['cancel', 'delete'],
-      plan, plan_hash, problem: '', approval: null, progress: null, logs: [{ at: now, text: 'created' }], error: null, came_up: null, created_at: now, updated_at: now, reported_at: now, started_at: null, finished_at: null,
+      plan, plan_hash, confirm, problem: '', approval: null, progress: null, logs: [{ at: now, text: 'created' }], error: null, came_up: null, created_at: now, updated_at: now, reported_at: now, started_at: null, finished_at: null,
     };
     this.tasks.set(t.id, t);
     if (m) { m.task_id = t.id; m.actions = []; if (host) m.name = host; t.machine_name = m.name; }
