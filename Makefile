@@ -131,19 +131,8 @@ fuzz: ## every fuzz target for $(FUZZTIME) each
 	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg; \
 	  done; done
 
-# One line a target; what has been done is in a file, so that it goes on where it was
-# ended. Start it in the background: make fuzz-long > build/fuzz.out 2>&1 &
 fuzz-long: ## every fuzz target until it was executed $(EXECS) times, niced and with one worker; hours, and it can be ended and begun again
-	@mkdir -p build/fuzz-long; done=build/fuzz-long/done-$(EXECS); touch $$done; bad=0; \
-	for pkg in $$($(GO) list ./...); do \
-	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-	    if grep -q "^$$pkg $$f " $$done; then grep "^$$pkg $$f " $$done; continue; fi; \
-	    log=build/fuzz-long/$$f.log; begun=$$SECONDS; status=ok; \
-	    nice -n 19 $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(EXECS)x -fuzzminimizetime 1s -parallel 1 -timeout 0 $$pkg > $$log 2>&1 || { status="FAILED, see $$log"; bad=1; }; \
-	    n=$$(grep -oE 'execs: [0-9]+' $$log | tail -1 | grep -oE '[0-9]+' || echo 0); \
-	    line="$$pkg $$f $$n executions in $$((SECONDS - begun)) s: $$status"; echo "$$line"; \
-	    if [ "$$status" = ok ]; then echo "$$line" >> $$done; fi; \
-	  done; done; exit $$bad
+	@GO="$(GO)" .ci/fuzz-long $(EXECS)
 
 ui/e2e/node_modules/.installed: ui/e2e/package.json
 	npm --prefix ui/e2e install --no-audit --no-fund --no-package-lock

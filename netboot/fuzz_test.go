@@ -17,6 +17,7 @@ func FuzzLease(f *testing.F) {
 	f.Add([]byte(macA), good)
 	f.Add([]byte(macA), good[:len(good)-sumLen])
 	f.Add([]byte(macA), []byte(`{"mac":"`+macA+`","addr":"::1"}`))
+	f.Add([]byte(macA), []byte(`{"mac":"52:54:00:00:00:0A","addr":"10.77.0.100"}`))
 	f.Add([]byte("x"), []byte("#00000000"))
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		lease, err := readLease(key, value)

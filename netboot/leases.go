@@ -139,7 +139,7 @@ func readLease(key, value []byte) (lease Lease, err error) {
 	if err := json.Unmarshal(value, &lease); err != nil {
 		return lease, err
 	}
-	if mac, ok := ParseMAC(lease.MAC); !ok || mac != string(key) || !lease.Addr.Is4() {
+	if mac, ok := ParseMAC(lease.MAC); !ok || mac != lease.MAC || mac != string(key) || !lease.Addr.Is4() {
 		return lease, errors.New("it is no lease of an address")
 	}
 	return lease, nil
