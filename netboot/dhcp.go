@@ -22,6 +22,9 @@ type responder struct {
 	leases     *Leases
 	fleet      Fleet
 	neighbours Neighbours // nil: this node is alone
+	files      *Files
+	loaders    *loaders
+	uefiLoader UEFILoader
 	tries      *tries
 	strangers  *pace // DISCOVERs of machines nobody knows
 	complaints *pace // lines of the log that a packet can cause
@@ -298,10 +301,11 @@ func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) 
 	if r.fleet.Decide(ctx, req.machine).Action == BootNothing {
 		return "", " and nothing to boot"
 	}
-	loader := fw.Loader()
+	loader := r.loader(req)
 	switch {
 	case fw.Stage == StageIPXE:
-		return bootURL(r.link.addr, r.bootPort, scriptName(r.paths.new(req.machine.MAC, addr))), ""
+		r.loaders.runs(req.machine.MAC)
+		return bootURL(r.link.addr, r.bootPort, ipxe{}.name(r.paths.new(req.machine.MAC, addr))), ""
 	case loader == "":
 		r.stats.add("dhcp.no loader")
 		if r.mayComplain() {
@@ -312,6 +316,29 @@ func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) 
 		return bootURL(r.link.addr, r.bootPort, loader), ""
 	}
 	return loader, ""
+}
+
+// loader is what the machine's firmware is given: what it runs on, and of what does,
+// that which it starts. GRUB in Debian 12 finds no network after HTTP boot, so that
+// shim is of use to PXE firmware alone.
+func (r *responder) loader(req request) string {
+	fw := req.machine.Firmware
+	loader := fw.Loader()
+	if loader != LoaderUEFI || fw.Stage != StagePXE || r.uefiLoader == UEFILoaderIPXE || !r.files.has(LoaderShim, LoaderGRUB) {
+		return loader
+	}
+	if r.uefiLoader == UEFILoaderShim {
+		return LoaderShim
+	}
+	shim, vain := r.loaders.asks(req.machine.MAC, r.now())
+	if vain != "" {
+		r.stats.add("dhcp.loader not started")
+		r.tell(req, refused(vain))
+	}
+	if shim {
+		return LoaderShim
+	}
+	return loader
 }
 
 // told is a boot file as people may read of it: the path of a boot is between a

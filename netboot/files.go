@@ -45,7 +45,7 @@ func (f file) reader() *io.SectionReader { return io.NewSectionReader(f, 0, f.si
 func LoadFiles(fsys fs.FS) (*Files, error) {
 	f := &Files{byName: make(map[string]file)}
 	var missing []string
-	for _, name := range []string{LoaderBIOS, LoaderUEFI, LoaderUEFIAll, FileKernel, FileInitrd} {
+	for _, name := range []string{LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileKernel, FileInitrd} {
 		opened, err := openFile(fsys, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			missing = append(missing, name)
@@ -60,6 +60,16 @@ func LoadFiles(fsys fs.FS) (*Files, error) {
 		return f, fmt.Errorf("%w: %s; build them with: make boot-image", ErrNoBootFile, strings.Join(missing, ", "))
 	}
 	return f, nil
+}
+
+// has says whether all of these are there.
+func (f *Files) has(names ...string) bool {
+	for _, name := range names {
+		if _, ok := f.byName[name]; !ok {
+			return false
+		}
+	}
+	return true
 }
 
 func openFile(fsys fs.FS, name string) (file, error) {

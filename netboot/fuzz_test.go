@@ -49,8 +49,8 @@ func FuzzScriptValues(f *testing.F) {
 		if ValidateKernelArgs(args) != nil {
 			args = ""
 		}
-		got := agentScript{Node: node, Others: []string{name, "http://" + reason}, MAC: macA, Title: title(Decision{Name: name, Reason: reason}), KernelArgs: args, Now: time.Unix(1, 0)}.String()
-		plain := agentScript{Node: node, MAC: macA, Now: time.Unix(1, 0)}.String()
+		got := ipxe{}.agent(agentScript{Node: node, Others: []string{name, "http://" + reason}, MAC: macA, Title: title(Decision{Name: name, Reason: reason}), KernelArgs: args, Now: time.Unix(1, 0)})
+		plain := ipxe{}.agent(agentScript{Node: node, MAC: macA, Now: time.Unix(1, 0)})
 		if strings.Count(got, "\n") != strings.Count(plain, "\n") || strings.Count(got, "||") != strings.Count(plain, "||") ||
 			strings.Count(got, "&&") != strings.Count(plain, "&&") || strings.Count(got, "${") != strings.Count(plain, "${") || strings.ContainsAny(got, "\r\x00\x1b`\"\\") {
 			t.Fatalf("%q, %q, %q make\n%s", name, reason, args, got)

@@ -24,6 +24,7 @@ type bootHTTP struct {
 	claim      func(mac string, addr netip.Addr) (string, error)
 	lends      func(netip.Addr) bool // whether this node lends addresses of that one's network
 	strangers  *strangers
+	loaders    *loaders
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -44,13 +45,15 @@ func (h *bootHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch name {
 	case scriptStub:
-		h.begin(w, r)
+		h.begin(w, r, ipxe{})
+	case grubConfig:
+		h.begin(w, r, grub{})
 	case FileAutoexec:
 		h.stats.add("http.autoexec")
 		h.text(w, r, autoexecScript(nodeAddr(r)))
 	default:
-		if path, ok := pathOf(name); ok {
-			h.script(w, r, path)
+		if path, in, ok := pathOf(name); ok {
+			h.script(w, r, path, in)
 			return
 		}
 		h.file(w, r, name)
@@ -60,7 +63,7 @@ func (h *bootHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // begin makes the path of a boot for whoever asks without one: a machine whose
 // address another server lent, or that boots by a file of a fixed name. It leads to
 // a script only from this address and, if this node lent it, for its machine.
-func (h *bootHTTP) begin(w http.ResponseWriter, r *http.Request) {
+func (h *bootHTTP) begin(w http.ResponseWriter, r *http.Request, in language) {
 	if r.URL.Query().Has("mac") {
 		h.stats.add("http.script.no path")
 		http.NotFound(w, r) // whoever knows a MAC would get its script
@@ -68,13 +71,13 @@ func (h *bootHTTP) begin(w http.ResponseWriter, r *http.Request) {
 	}
 	from := peer(r)
 	h.stats.add("http.stub")
-	h.text(w, r, stubScript(nodeAddr(r), h.paths.new(h.lent(from), from)))
+	h.text(w, r, in.stub(nodeAddr(r), h.paths.new(h.lent(from), from)))
 }
 
 // script is the stub for a machine that has not said who it is, and the
 // machine's own script for one that has. A MAC that makes no sense gets the
 // disk: it must not get the stub again, or the machine would go round for ever.
-func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string) {
+func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string, in language) {
 	q := r.URL.Query()
 	if !h.paths.formed(path) {
 		h.stats.add("http.not found")
@@ -83,14 +86,14 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string) {
 	}
 	if !q.Has("mac") {
 		h.stats.add("http.stub")
-		h.text(w, r, stubScript(nodeAddr(r), path))
+		h.text(w, r, in.stub(nodeAddr(r), path))
 		return
 	}
 	mac, ok := ParseMAC(q.Get("mac"))
 	if !ok {
 		h.stats.add("http.script.bad mac")
 		h.log.Warn("boot script asked for without a proper MAC; the machine boots its disk", "mac", clip(q.Get("mac")), "from", r.RemoteAddr)
-		h.text(w, r, localScript("this machine did not say who it is", 0))
+		h.text(w, r, in.local("this machine did not say who it is", 0))
 		return
 	}
 	leads := h.paths.leads(path, mac, peer(r))
@@ -135,16 +138,17 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string) {
 	var script string
 	switch d.Action {
 	case BootHold:
-		script = holdScript(nodeAddr(r), title(d))
+		script = in.hold(nodeAddr(r), title(d))
 	case BootAgent:
-		script = agentScript{Node: nodeAddr(r), Others: h.others(nodeAddr(r)), MAC: mac, Pin: h.pin, Claim: claim,
-			Title: title(d), KernelArgs: h.kernelArgs, Now: h.now(), Drive: d.LocalDrive}.String()
+		script = in.agent(agentScript{Node: nodeAddr(r), Others: h.others(nodeAddr(r)), MAC: mac, Pin: h.pin, Claim: claim,
+			Title: title(d), KernelArgs: h.kernelArgs, Now: h.now(), Drive: d.LocalDrive})
 	default:
 		// A machine that has come this far needs a script even when nothing was
 		// meant to be booted.
-		script = localScript(title(d), d.LocalDrive)
+		script = in.local(title(d), d.LocalDrive)
 	}
 	h.stats.add("http.script")
+	h.loaders.runs(mac)
 	h.sightings.netboots(mac, h.now())
 	h.sightings.holds(mac, m.Addr)
 	what := "to boot its own disk"

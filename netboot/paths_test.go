@@ -65,15 +65,15 @@ func FuzzPath(f *testing.F) {
 	now := time.Unix(1_700_000_000, 0)
 	p := somePaths(&now)
 	good := p.new(macA, pathAt)
-	for _, s := range []string{scriptName(good), "script", "/script", good, good + "//script", "../script", scriptName(strings.Repeat("a", 32)), scriptName(good[:31] + "=")} {
+	for _, s := range []string{ipxe{}.name(good), "script", "/script", good, good + "//script", "../script", ipxe{}.name(strings.Repeat("a", 32)), ipxe{}.name(good[:31] + "=")} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		path, ok := pathOf(name)
+		path, in, ok := pathOf(name)
 		if !ok || !p.formed(path) {
 			return
 		}
-		if strings.Trim(path, "abcdefghijklmnopqrstuvwxyz234567") != "" || scriptName(path) != name {
+		if strings.Trim(path, "abcdefghijklmnopqrstuvwxyz234567") != "" || in.name(path) != name {
 			t.Fatalf("%q may stand in a script", name)
 		}
 		if path != good && p.leads(path, macA, pathAt) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/fstest"
@@ -29,13 +30,15 @@ const diskStarts = `BdsDxe: starting Boot[0-9A-F]+ "[^"]*" from PciRoot\(0x0\)/P
 
 // qemu is a machine with one network card and one disk.
 type qemu struct {
-	uefi bool
-	rom  bool   // keep QEMU's iPXE in the card; without it the firmware's own PXE asks
-	disk string // raw image
-	mac  string
+	uefi   bool
+	secure bool   // Secure Boot with Microsoft's keys, as machines are sold
+	http   bool   // the firmware boots over HTTP and not by PXE
+	rom    bool   // keep QEMU's iPXE in the card; without it the firmware's own PXE asks
+	disk   string // raw image
+	mac    string
 }
 
-func (w *wire) power(m qemu) (serial string) {
+func (w *wire) power(m qemu) (serial string, off func()) {
 	w.t.Helper()
 	dir := w.t.TempDir()
 	serial = filepath.Join(dir, "serial.log")
@@ -45,15 +48,20 @@ func (w *wire) power(m qemu) (serial string) {
 	if !m.rom {
 		card += ",romfile="
 	}
+	code, keys, chipset := "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", "q35"
+	if m.secure {
+		// The variables can be written in SMM alone, or anybody could switch it off.
+		code, keys, chipset = "OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd", "q35,smm=on"
+	}
 	args := []string{
-		"-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-display", "none", "-no-reboot",
+		"-machine", chipset, "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-display", "none", "-no-reboot",
 		"-nographic", "-monitor", "none", "-serial", "file:" + serial,
 		"-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no", "-device", card,
 		"-object", "rng-random,filename=/dev/urandom,id=r", "-device", "virtio-rng-pci,rng=r",
 		"-drive", "if=none,id=d,format=raw,file=" + m.disk, "-device", "virtio-blk-pci,drive=d,bootindex=2",
 	}
 	if m.uefi {
-		vars, err := os.ReadFile(ovmf + "OVMF_VARS_4M.fd")
+		vars, err := os.ReadFile(ovmf + keys)
 		if err != nil {
 			w.t.Skip(err)
 		}
@@ -61,10 +69,16 @@ func (w *wire) power(m qemu) (serial string) {
 		if err := os.WriteFile(own, vars, 0o600); err != nil {
 			w.t.Fatal(err)
 		}
-		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+"OVMF_CODE_4M.fd", "-drive", "if=pflash,format=raw,file="+own,
+		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+code, "-drive", "if=pflash,format=raw,file="+own,
 			// Without it OVMF tries PXE over IPv6 between the card and the disk,
 			// and waits 68 s for a DHCPv6 server that is not there.
 			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
+		if m.secure {
+			args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1")
+		}
+		if m.http {
+			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n")
+		}
 	}
 	cmd := exec.Command("qemu-system-x86_64", args...)
 	var out bytes.Buffer
@@ -73,16 +87,19 @@ func (w *wire) power(m qemu) (serial string) {
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	w.t.Cleanup(func() {
+	off = sync.OnceFunc(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
 		w.run("ip", "link", "del", "tap0")
+	})
+	w.t.Cleanup(func() {
+		off()
 		if w.t.Failed() {
 			b, _ := os.ReadFile(serial)
 			w.t.Logf("qemu: %s\nserial console:\n%s", out.String(), b)
 		}
 	})
-	return serial
+	return serial, off
 }
 
 // biosDisk is a disk whose boot sector writes a word to the serial port.
@@ -122,9 +139,11 @@ func uefiDisk(t *testing.T) string {
 
 func realFiles(t *testing.T) *Files {
 	t.Helper()
+	assets := filepath.Dir(os.Getenv(kernelEnv))
 	fsys := fstest.MapFS{FileInitrd: {Data: bytes.Repeat([]byte{0}, 1<<20)}}
 	for name, path := range map[string]string{
 		LoaderBIOS: "/usr/lib/ipxe/undionly.kpxe", LoaderUEFI: "/usr/lib/ipxe/snponly.efi", LoaderUEFIAll: "/usr/lib/ipxe/ipxe.efi",
+		LoaderShim: filepath.Join(assets, LoaderShim), LoaderGRUB: filepath.Join(assets, LoaderGRUB),
 		FileKernel: os.Getenv(kernelEnv),
 	} {
 		b, err := os.ReadFile(path)
@@ -167,6 +186,12 @@ func TestRealFirmware(t *testing.T) {
 			[]string{"was told to boot its own disk"}, diskStarts},
 		{"uefi without router advertisement", qemu{uefi: true}, ModeDHCP, BootAgent, true,
 			[]string{"fetched snponly.efi over TFTP", "was told to start the agent"}, ""},
+		{"uefi over HTTP starts the agent", qemu{uefi: true, http: true}, ModeDHCP, BootAgent, false,
+			[]string{"HTTP boot firmware", "boot file http", "fetches snponly.efi", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+		{"secure boot starts the agent", qemu{uefi: true, secure: true}, ModeDHCP, BootAgent, false,
+			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "fetched shimx64.efi over TFTP", "fetched grubx64.efi over TFTP", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+		{"secure boot boots its disk", qemu{uefi: true, secure: true}, ModeDHCP, BootLocal, false,
+			[]string{"fetched shimx64.efi over TFTP", "fetched grubx64.efi over TFTP", "was told to boot its own disk"}, diskStarts},
 		{"bios beside dnsmasq", qemu{rom: true}, ModeProxy, BootAgent, false,
 			[]string{"was told to start the agent", "fetches initrd"}, "Linux version"},
 		{"uefi beside dnsmasq", qemu{uefi: true}, ModeProxy, BootAgent, false,
@@ -188,9 +213,18 @@ func TestRealFirmware(t *testing.T) {
 				c.machine.disk = uefiDisk(t)
 			}
 			begin := time.Now()
-			console := w.power(c.machine)
+			console, off := w.power(c.machine)
 			ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
 			defer cancel()
+			if c.machine.secure {
+				// The firmware refuses iPXE and looks for nothing more; the next time it is
+				// given what it starts.
+				if err := eventually(ctx, func() error { return consoleSays(console, "Boot.*PXE.*Access Denied") }); err != nil {
+					t.Fatal(err)
+				}
+				off()
+				console, _ = w.power(c.machine)
+			}
 			err := eventually(ctx, func() error {
 				rest := s.Sightings().Of(macA)
 				for _, want := range c.story {
@@ -203,11 +237,7 @@ func TestRealFirmware(t *testing.T) {
 					}
 					rest = rest[i+1:]
 				}
-				b, err := os.ReadFile(console)
-				if err == nil && !regexp.MustCompile(c.serial).Match(b) {
-					return fmt.Errorf("not on the console: %q", c.serial)
-				}
-				return err
+				return consoleSays(console, c.serial)
 			})
 			for _, sg := range s.Sightings().Of(macA) {
 				t.Logf("%7.3f s  %s", sg.At.Sub(begin).Seconds(), sg.Text)
@@ -218,6 +248,14 @@ func TestRealFirmware(t *testing.T) {
 			}
 		})
 	}
+}
+
+func consoleSays(console, pattern string) error {
+	b, err := os.ReadFile(console)
+	if err == nil && !regexp.MustCompile(pattern).Match(b) {
+		return fmt.Errorf("not on the console: %q", pattern)
+	}
+	return err
 }
 
 // eventually waits until cond holds.

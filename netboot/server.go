@@ -40,6 +40,7 @@ type Config struct {
 
 	Neighbours      Neighbours       // optional: the other nodes of the cluster
 	KernelArgs      string           // optional: appended to the agent's kernel command line
+	UEFILoader      UEFILoader       // optional: UEFILoaderAuto
 	NoRouterAdverts bool             // optional: leave router solicitations unanswered
 	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
 	Now             func() time.Time // optional: time.Now
@@ -53,6 +54,7 @@ type Server struct {
 	leases     *Leases
 	tries      tries
 	yields     yields
+	loaders    loaders
 	sightings  *Sightings
 	stats      counters
 	strangers  strangers
@@ -75,6 +77,11 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Pin == "" || cfg.Claim == nil || cfg.PathKey == [32]byte{} {
 		return nil, errors.New("netboot: Pin, Claim and PathKey must be given")
+	}
+	switch cfg.UEFILoader {
+	case "", UEFILoaderAuto, UEFILoaderIPXE, UEFILoaderShim:
+	default:
+		return nil, fmt.Errorf("uefi_loader %q: want auto, ipxe or shim", cfg.UEFILoader)
 	}
 	seen := make(map[string]bool)
 	for _, in := range cfg.Interfaces {
@@ -137,7 +144,7 @@ func (s *Server) Leases() []Lease { return s.leases.All() }
 func (s *Server) Handler() http.Handler {
 	return &bootHTTP{
 		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
-		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers,
+		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -258,14 +265,14 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints,
+		link: l, bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, loaders: &s.loaders, uefiLoader: s.cfg.UEFILoader, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
 
 func (s *Server) tftp(l link) *tftpServer {
 	return &tftpServer{
-		link: l, bootPort: s.cfg.BootPort, files: s.cfg.Files,
+		link: l, bootPort: s.cfg.BootPort, files: s.cfg.Files, loaders: &s.loaders, paths: s.paths(), lent: s.lentTo,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }

@@ -40,6 +40,9 @@ type tftpServer struct {
 	link      link
 	bootPort  int
 	files     *Files
+	loaders   *loaders
+	paths     paths
+	lent      func(netip.Addr) string // the MAC of the machine that this node has lent the address to, or ""
 	sightings *Sightings
 	stats     *counters
 	log       *slog.Logger
@@ -53,17 +56,24 @@ type tftpServer struct {
 }
 
 // find is the whole of what TFTP can give.
-func (t *tftpServer) find(name string) (*io.SectionReader, bool) {
+func (t *tftpServer) find(name string, from netip.Addr) (*io.SectionReader, bool) {
+	node := netip.AddrPortFrom(t.link.addr, uint16(t.bootPort))
 	name = strings.TrimLeft(name, "/")
-	switch name {
-	case LoaderBIOS, LoaderUEFI, LoaderUEFIAll:
+	switch {
+	case name == LoaderBIOS, name == LoaderUEFI, name == LoaderUEFIAll, name == LoaderShim, name == LoaderGRUB:
 		f, ok := t.files.find(name)
 		return f.reader(), ok
-	case FileAutoexec:
-		script := autoexecScript(netip.AddrPortFrom(t.link.addr, uint16(t.bootPort)))
-		return io.NewSectionReader(strings.NewReader(script), 0, int64(len(script))), true
+	case name == FileAutoexec:
+		return ofText(autoexecScript(node)), true
+	case asksGRUB(name):
+		// As who begins over HTTP without a path: see bootHTTP.begin.
+		return ofText(grub{}.stub(node, t.paths.new(t.lent(from), from))), true
 	}
 	return nil, false
+}
+
+func ofText(s string) *io.SectionReader {
+	return io.NewSectionReader(strings.NewReader(s), 0, int64(len(s)))
 }
 
 // serve answers on conn until ctx ends. The library serves what take allows.
@@ -146,7 +156,7 @@ func (t *tftpServer) take(b []byte, from netip.Addr) (tftpRequest, *io.SectionRe
 	if err != nil {
 		return req, nil, err
 	}
-	file, ok := t.find(req.name)
+	file, ok := t.find(req.name, from)
 	if !ok {
 		t.stats.add("tftp.refused.no such file")
 		t.log.Debug("unknown file asked for over TFTP", "from", from, "file", clip(req.name))
@@ -176,6 +186,7 @@ func (t *tftpServer) transfer(ctx context.Context, door *tftpDoor, req tftpReque
 	switch {
 	case err == nil:
 		t.stats.add("tftp.sent")
+		t.loaders.fetched(t.sightings.holder(from.Addr()), name, t.now())
 		t.tell(from.Addr(), fmt.Sprintf("fetched %s over TFTP (%d bytes)", name, sent))
 	case sent == 0 && errors.Is(err, errTFTPHungUp):
 		// EDK2 asks for the size first and hangs up when it has it; the same

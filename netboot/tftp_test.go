@@ -23,7 +23,7 @@ func TestS17_TFTPGivesItsTableAndNothingElse(t *testing.T) {
 		"mac/../../raft.db": false, "undionly.kpxe\x00": false, "\x1b[31m": false, "a\nb": false, "UNDIONLY.KPXE": false,
 		"./undionly.kpxe": false, "x/../undionly.kpxe": false, strings.Repeat("a", 600): false,
 	} {
-		if _, ok := tf.find(name); ok != want {
+		if _, ok := tf.find(name, s.link.addr); ok != want {
 			t.Errorf("%.40q: %v, want %v", name, ok, want)
 		}
 	}
@@ -36,11 +36,11 @@ func FuzzTFTPName(f *testing.F) {
 	s := newSetup(f, ModeDHCP)
 	tf := s.tftp(s.link)
 	f.Fuzz(func(t *testing.T, name string) {
-		if _, ok := tf.find(name); !ok {
+		if _, ok := tf.find(name, s.link.addr); !ok {
 			return
 		}
 		switch strings.TrimLeft(name, "/") {
-		case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, FileAutoexec:
+		case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileAutoexec, "grub/grub.cfg", "grub/x86_64-efi/grub.cfg", "boot/grub/grub.cfg":
 		default:
 			t.Fatalf("%q was found", name)
 		}

@@ -155,6 +155,8 @@ var testFiles = fstest.MapFS{
 	LoaderBIOS:    {Data: bytes.Repeat([]byte("bios"), 20000)},
 	LoaderUEFI:    {Data: bytes.Repeat([]byte("uefi"), 50000)},
 	LoaderUEFIAll: {Data: []byte("all")},
+	LoaderShim:    {Data: []byte("shim")},
+	LoaderGRUB:    {Data: []byte("grub")},
 	FileKernel:    {Data: bytes.Repeat([]byte("kernel"), 100000)},
 	FileInitrd:    {Data: bytes.Repeat([]byte("initrd"), 300000)},
 }
@@ -279,7 +281,7 @@ func (n *simNet) TFTP(_ context.Context, server netip.Addr, name string) ([]byte
 	if server != n.s.link.addr {
 		return nil, fmt.Errorf("TFTP from %s", server)
 	}
-	file, ok := n.s.tftp(n.s.link).find(name)
+	file, ok := n.s.tftp(n.s.link).find(name, n.addr)
 	if !ok {
 		return nil, errTFTPNoFile
 	}

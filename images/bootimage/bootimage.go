@@ -1,5 +1,5 @@
 // Package bootimage carries the files a netbooting machine is given: the
-// agent's kernel and initramfs, and the iPXE loaders. They are made from Debian
+// agent's kernel and initramfs, and the loaders. They are made from Debian
 // packages by the program in mkboot and embedded in the node's binary.
 package bootimage
 
@@ -19,13 +19,15 @@ const (
 	Undionly = "undionly.kpxe" // iPXE over the BIOS network card's own PXE
 	SNPOnly  = "snponly.efi"   // iPXE over the UEFI network card's own driver
 	IPXE     = "ipxe.efi"      // iPXE for UEFI with drivers of its own
+	Shim     = "shimx64.efi"   // for Secure Boot: signed by Microsoft
+	GRUB     = "grubx64.efi"   // what shim starts: GRUB that boots from the network, signed by Debian
 	Kernel   = "vmlinuz"
 	Initrd   = "initrd"
 	Sources  = "SOURCES.json"
 )
 
 // Names of everything a node serves to machines.
-func Names() []string { return []string{Undionly, SNPOnly, IPXE, Kernel, Initrd} }
+func Names() []string { return []string{Undionly, SNPOnly, IPXE, Shim, GRUB, Kernel, Initrd} }
 
 // Source says where a file came from. It is part of SOURCES.json.
 type Source struct {
