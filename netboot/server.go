@@ -41,6 +41,7 @@ type Config struct {
 	Neighbours      Neighbours       // optional: the other nodes of the cluster
 	KernelArgs      string           // optional: appended to the agent's kernel command line
 	NoRouterAdverts bool             // optional: leave router solicitations unanswered
+	TFTPSinglePort  bool             // optional: TFTP replies leave from port 69, for firewalls that let nothing else through
 	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
 	Now             func() time.Time // optional: time.Now
 
@@ -265,7 +266,7 @@ func (s *Server) responder(l link) *responder {
 
 func (s *Server) tftp(l link) *tftpServer {
 	return &tftpServer{
-		link: l, bootPort: s.cfg.BootPort, files: s.cfg.Files,
+		link: l, bootPort: s.cfg.BootPort, singlePort: s.cfg.TFTPSinglePort, files: s.cfg.Files,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }

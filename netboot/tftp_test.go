@@ -79,6 +79,8 @@ func TestTFTPOnAWire(t *testing.T) {
 
 	for name, command := range map[string][]string{
 		"curl with large blocks": {"curl", "-s", "--tftp-blksize", "1468", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"},
+		"atftp":                  {"atftp", "--option", "blksize 1468", "--option", "windowsize 16", "--option", "timeout 1", "--option", "tsize 0", "-g", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"},
+		"atftp without options":  {"atftp", "-g", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"},
 		"curl with huge blocks":  {"curl", "-s", "--tftp-blksize", "8192", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"},
 		"curl without options":   {"curl", "-s", "--tftp-no-options", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"},
 		"tftp-hpa":               {"tftp", "-m", "binary", "10.77.0.1", "-c", "get", "snponly.efi", "OUT"},
@@ -110,7 +112,7 @@ func TestTFTPOnAWire(t *testing.T) {
 		{"a plain read", []byte("\x00\x01autoexec.ipxe\x00octet\x00"), "\x00\x03\x00\x01#!ipxe"},
 		{"blocks too large", []byte("\x00\x01snponly.efi\x00octet\x00blksize\x0065464\x00"), "\x00\x06blksize\x001468\x00"},
 		{"the size", []byte("\x00\x01snponly.efi\x00octet\x00tsize\x000\x00"), "\x00\x06tsize\x00200000\x00"},
-		{"a window, which is not spoken here", []byte("\x00\x01snponly.efi\x00octet\x00windowsize\x0065535\x00"), "\x00\x03\x00\x01uefi"},
+		{"a window", []byte("\x00\x01snponly.efi\x00octet\x00windowsize\x0065535\x00"), "\x00\x06windowsize\x0064\x00"},
 		{"blocks of 0", []byte("\x00\x01snponly.efi\x00octet\x00blksize\x000\x00"), "\x00\x03\x00\x01uefi"},
 		{"no end of the name", []byte("\x00\x01snponly.efi"), ""},
 		{"an acknowledgement of nothing", []byte("\x00\x04\x00\x01"), ""},
