@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -298,10 +299,21 @@ func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) 
 	if !fw.Netboots() {
 		return "", ""
 	}
-	if r.fleet.Decide(ctx, req.machine).Action == BootNothing {
+	action := r.fleet.Decide(ctx, req.machine).Action
+	if action == BootNothing {
 		return "", " and nothing to boot"
 	}
-	loader := r.loader(req)
+	loader := fw.Loader()
+	signed := r.signedOnly(req)
+	switch {
+	case signed && (fw.Stage == StageHTTP || action != BootAgent && action != BootHold):
+		// What shim starts cannot leave the machine to its disk; its firmware can, and
+		// does so at once when there is no such file. Without a name it asks for a minute.
+		// GRUB in Debian 12 finds no network after HTTP boot, so that shim is of no use there.
+		return r.where(req, LoaderNone), ""
+	case signed:
+		loader = LoaderShim
+	}
 	switch {
 	case fw.Stage == StageIPXE:
 		r.loaders.runs(req.machine.MAC)
@@ -312,40 +324,42 @@ func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) 
 			r.log.Warn("no boot loader for this firmware", "mac", req.machine.MAC, "firmware", fw.String(), "arch", fw.ArchCode)
 		}
 		return "", " but no boot file, because there is none for this architecture"
-	case fw.Stage == StageHTTP:
-		return bootURL(r.link.addr, r.bootPort, loader), ""
 	}
-	return loader, ""
+	return r.where(req, loader), ""
 }
 
-// loader is what the machine's firmware is given: what it runs on, and of what does,
-// that which it starts. GRUB in Debian 12 finds no network after HTTP boot, so that
-// shim is of use to PXE firmware alone.
-func (r *responder) loader(req request) string {
-	fw := req.machine.Firmware
-	loader := fw.Loader()
-	if loader != LoaderUEFI || fw.Stage != StagePXE || r.uefiLoader == UEFILoaderIPXE || !r.files.has(LoaderShim, LoaderGRUB) {
-		return loader
+// where is a loader as the machine's firmware wants to be told of it.
+func (r *responder) where(req request, loader string) string {
+	if req.machine.Firmware.Stage == StageHTTP {
+		return bootURL(r.link.addr, r.bootPort, loader)
+	}
+	return loader
+}
+
+// signedOnly says whether the machine's firmware starts signed loaders alone.
+func (r *responder) signedOnly(req request) bool {
+	if req.machine.Firmware.Loader() != LoaderUEFI || r.uefiLoader == UEFILoaderIPXE || !r.files.has(LoaderShim, LoaderGRUB) {
+		return false
 	}
 	if r.uefiLoader == UEFILoaderShim {
-		return LoaderShim
+		return true
 	}
-	shim, vain := r.loaders.asks(req.machine.MAC, r.now())
+	signed, vain := r.loaders.asks(req.machine.MAC, r.now())
 	if vain != "" {
 		r.stats.add("dhcp.loader not started")
 		r.tell(req, refused(vain))
 	}
-	if shim {
-		return LoaderShim
-	}
-	return loader
+	return signed
 }
 
 // told is a boot file as people may read of it: the path of a boot is between a
 // machine and its node.
 func told(req request, file string) string {
-	if req.machine.Firmware.Stage == StageIPXE {
+	switch {
+	case req.machine.Firmware.Stage == StageIPXE:
 		return "script"
+	case strings.HasSuffix(file, LoaderNone):
+		return file + ", which is none: its firmware goes on to its disk"
 	}
 	return file
 }

@@ -10,6 +10,8 @@ import (
 // knows, and no iPXE that Debian has is. Such a machine is given Debian's shim, which
 // most firmware knows by Microsoft's signature; shim fetches GRUB from where it came
 // from itself, and GRUB starts the agent's kernel, which Debian has signed, too.
+//
+// Debian's signed GRUB speaks TFTP and no HTTP, so that all of this goes over TFTP.
 
 // Names under which shim and GRUB ask. shim's second stage has a fixed name.
 const (
@@ -17,46 +19,49 @@ const (
 	LoaderGRUB = "grubx64.efi"
 )
 
-// grubConfig is how the path of a boot ends for GRUB.
-const grubConfig = "grub.cfg"
+// LoaderNone is a boot file that is never there.
+const LoaderNone = "none.efi"
 
 // asksGRUB says whether a file's name is one under which GRUB looks for what to do:
-// the first of them is found, the others are for other builds of GRUB.
+// first for its platform, then for any.
 func asksGRUB(name string) bool {
-	switch strings.TrimLeft(name, "/") {
-	case "grub/x86_64-efi/grub.cfg", "grub/grub.cfg", "boot/grub/grub.cfg":
-		return true
-	}
-	return false
+	return name == "grub/x86_64-efi/grub.cfg" || name == "grub/grub.cfg"
 }
 
 // grub speaks GRUB's language. Words are quoted: what an operator adds to the kernel's
 // may hold a semicolon, which ends a command.
 type grub struct{}
 
-func (grub) name(path string) string { return path + "/" + grubConfig }
-
-// stub has GRUB say who the machine is. The firmware's UUID comes as Linux prints it.
-func (g grub) stub(node netip.AddrPort, path string) string {
+// stub has GRUB say who the machine is: net_default_mac is the card it came by.
+func (grub) stub(node netip.AddrPort, path string) string {
 	return fmt.Sprintf(`set uuid=
 smbios --type 1 --get-uuid 8 --set uuid
-configfile "(http,%s)%s%s?mac=${net_default_mac}&uuid=${uuid}&platform=efi"
-`, node, BootPath, g.name(path))
+configfile "(tftp,%s)%s%s/${net_default_mac}/${uuid}/grub.cfg"
+`, node.Addr(), BootPath, path)
 }
 
-func (g grub) agent(a agentScript) string {
+// asks reads the name of a file that a stub had GRUB ask for.
+func (grub) asks(name string) (ask scriptAsk, ok bool) {
+	parts := strings.Split(name, "/")
+	if len(parts) != 5 || parts[0] != "boot" || parts[4] != "grub.cfg" {
+		return ask, false
+	}
+	return scriptAsk{path: parts[1], mac: parts[2], uuid: parts[3], platform: "efi"}, true
+}
+
+func (grub) agent(a agentScript) string {
 	var words strings.Builder
 	for _, word := range strings.Fields(a.words()) {
 		words.WriteString(" '" + word + "'")
 	}
 	return fmt.Sprintf(`echo "LPMOS: starting the agent. %[1]s"
-if linux (http,%[2]s)/boot/vmlinuz%[3]s; then
-  if initrd (http,%[2]s)/boot/initrd; then
+if linux (tftp,%[2]s)/vmlinuz%[3]s; then
+  if initrd (tftp,%[2]s)/initrd; then
     boot
   fi
 fi
 echo "LPMOS: the agent could not be started; booting the disk"
-%[4]s`, a.Title, a.Node, words.String(), grubLocalBoot)
+%[4]s`, a.Title, a.Node.Addr(), words.String(), grubLocalBoot)
 }
 
 func (grub) local(title string, _ int) string {
@@ -68,9 +73,20 @@ func (grub) hold(node netip.AddrPort, title string) string {
 echo "LPMOS: release it on the dashboard or with lpmos machine release. Asking again every minute."
 while true; do
   sleep 60
-  configfile "(http,%s)%s%s"
+  configfile "(tftp,%s)/grub/grub.cfg"
 done
-`, title, node, BootPath, grubConfig)
+`, title, node.Addr())
 }
 
-const grubLocalBoot = "exit 1\n"
+// grubLocalBoot starts what the first disk with one offers to any firmware. It is for
+// a machine whose kernel did not come, or that was to boot its disk a moment after it
+// was to do something else: GRUB cannot tell the firmware to go on with its boot order,
+// so that such a machine is not given GRUB to begin with.
+const grubLocalBoot = `if search --no-floppy --file --set=root /EFI/BOOT/BOOTX64.EFI; then
+  chainloader /EFI/BOOT/BOOTX64.EFI
+  boot
+fi
+echo "LPMOS: no disk has anything to boot; starting again in a minute"
+sleep 60
+reboot
+`

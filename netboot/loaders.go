@@ -39,7 +39,7 @@ type loading struct {
 }
 
 // asks is called when a machine's firmware asks for a loader. It reports whether the
-// machine gets shim, and which loader it has fetched in vain since it asked last.
+// machine gets shim, and which loader it has fetched by PXE in vain since it asked last.
 func (l *loaders) asks(mac string, now time.Time) (shim bool, vain string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,5 +97,5 @@ func refused(file string) string {
 	if file == LoaderShim {
 		return fmt.Sprintf("fetched %s and did not start it; it is given iPXE again", file)
 	}
-	return fmt.Sprintf("fetched %s and did not start it: does Secure Boot refuse it? It is given %s, which is signed", file, LoaderShim)
+	return fmt.Sprintf("fetched %s and did not start it: does Secure Boot refuse it? By PXE it is given %s from now on, which is signed", file, LoaderShim)
 }

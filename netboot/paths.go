@@ -84,14 +84,8 @@ func (p paths) forWhoever(path string, addr netip.Addr) bool {
 	return ok && hmac.Equal(b[pathEndBytes:], p.proof(b[:pathEndBytes], "", addr))
 }
 
-// pathOf takes what stands below BootPath apart: the path of a boot, and the language
-// in which it is asked for.
-func pathOf(name string) (path string, in language, ok bool) {
-	for _, in := range []language{ipxe{}, grub{}} {
-		path, ok := strings.CutSuffix(name, in.name(""))
-		if ok && path != "" && !strings.Contains(path, "/") {
-			return path, in, true
-		}
-	}
-	return "", nil, false
+// pathOf reads the path of a boot out of what stands below BootPath.
+func pathOf(name string) (path string, ok bool) {
+	path, ok = strings.CutSuffix(name, ipxe{}.name(""))
+	return path, ok && path != "" && !strings.Contains(path, "/")
 }

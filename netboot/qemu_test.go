@@ -121,14 +121,19 @@ func biosDisk(t *testing.T) string {
 	return path
 }
 
-// uefiDisk is a disk with an EFI program to start: iPXE, because it is there.
-func uefiDisk(t *testing.T) string {
+// uefiDisk is a disk with an EFI program to start: iPXE, because it is there, or shim,
+// because it is signed.
+func uefiDisk(t *testing.T, signed bool) string {
+	program := "/usr/lib/ipxe/ipxe.efi"
+	if signed {
+		program = filepath.Join(filepath.Dir(os.Getenv(kernelEnv)), LoaderShim)
+	}
 	path := filepath.Join(t.TempDir(), "disk.raw")
 	for _, args := range [][]string{
 		{"truncate", "-s", "64M", path},
 		{"mkfs.vfat", "-F", "32", path},
 		{"mmd", "-i", path, "::/EFI", "::/EFI/BOOT"},
-		{"mcopy", "-i", path, "/usr/lib/ipxe/ipxe.efi", "::/EFI/BOOT/BOOTX64.EFI"},
+		{"mcopy", "-i", path, program, "::/EFI/BOOT/BOOTX64.EFI"},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Skipf("%s: %v %s", strings.Join(args, " "), err, out)
@@ -189,9 +194,9 @@ func TestRealFirmware(t *testing.T) {
 		{"uefi over HTTP starts the agent", qemu{uefi: true, http: true}, ModeDHCP, BootAgent, false,
 			[]string{"HTTP boot firmware", "boot file http", "fetches snponly.efi", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
 		{"secure boot starts the agent", qemu{uefi: true, secure: true}, ModeDHCP, BootAgent, false,
-			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "fetched shimx64.efi over TFTP", "fetched grubx64.efi over TFTP", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "fetched shimx64.efi over TFTP", "fetched grubx64.efi over TFTP", "was told to start the agent", "fetched vmlinuz over TFTP", "fetched initrd over TFTP"}, "Linux version"},
 		{"secure boot boots its disk", qemu{uefi: true, secure: true}, ModeDHCP, BootLocal, false,
-			[]string{"fetched shimx64.efi over TFTP", "fetched grubx64.efi over TFTP", "was told to boot its own disk"}, diskStarts},
+			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "PXE firmware, was lent 10.77.0.100 and the boot file none.efi"}, diskStarts},
 		{"bios beside dnsmasq", qemu{rom: true}, ModeProxy, BootAgent, false,
 			[]string{"was told to start the agent", "fetches initrd"}, "Linux version"},
 		{"uefi beside dnsmasq", qemu{uefi: true}, ModeProxy, BootAgent, false,
@@ -210,7 +215,7 @@ func TestRealFirmware(t *testing.T) {
 			}
 			c.machine.mac, c.machine.disk = macA, biosDisk(t)
 			if c.machine.uefi {
-				c.machine.disk = uefiDisk(t)
+				c.machine.disk = uefiDisk(t, c.machine.secure)
 			}
 			begin := time.Now()
 			console, off := w.power(c.machine)

@@ -20,8 +20,6 @@ const maxNodes = 3
 // has passed its grammar before: a script is a program, and one stray newline in a
 // name would let whoever chose the name write the rest of it.
 type language interface {
-	// name is what stands below BootPath for the path of a boot.
-	name(path string) string
 	// stub is the first script a machine gets, the same for all: it makes the
 	// loader itself say who it is.
 	stub(node netip.AddrPort, path string) string
@@ -36,6 +34,7 @@ type language interface {
 // ipxe speaks iPXE's language.
 type ipxe struct{}
 
+// name is what stands below BootPath for the path of a boot.
 func (ipxe) name(path string) string { return path + "/" + scriptStub }
 
 // stub: netX is the card the machine booted from. Without --replace an exit of the

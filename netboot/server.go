@@ -42,6 +42,7 @@ type Config struct {
 	KernelArgs      string           // optional: appended to the agent's kernel command line
 	UEFILoader      UEFILoader       // optional: UEFILoaderAuto
 	NoRouterAdverts bool             // optional: leave router solicitations unanswered
+	TFTPSinglePort  bool             // optional: TFTP replies leave from port 69, for firewalls that let nothing else through
 	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
 	Now             func() time.Time // optional: time.Now
 
@@ -142,8 +143,12 @@ func (s *Server) Leases() []Lease { return s.leases.All() }
 // Handler serves everything below BootPath. The caller listens with it at the
 // interfaces' addresses on Config.BootPort.
 func (s *Server) Handler() http.Handler {
-	return &bootHTTP{
-		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
+	return &bootHTTP{files: s.cfg.Files, scripts: s.scripts(), sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
+}
+
+func (s *Server) scripts() *scripts {
+	return &scripts{
+		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, kernelArgs: s.cfg.KernelArgs,
 		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
@@ -272,7 +277,7 @@ func (s *Server) responder(l link) *responder {
 
 func (s *Server) tftp(l link) *tftpServer {
 	return &tftpServer{
-		link: l, bootPort: s.cfg.BootPort, files: s.cfg.Files, loaders: &s.loaders, paths: s.paths(), lent: s.lentTo,
+		link: l, bootPort: s.cfg.BootPort, singlePort: s.cfg.TFTPSinglePort, files: s.cfg.Files, scripts: s.scripts(), loaders: &s.loaders,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }

@@ -28,6 +28,8 @@ type Sighting struct {
 	Kind Kind       `json:"kind"`
 	Text string     `json:"text"` // "was offered 10.77.0.101 and the boot file snponly.efi"
 	Addr netip.Addr `json:"addr,omitzero"`
+
+	TFTP *TFTPTransfer `json:"tftp,omitempty"` // what Text was made from, when a file was fetched or not
 }
 
 // Sightings remembers the last things each machine did. It is bounded both

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +19,8 @@ func TestS17_TFTPGivesItsTableAndNothingElse(t *testing.T) {
 	tf := s.tftp(s.link)
 	for name, want := range map[string]bool{
 		"undionly.kpxe": true, "/undionly.kpxe": true, "//snponly.efi": true, "ipxe.efi": true, "autoexec.ipxe": true,
-		"vmlinuz": false, "initrd": false, "": false, "/": false, ".": false, "script": false,
+		"shimx64.efi": true, "//grubx64.efi": true, "/grub/x86_64-efi/grub.cfg": true, "/grub/grub.cfg": true, "vmlinuz": true, "initrd": true,
+		LoaderNone: false, "grub/../grub.cfg": false, "boot/a/b/c/grub.cfg": false, "": false, "/": false, ".": false, "script": false,
 		"../../../../etc/shadow": false, "/etc/shadow": false, `..\..\x`: false, "a/./b/../../c": false, "%2e%2e/x": false,
 		"mac/../../raft.db": false, "undionly.kpxe\x00": false, "\x1b[31m": false, "a\nb": false, "UNDIONLY.KPXE": false,
 		"./undionly.kpxe": false, "x/../undionly.kpxe": false, strings.Repeat("a", 600): false,
@@ -35,12 +37,19 @@ func FuzzTFTPName(f *testing.F) {
 	}
 	s := newSetup(f, ModeDHCP)
 	tf := s.tftp(s.link)
+	s.fleet.boots(macA, Decision{Action: BootAgent})
+	for _, path := range []string{s.paths().new(macA, s.link.addr), s.paths().new(macA, netip.MustParseAddr("10.77.0.123")), "a"} {
+		f.Add("boot/" + path + "/" + macA + "//grub.cfg")
+	}
 	f.Fuzz(func(t *testing.T, name string) {
 		if _, ok := tf.find(name, s.link.addr); !ok {
 			return
 		}
+		if ask, ok := (grub{}).asks(strings.TrimLeft(name, "/")); ok && ask.mac == macA && s.paths().leads(ask.path, macA, s.link.addr) {
+			return
+		}
 		switch strings.TrimLeft(name, "/") {
-		case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileAutoexec, "grub/grub.cfg", "grub/x86_64-efi/grub.cfg", "boot/grub/grub.cfg":
+		case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileAutoexec, FileKernel, FileInitrd, "grub/grub.cfg", "grub/x86_64-efi/grub.cfg":
 		default:
 			t.Fatalf("%q was found", name)
 		}
@@ -79,6 +88,8 @@ func TestTFTPOnAWire(t *testing.T) {
 
 	for name, command := range map[string][]string{
 		"curl with large blocks": {"curl", "-s", "--tftp-blksize", "1468", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"},
+		"atftp":                  {"atftp", "--option", "blksize 1468", "--option", "windowsize 16", "--option", "timeout 1", "--option", "tsize 0", "-g", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"},
+		"atftp without options":  {"atftp", "-g", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"},
 		"curl with huge blocks":  {"curl", "-s", "--tftp-blksize", "8192", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"},
 		"curl without options":   {"curl", "-s", "--tftp-no-options", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"},
 		"tftp-hpa":               {"tftp", "-m", "binary", "10.77.0.1", "-c", "get", "snponly.efi", "OUT"},
@@ -110,7 +121,7 @@ func TestTFTPOnAWire(t *testing.T) {
 		{"a plain read", []byte("\x00\x01autoexec.ipxe\x00octet\x00"), "\x00\x03\x00\x01#!ipxe"},
 		{"blocks too large", []byte("\x00\x01snponly.efi\x00octet\x00blksize\x0065464\x00"), "\x00\x06blksize\x001468\x00"},
 		{"the size", []byte("\x00\x01snponly.efi\x00octet\x00tsize\x000\x00"), "\x00\x06tsize\x00200000\x00"},
-		{"a window, which is not spoken here", []byte("\x00\x01snponly.efi\x00octet\x00windowsize\x0065535\x00"), "\x00\x03\x00\x01uefi"},
+		{"a window", []byte("\x00\x01snponly.efi\x00octet\x00windowsize\x0065535\x00"), "\x00\x06windowsize\x0064\x00"},
 		{"blocks of 0", []byte("\x00\x01snponly.efi\x00octet\x00blksize\x000\x00"), "\x00\x03\x00\x01uefi"},
 		{"no end of the name", []byte("\x00\x01snponly.efi"), ""},
 		{"an acknowledgement of nothing", []byte("\x00\x04\x00\x01"), ""},
