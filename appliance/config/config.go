@@ -31,6 +31,7 @@ type Config struct {
 	BootPort     int           `yaml:"boot_port"`
 	Interfaces   []Interface   `yaml:"interfaces"`
 	KernelArgs   string        `yaml:"kernel_args"`
+	UEFILoader   string        `yaml:"uefi_loader"`
 	ReleaseAfter time.Duration `yaml:"release_after"`
 	QuietRouters bool          `yaml:"no_router_advertisement"`
 	CopyLimit    int           `yaml:"copy_limit"` // megabytes a second; 0 is none
