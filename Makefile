@@ -65,7 +65,7 @@ bin/lpmos-agent: $(GO_FILES)
 	$(GO) $(BUILD) -tags nethttpomithttp2 -ldflags "$(LDFLAGS)" -o $@ ./cmd/lpmos-agent
 	@size=$$(stat -c %s $@); echo "$@: $$size bytes"; test $$size -le 6000000 || { echo "the agent is larger than 6000000 bytes" >&2; exit 1; }
 
-boot-image: $(ASSETS)/SOURCES.json ## the agent's kernel and initramfs and the iPXE loaders, from Debian packages
+boot-image: $(ASSETS)/SOURCES.json ## the agent's kernel and initramfs, and the loaders, from Debian packages
 
 BOOT_FILES := $(shell git ls-files -co --exclude-standard images/bootimage/mkboot images/initramfs images/debian)
 

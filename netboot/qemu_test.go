@@ -2,6 +2,7 @@ package netboot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -34,6 +35,7 @@ type qemu struct {
 	secure bool   // Secure Boot with Microsoft's keys, as machines are sold
 	http   bool   // the firmware boots over HTTP and not by PXE
 	rom    bool   // keep QEMU's iPXE in the card; without it the firmware's own PXE asks
+	card   string // QEMU's name of its model; virtio-net-pci when empty
 	disk   string // raw image
 	mac    string
 }
@@ -44,7 +46,7 @@ func (w *wire) power(m qemu) (serial string, off func()) {
 	serial = filepath.Join(dir, "serial.log")
 	w.run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap")
 	w.run("ip", "link", "set", "tap0", "master", "br0", "up")
-	card := "virtio-net-pci,netdev=n,bootindex=1,mac=" + m.mac
+	card := cmp.Or(m.card, "virtio-net-pci") + ",netdev=n,bootindex=1,mac=" + m.mac
 	if !m.rom {
 		card += ",romfile="
 	}
@@ -145,11 +147,11 @@ func uefiDisk(t *testing.T, signed bool) string {
 func realFiles(t *testing.T) *Files {
 	t.Helper()
 	assets := filepath.Dir(os.Getenv(kernelEnv))
-	fsys := fstest.MapFS{FileInitrd: {Data: bytes.Repeat([]byte{0}, 1<<20)}}
+	fsys := fstest.MapFS{}
 	for name, path := range map[string]string{
 		LoaderBIOS: "/usr/lib/ipxe/undionly.kpxe", LoaderUEFI: "/usr/lib/ipxe/snponly.efi", LoaderUEFIAll: "/usr/lib/ipxe/ipxe.efi",
 		LoaderShim: filepath.Join(assets, LoaderShim), LoaderGRUB: filepath.Join(assets, LoaderGRUB),
-		FileKernel: os.Getenv(kernelEnv),
+		FileKernel: os.Getenv(kernelEnv), FileInitrd: filepath.Join(assets, FileInitrd),
 	} {
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -163,6 +165,9 @@ func realFiles(t *testing.T) *Files {
 	}
 	return f
 }
+
+// agentSays is the agent's word that it drives the card it was booted through.
+const agentSays = `network: \S+ has address 10\.77\.0\.\d+`
 
 func TestRealFirmware(t *testing.T) {
 	if os.Getenv(qemuEnv) == "" {
@@ -178,29 +183,37 @@ func TestRealFirmware(t *testing.T) {
 		serial  string
 	}{
 		{"bios with iPXE in ROM starts the agent", qemu{rom: true}, ModeDHCP, BootAgent, false,
-			[]string{"was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+			[]string{"was told to start the agent", "fetches vmlinuz", "fetches initrd"}, agentSays},
 		{"bios with iPXE in ROM boots its disk", qemu{rom: true}, ModeDHCP, BootLocal, false,
 			[]string{"was told to boot its own disk"}, "OWN DISK BOOTED"},
 		{"uefi over TFTP starts the agent", qemu{uefi: true}, ModeDHCP, BootAgent, false,
-			[]string{"boot file snponly.efi", "fetched snponly.efi over TFTP", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+			[]string{"boot file snponly.efi", "fetched snponly.efi over TFTP", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, agentSays},
 		{"uefi over TFTP boots its disk", qemu{uefi: true}, ModeDHCP, BootLocal, false,
 			[]string{"fetched snponly.efi over TFTP", "was told to boot its own disk"}, diskStarts},
 		{"uefi with iPXE in ROM starts the agent", qemu{uefi: true, rom: true}, ModeDHCP, BootAgent, false,
-			[]string{"was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+			[]string{"was told to start the agent", "fetches vmlinuz", "fetches initrd"}, agentSays},
 		{"uefi with iPXE in ROM boots its disk", qemu{uefi: true, rom: true}, ModeDHCP, BootLocal, false,
 			[]string{"was told to boot its own disk"}, diskStarts},
 		{"uefi without router advertisement", qemu{uefi: true}, ModeDHCP, BootAgent, true,
 			[]string{"fetched snponly.efi over TFTP", "was told to start the agent"}, ""},
 		{"uefi over HTTP starts the agent", qemu{uefi: true, http: true}, ModeDHCP, BootAgent, false,
-			[]string{"HTTP boot firmware", "boot file http", "fetches snponly.efi", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+			[]string{"HTTP boot firmware", "boot file http", "fetches snponly.efi", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, agentSays},
 		{"secure boot starts the agent", qemu{uefi: true, secure: true}, ModeDHCP, BootAgent, false,
-			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "fetched shimx64.efi over TFTP", "fetched grubx64.efi over TFTP", "was told to start the agent", "fetched vmlinuz over TFTP", "fetched initrd over TFTP"}, "Linux version"},
+			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "fetched shimx64.efi over TFTP", "fetched grubx64.efi over TFTP", "was told to start the agent", "fetched vmlinuz over TFTP", "fetched initrd over TFTP"}, agentSays},
 		{"secure boot boots its disk", qemu{uefi: true, secure: true}, ModeDHCP, BootLocal, false,
 			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "PXE firmware, was lent 10.77.0.100 and the boot file none.efi"}, diskStarts},
+		{"an e1000 under bios starts the agent", qemu{rom: true, card: "e1000"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"an e1000e under bios starts the agent", qemu{rom: true, card: "e1000e"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"an rtl8139 under bios starts the agent", qemu{rom: true, card: "rtl8139"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"a vmxnet3 under bios starts the agent", qemu{rom: true, card: "vmxnet3"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"an e1000 under uefi starts the agent", qemu{uefi: true, rom: true, card: "e1000"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"an e1000e under uefi starts the agent", qemu{uefi: true, rom: true, card: "e1000e"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"an rtl8139 under uefi starts the agent", qemu{uefi: true, rom: true, card: "rtl8139"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"a vmxnet3 under uefi starts the agent", qemu{uefi: true, rom: true, card: "vmxnet3"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
 		{"bios beside dnsmasq", qemu{rom: true}, ModeProxy, BootAgent, false,
-			[]string{"was told to start the agent", "fetches initrd"}, "Linux version"},
+			[]string{"was told to start the agent", "fetches initrd"}, agentSays},
 		{"uefi beside dnsmasq", qemu{uefi: true}, ModeProxy, BootAgent, false,
-			[]string{"fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, "Linux version"},
+			[]string{"fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, agentSays},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWire(t)
