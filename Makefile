@@ -22,7 +22,7 @@ LISTEN   ?= 127.0.0.1:8080
 GO_FILES := $(shell git ls-files -co --exclude-standard '*.go') go.mod go.sum
 UI_FILES := $(shell git ls-files -co --exclude-standard ui/static)
 
-.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale lint fuzz fuzz-long reproducible sbom vuln supply kill-test chaos deps clean
+.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale bench-netboot lint fuzz fuzz-long reproducible sbom vuln supply kill-test chaos deps clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -92,6 +92,10 @@ bench: build ui/e2e/node_modules/.installed ## figures of the parts, and of a br
 bench-raft: deps ## three nodes beside three etcd on the same disk: updates a second, latency, processor time
 	@./build-deps etcd-server
 	cd appliance/bench && $(GO) run .
+
+bench-netboot: deps ## TFTP beside tftpd-hpa, atftpd and dnsmasq in one run: a far machine, and 100 that fetch 60 MiB each; needs root, some minutes
+	$(GO) build -o build/bench-netboot ./netboot/bench
+	build/bench-netboot
 
 bench-scale: build ## a node that knows 10,000 machines and 100,000 past tasks: restart, memory, backup, restore, lists
 	$(GO) test -count=1 -timeout 30m -tags scale -run TestScale -v ./appliance/scale

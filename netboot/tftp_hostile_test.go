@@ -50,6 +50,13 @@ type tftpRig struct {
 
 func newTFTPRig(t *testing.T) *tftpRig {
 	t.Helper()
+	return newTFTPRigOf(t, false)
+}
+
+// newTFTPRigOf makes one whose replies leave from a port for each transfer, or from
+// the one that requests come to.
+func newTFTPRigOf(t *testing.T, singlePort bool) *tftpRig {
+	t.Helper()
 	if os.Getenv(inNamespace) != "" {
 		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -58,6 +65,7 @@ func newTFTPRig(t *testing.T) *tftpRig {
 	in := Interface{Name: "lo", Mode: ModeProxy}
 	r := &tftpRig{setup: newSetupAt(t, in, "127.0.0.1/24", nil), t: t, log: &lines{}}
 	r.cfg.Log = slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	r.cfg.TFTPSinglePort = singlePort
 	ctx, cancel := context.WithCancel(context.Background())
 	conn, err := listenUDP(ctx, "lo", 0, false)
 	if err != nil {
@@ -230,16 +238,24 @@ func TestS19_TFTPReflection(t *testing.T) {
 		}
 	})
 	t.Run("nobody answers", func(t *testing.T) {
-		r := newTFTPRig(t)
-		victim := r.client("127.0.0.8")
-		r.send(victim, rrq("snponly.efi", "octet"))
-		r.until("the transfer is given up", func() bool { return r.Stats()["tftp.failed"] == 1 })
-		packets := 0
-		for got, _ := r.hear(victim, 50*time.Millisecond); got != nil; got, _ = r.hear(victim, 50*time.Millisecond) {
-			packets++
-		}
-		if packets == 0 || packets > 3 {
-			t.Errorf("%d packets were sent to somebody who never said a word, want 1 to 3", packets)
+		for _, single := range []bool{false, true} {
+			r := newTFTPRigOf(t, single)
+			plain, window := r.client("127.0.0.8"), r.client("127.0.0.9")
+			r.send(plain, rrq("snponly.efi", "octet"))
+			r.send(window, rrq("snponly.efi", "octet", "windowsize", "64", "blksize", "1468", "timeout", "255"))
+			r.until("the transfers are given up", func() bool { return r.Stats()["tftp.failed"] == 2 })
+			for victim, want := range map[*net.UDPConn]string{plain: "\x00\x03\x00\x01uefi", window: "\x00\x06"} {
+				packets := 0
+				for got, _ := r.hear(victim, 50*time.Millisecond); got != nil; got, _ = r.hear(victim, 50*time.Millisecond) {
+					packets++
+					if !strings.HasPrefix(string(got), want) {
+						t.Errorf("somebody who never said a word was sent %.20q", got)
+					}
+				}
+				if packets == 0 || packets > 3 {
+					t.Errorf("%d packets were sent to somebody who never said a word, want 1 to 3", packets)
+				}
+			}
 		}
 	})
 	t.Run("a flood", func(t *testing.T) {
@@ -466,7 +482,12 @@ func FuzzTFTPRequest(f *testing.F) {
 // Packets that are longer than any, that are doubled, that come after the end, or that
 // are about nothing harm no transfer.
 func TestTFTPClientsThatSayTooMuch(t *testing.T) {
-	r := newTFTPRig(t)
+	for _, single := range []bool{false, true} {
+		clientsThatSayTooMuch(t, newTFTPRigOf(t, single))
+	}
+}
+
+func clientsThatSayTooMuch(t *testing.T, r *tftpRig) {
 	long := append([]byte{0, tftpAck, 0, 9}, make([]byte, 1200)...)
 	var wg sync.WaitGroup
 	const clients, each = 8, 60

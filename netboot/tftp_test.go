@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -86,28 +87,53 @@ func TestTFTPOnAWire(t *testing.T) {
 	w.inside("ip", "address", "add", "10.77.0.120/24", "dev", "v1")
 	dir := t.TempDir()
 
-	for name, command := range map[string][]string{
-		"curl with large blocks": {"curl", "-s", "--tftp-blksize", "1468", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"},
-		"atftp":                  {"atftp", "--option", "blksize 1468", "--option", "windowsize 16", "--option", "timeout 1", "--option", "tsize 0", "-g", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"},
-		"atftp without options":  {"atftp", "-g", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"},
-		"curl with huge blocks":  {"curl", "-s", "--tftp-blksize", "8192", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"},
-		"curl without options":   {"curl", "-s", "--tftp-no-options", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"},
-		"tftp-hpa":               {"tftp", "-m", "binary", "10.77.0.1", "-c", "get", "snponly.efi", "OUT"},
-		"busybox":                {"busybox", "tftp", "-g", "-b", "1468", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"},
+	const mac = "52:54:00:12:34:56"
+	s.sightings.holds(mac, netip.MustParseAddr("10.77.0.120"))
+	for _, c := range []struct {
+		name          string
+		block, window int // that it fetches in
+		command       []string
+	}{
+		{"atftp", 1468, 16, []string{"atftp", "--option", "blksize 1468", "--option", "windowsize 16", "--option", "timeout 1", "--option", "tsize 0", "-g", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"}},
+		{"atftp with the largest window", 512, 64, []string{"atftp", "--option", "windowsize 64", "-g", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"}},
+		{"atftp without options", 512, 1, []string{"atftp", "-g", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"}},
+		{"curl with large blocks", 1468, 1, []string{"curl", "-s", "--tftp-blksize", "1468", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"}},
+		{"curl with huge blocks", 1468, 1, []string{"curl", "-s", "--tftp-blksize", "8192", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"}},
+		{"curl with tiny blocks", 8, 1, []string{"curl", "-s", "--tftp-blksize", "8", "-o", "OUT", "tftp://10.77.0.1/undionly.kpxe"}},
+		{"curl without options", 512, 1, []string{"curl", "-s", "--tftp-no-options", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"}},
+		{"tftp-hpa", 512, 1, []string{"tftp", "-m", "binary", "10.77.0.1", "-c", "get", "snponly.efi", "OUT"}},
+		{"busybox", 1468, 1, []string{"busybox", "tftp", "-g", "-b", "1468", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"}},
 	} {
-		if _, err := exec.LookPath(command[0]); err != nil {
-			t.Logf("%s is not installed", command[0])
+		if _, err := exec.LookPath(c.command[0]); err != nil {
+			t.Logf("%s is not installed", c.command[0])
 			continue
 		}
-		out := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
-		for i := range command {
-			if command[i] == "OUT" {
-				command[i] = out
+		out := filepath.Join(dir, strings.ReplaceAll(c.name, " ", "-"))
+		file := LoaderUEFI
+		for i := range c.command {
+			if c.command[i] == "OUT" {
+				c.command[i] = out
+			}
+			if strings.HasSuffix(c.command[i], LoaderBIOS) {
+				file = LoaderBIOS
 			}
 		}
-		w.inside(command...)
-		if b, err := os.ReadFile(out); err != nil || !bytes.Equal(b, testFiles[LoaderUEFI].Data) {
-			t.Errorf("%s: %d bytes, %v", name, len(b), err)
+		w.inside(c.command...)
+		if b, err := os.ReadFile(out); err != nil || !bytes.Equal(b, testFiles[file].Data) {
+			t.Errorf("%s: %d bytes, %v", c.name, len(b), err)
+		}
+		if err := eventually(t.Context(), func() error {
+			seen := s.sightings.Of(mac)
+			if len(seen) == 0 {
+				return errors.New("no sighting")
+			}
+			how := seen[len(seen)-1].TFTP
+			if how == nil || how.End != TFTPSent || how.Block != c.block || how.Window != c.window || how.File != file {
+				return fmt.Errorf("it was seen as %+v", how)
+			}
+			return nil
+		}); err != nil {
+			t.Errorf("%s: %v", c.name, err)
 		}
 	}
 
@@ -135,6 +161,13 @@ func TestTFTPOnAWire(t *testing.T) {
 	if st := s.Stats(); st["tftp.sent"] < 3 || st["tftp.panic"] != 0 {
 		t.Errorf("stats: %v", st)
 	}
+
+	// A block is never longer than what fits the link, as it is now.
+	w.run("ip", "link", "set", "br0", "mtu", "1400")
+	if got := w.datagram(t, "10.77.0.1:69", rrq("snponly.efi", "octet", "blksize", "1468")); string(got) != "\x00\x06blksize\x001368\x00" {
+		t.Errorf("on a link of 1400 bytes blocks are %q", got)
+	}
+	w.run("ip", "link", "set", "br0", "mtu", "1500")
 
 	// From outside of the network not even an error comes back.
 	w.inside("ip", "address", "add", "192.168.9.9/24", "dev", "v1")
