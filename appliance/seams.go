@@ -277,6 +277,30 @@ func (s *sightingSeam) Interfaces() []api.Interface {
 	return out
 }
 
+// leaseSeam is netboot's book of leases as the API sees it.
+type leaseSeam struct{ server *netboot.Server }
+
+func lease(h netboot.Holding) api.Lease {
+	return api.Lease{Address: h.Addr.String(), State: h.State, MAC: h.MAC, Until: h.Until, Why: h.Why}
+}
+
+func (s leaseSeam) Leases() []api.Lease {
+	table := s.server.LeaseTable()
+	out := make([]api.Lease, len(table))
+	for i, h := range table {
+		out[i] = lease(h)
+	}
+	return out
+}
+
+func (s leaseSeam) Release(addr netip.Addr) (api.Lease, bool, error) {
+	was, err := s.server.FreeLease(addr)
+	if errors.Is(err, netboot.ErrNoLease) {
+		return api.Lease{}, false, nil
+	}
+	return lease(was), err == nil, err
+}
+
 // netbootInterfaces turns what was configured into what netboot takes.
 func netbootInterfaces(in []config.Interface) ([]netboot.Interface, error) {
 	var out []netboot.Interface

@@ -25,6 +25,7 @@ type responder struct {
 	tries      *tries
 	strangers  *pace // DISCOVERs of machines nobody knows
 	complaints *pace // lines of the log that a packet can cause
+	shortages  *shortages
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -84,7 +85,8 @@ func (r *responder) mayComplain() bool {
 // asked for again.
 func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	r.stats.add("dhcp.discover")
-	if _, known := r.fixed(req.machine.MAC); !known && !r.strangers.allow(r.now(), time.Second, strangersEach) {
+	_, known := r.fixed(req.machine.MAC)
+	if !known && !r.strangers.allow(r.now(), time.Second, strangersEach) {
 		// Made-up machines cost nothing to send. Those that are known are answered.
 		return r.drop(req, "too many strangers", "")
 	}
@@ -93,7 +95,11 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	}
 	addr, ok := r.choose(req)
 	if !ok {
+		r.shortages.note(r.link.subnet, r.now(), r.shortage)
 		return r.drop(req, "no address left", fmt.Sprintf("asked for an address, but none is left in %s", r.lendsFrom()))
+	}
+	if !known {
+		r.shortages.over(r.link.subnet)
 	}
 	return r.lease(ctx, req, dhcpv4.MessageTypeOffer, addr), true
 }

@@ -58,6 +58,7 @@ type Server struct {
 	strangers  strangers
 	newcomers  pace
 	complaints pace
+	shortages  shortages
 	ready      chan struct{}
 
 	mu     sync.Mutex
@@ -118,11 +119,12 @@ func (s *Server) Sightings() *Sightings { return s.sightings }
 // Stats are the counters so far.
 func (s *Server) Stats() Stats { return s.stats.snapshot() }
 
-// Alarms is what is wrong on the networks served, in sentences: other DHCP servers.
+// Alarms is what is wrong on the networks served, in sentences: other DHCP
+// servers, and no address left.
 func (s *Server) Alarms() []string {
+	out := s.shortages.alarms(s.cfg.Now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []string
 	for _, o := range s.others {
 		out = append(out, o.alarms()...)
 	}
@@ -131,6 +133,12 @@ func (s *Server) Alarms() []string {
 
 // Leases are the addresses lent to machines the fleet does not know.
 func (s *Server) Leases() []Lease { return s.leases.All() }
+
+// LeaseTable is the book of leases as people ask for it.
+func (s *Server) LeaseTable() []Holding { return s.leases.Table() }
+
+// FreeLease ends a lease or the rest of an address because a person says so.
+func (s *Server) FreeLease(addr netip.Addr) (Holding, error) { return s.leases.Free(addr) }
 
 // Handler serves everything below BootPath. The caller listens with it at the
 // interfaces' addresses on Config.BootPort.
@@ -258,7 +266,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints,
+		link: l, bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints, shortages: &s.shortages,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }

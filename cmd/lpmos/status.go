@@ -58,6 +58,9 @@ func showStatus(w io.Writer, s nodeStatus) {
 		if s.Cluster.Problem != "" {
 			row(w, "PROBLEM", s.Cluster.Problem)
 		}
+		for _, a := range s.Cluster.Alarms {
+			row(w, "ALARM", a)
+		}
 	}
 	for _, i := range s.Interfaces {
 		row(w, "network", orDash(i.Name, i.Mode, i.Address, i.Range))

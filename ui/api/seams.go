@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
@@ -81,6 +82,15 @@ type Sightings interface {
 	Alarms() []string
 }
 
+// Leases are the addresses this node lends to machines the fleet does not know.
+type Leases interface {
+	// Leases are all in the node's book, those that have ended, too.
+	Leases() []Lease
+	// Release ends a lease or the rest of an address, and says what it was; false if
+	// there is none.
+	Release(addr netip.Addr) (Lease, bool, error)
+}
+
 // Sighting is one thing a machine did on the wire.
 type Sighting struct {
 	At   time.Time `json:"at"`
@@ -104,8 +114,8 @@ type Contact interface {
 	LastContact(machineID string) time.Time
 }
 
-// Config is what a Server is made of. All but Membership, OnImport and Logger
-// must be set.
+// Config is what a Server is made of. All but Membership, Leases, OnImport and
+// Logger must be set.
 type Config struct {
 	Cluster   Cluster
 	Images    Images
@@ -113,6 +123,8 @@ type Config struct {
 	Contact   Contact
 	// Membership, if set, is who is of the cluster.
 	Membership Membership
+	// Leases, if set, is the node's book of them.
+	Leases Leases
 
 	Name    string // of this node
 	Region  string // of this node; the region of a task that names none
