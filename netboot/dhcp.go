@@ -26,6 +26,7 @@ type responder struct {
 	strangers  *pace // DISCOVERs of machines nobody knows
 	complaints *pace // lines of the log that a packet can cause
 	shortages  *shortages
+	probe      func(ctx context.Context, addr netip.Addr) (card string) // who uses an address; nil: nobody is asked
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -93,7 +94,7 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	if r.leave(req) {
 		return r.drop(req, "left to another node", "")
 	}
-	addr, ok := r.choose(req)
+	addr, ok := r.unused(ctx, req)
 	if !ok {
 		r.shortages.note(r.link.subnet, r.now(), r.shortage)
 		return r.drop(req, "no address left", fmt.Sprintf("asked for an address, but none is left in %s", r.lendsFrom()))

@@ -62,7 +62,9 @@ func (s *setup) ask(t *testing.T, p packet) (*dhcpv4.DHCPv4, destination) {
 		t.Fatalf("dropped: %s", drop)
 	}
 	req.unicast = p.unicast
-	out, ok := s.responder(s.link).answer(context.Background(), req)
+	r := s.responder(s.link)
+	r.probe = s.probing
+	out, ok := r.answer(context.Background(), req)
 	if !ok {
 		return nil, destination{}
 	}

@@ -97,6 +97,25 @@ func (l *Leases) letRest(addr netip.Addr, now time.Time, mac, why string) {
 	delete(l.offers, addr)
 }
 
+// InUse lets addr rest because a card was found to use it that was not lent it. It
+// returns false when that card does so for too many already: it answers for others,
+// as routers do, and would keep the whole range from being lent.
+func (l *Leases) InUse(addr netip.Addr, card string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now, n := l.now(), 0
+	for _, r := range l.resting {
+		if r.mac == card && now.Before(r.until) {
+			n++
+		}
+	}
+	if n >= arpClaimMost {
+		return false
+	}
+	l.letRest(addr, now, card, "in use by card "+card+", which was not lent it")
+	return true
+}
+
 // held says who has the addresses of ranges, in the words of an alarm.
 func (l *Leases) held(in []Range, kept func(netip.Addr) bool) string {
 	l.mu.Lock()

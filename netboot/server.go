@@ -214,6 +214,16 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			return nil, err
 		}
 		r := s.responder(l)
+		if l.Mode == ModeDHCP {
+			raw, err := openARP(l)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, raw)
+			prober := newARPProber(l, raw.send, &s.stats, s.cfg.Log, s.cfg.Now)
+			r.probe = prober.ask
+			services = append(services, func(ctx context.Context) error { return prober.serve(ctx, raw) })
+		}
 		ports := map[int]answerFunc{dhcpServerPort: r.answer}
 		if l.Mode == ModeProxy {
 			ports = map[int]answerFunc{dhcpServerPort: r.proxyOffer, proxyServerPort: r.proxyBoot}

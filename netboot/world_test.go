@@ -128,6 +128,8 @@ type setup struct {
 	mu    sync.Mutex
 	time  time.Time
 	began time.Time // when time began to pass; else it stands still
+
+	probing func(context.Context, netip.Addr) string // who uses an address, for tests without a wire
 }
 
 func (s *setup) clock() time.Time {
