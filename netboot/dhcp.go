@@ -16,7 +16,8 @@ import (
 // at most one reply out, which is why the same tests can run it on a wire and
 // without one.
 type responder struct {
-	link       link
+	link       link   // the network that is answered for
+	networks   []link // all of the interface
 	bootPort   int
 	paths      paths
 	leases     *Leases
@@ -35,7 +36,8 @@ type responder struct {
 
 // answer is the server's half of RFC 2131: which packet, if any, answers req.
 func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
-	if r.foreign(req) {
+	r, known := r.of(req)
+	if !known || r.foreign(req) {
 		return r.drop(req, "another network", "")
 	}
 	if req.machine.Firmware.Netboots() {
@@ -60,10 +62,7 @@ func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
 // answer would go wherever the packet says, and so to anybody's victim. A probe of
 // another node, too, is nothing to be answered (see rogue.go).
 func (r *responder) foreign(req request) bool {
-	switch {
-	case req.relay.IsValid() && !r.link.subnet.Contains(req.relay):
-		return true
-	case req.client.IsValid() && !r.link.subnet.Contains(req.client):
+	if req.client.IsValid() && !r.link.subnet.Contains(req.client) {
 		// Who renews an address of another network is told so, by a NAK to everybody.
 		return req.kind != dhcpv4.MessageTypeRequest || req.serverID.IsValid()
 	}
@@ -95,6 +94,17 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 		return r.drop(req, "left to another node", "")
 	}
 	addr, ok := r.unused(ctx, req)
+	if !ok && !req.relay.IsValid() {
+		// Another network of the same wire does as well.
+		for _, n := range r.onWire() {
+			if other := r.at(n); n.subnet != r.link.subnet && !known {
+				if addr, ok = other.unused(ctx, req); ok {
+					r = other
+					break
+				}
+			}
+		}
+	}
 	if !ok {
 		r.shortages.note(r.link.subnet, r.now(), r.shortage)
 		return r.drop(req, "no address left", fmt.Sprintf("asked for an address, but none is left in %s", r.lendsFrom()))
@@ -111,7 +121,7 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 	r.stats.add("dhcp.request")
 	mac := req.machine.MAC
 	switch {
-	case req.serverID.IsValid() && req.serverID != r.link.addr:
+	case req.serverID.IsValid() && !r.ours(req, req.serverID):
 		// It took another server's offer. A NAK here would make it lose that.
 		r.tries.forget(req.who())
 		return r.drop(req, "other server", "")
@@ -211,7 +221,7 @@ func (r *responder) inform(ctx context.Context, req request) (reply, bool) {
 	}
 	p := newReply(req, dhcpv4.MessageTypeAck, r.link.addr)
 	p.ClientIPAddr = req.client.AsSlice()
-	describe(p, r.link)
+	describe(p, req, r.link)
 	if file, _ := r.bootFile(ctx, req, req.client); file != "" {
 		bootFrom(p, req, r.link.addr, file)
 	}
@@ -222,7 +232,7 @@ func (r *responder) inform(ctx context.Context, req request) (reply, bool) {
 // decline: the client found the address in use. Never answered.
 func (r *responder) decline(req request) (reply, bool) {
 	r.stats.add("dhcp.decline")
-	if req.serverID != r.link.addr || !r.leases.Decline(req.machine.MAC, req.requested) {
+	if !r.ours(req, req.serverID) || !r.leases.Decline(req.machine.MAC, req.requested) {
 		return r.drop(req, "decline not ours", "")
 	}
 	if r.mayComplain() {
@@ -235,7 +245,7 @@ func (r *responder) decline(req request) (reply, bool) {
 // release: the client gives the address back. Never answered.
 func (r *responder) release(req request) (reply, bool) {
 	r.stats.add("dhcp.release")
-	if req.serverID != r.link.addr {
+	if !r.ours(req, req.serverID) {
 		return r.drop(req, "release not ours", "")
 	}
 	ok, err := r.leases.Release(req.machine.MAC, req.client)
@@ -253,7 +263,7 @@ func (r *responder) release(req request) (reply, bool) {
 func (r *responder) lease(ctx context.Context, req request, kind dhcpv4.MessageType, addr netip.Addr) reply {
 	p := newReply(req, kind, r.link.addr)
 	lend(p, addr, req.leaseTime(leaseFor(req.machine.Firmware)))
-	describe(p, r.link)
+	describe(p, req, r.link)
 	if kind == dhcpv4.MessageTypeAck && req.client.IsValid() {
 		p.ClientIPAddr = req.client.AsSlice()
 	}
@@ -291,7 +301,7 @@ func (r *responder) nak(req request, why string) reply {
 }
 
 func (r *responder) finish(req request, p *dhcpv4.DHCPv4, kind dhcpv4.MessageType, addr netip.Addr) reply {
-	return reply{packet: marshal(p, req.maxSize()), to: addressReply(req, kind, addr)}
+	return reply{packet: marshal(p, req.maxSize()), from: r.link.addr, to: addressReply(req, kind, addr)}
 }
 
 // bootFile is what the machine's firmware is given to boot; empty for systems
@@ -332,9 +342,6 @@ func told(req request, file string) string {
 
 // choose finds the address to offer.
 func (r *responder) choose(req request) (netip.Addr, bool) {
-	if req.relay.IsValid() && !r.link.subnet.Contains(req.relay) {
-		return netip.Addr{}, false // a network this node has no addresses for
-	}
 	if fixed, ok := r.fixed(req.machine.MAC); ok {
 		return fixed, true
 	}

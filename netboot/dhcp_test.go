@@ -303,7 +303,7 @@ func TestOptionsSuitTheClient(t *testing.T) {
 		req.relay = netip.MustParseAddr("10.77.0.3")
 		p := newReply(req, offer, netip.MustParseAddr("10.77.0.1"))
 		lend(p, netip.MustParseAddr("10.77.0.100"), time.Hour)
-		describe(p, s.link)
+		describe(p, req, s.link)
 		return p
 	}(), minReplySize)
 	if d, err := dhcpv4.FromBytes(out); err != nil || len(out) > minReplySize || d.Options[61] != nil || d.Options[82] == nil || d.Options[51] == nil {

@@ -174,6 +174,11 @@ func (s *Server) lends(addr netip.Addr) bool {
 		if own, err := s.cfg.network(in.Name); err == nil && own.Masked().Contains(addr) {
 			return true
 		}
+		for _, n := range in.Networks {
+			if n.Prefix.Contains(addr) {
+				return true
+			}
+		}
 	}
 	return false
 }
@@ -237,16 +242,22 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			services = append(services, p.serve)
 		}
 
-		conn, err := listenUDP(ctx, l.Name, 69, false)
-		if err != nil {
-			return nil, err
+		for _, n := range l.onWire() {
+			at := netip.IPv4Unspecified()
+			if len(l.onWire()) > 1 {
+				at = n.addr // each network has its own
+			}
+			conn, err := listenUDPAt(ctx, l.Name, at, 69, false)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, conn)
+			if err := onlyFrom(conn, l.reach(n)...); err != nil {
+				return nil, fmt.Errorf("TFTP on %s: %w", l.Name, err)
+			}
+			t := s.tftp(n)
+			services = append(services, func(ctx context.Context) error { return t.serve(ctx, conn) })
 		}
-		opened = append(opened, conn)
-		if err := onlyFrom(conn, l.subnet); err != nil {
-			return nil, fmt.Errorf("TFTP on %s: %w", l.Name, err)
-		}
-		t := s.tftp(l)
-		services = append(services, func(ctx context.Context) error { return t.serve(ctx, conn) })
 
 		heard, err := openOthers(l)
 		if err != nil {
@@ -269,14 +280,16 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			ra := &routerServer{link: l, sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
 			services = append(services, func(ctx context.Context) error { return ra.serve(ctx, raw) })
 		}
-		s.cfg.Log.Info("netboot serves an interface", "interface", l.Name, "mode", l.Mode, "address", l.addr, "network", l.subnet, "range", l.Range)
+		for _, n := range l.all() {
+			s.cfg.Log.Info("netboot serves an interface", "interface", n.Name, "mode", n.Mode, "address", n.addr, "network", n.subnet, "range", n.Range, "behind relays", n.behind)
+		}
 	}
 	return services, nil
 }
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints, shortages: &s.shortages,
+		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints, shortages: &s.shortages,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
