@@ -126,7 +126,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	}
 	seen.more = connected.counters
 	machines := machineHandler(boot, agents, replica.Handler())
-	bootListeners, err := listenMachines(cfg)
+	bootListeners, err := listenMachines(networks, cfg.BootPort)
 	if err != nil {
 		return errors.Join(err, boot.Close())
 	}
@@ -152,7 +152,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	defer page.Close()
 
 	record := fleet.Node{ID: cluster.ID(), Name: cfg.Name, RegionID: cfg.Region, Address: dashboard, Version: version, ClusterAddress: self.network.Address()}
-	record.BootURLs, record.Networks = served(cfg, bootListeners)
+	record.BootURLs, record.Networks = served(networks, bootListeners)
 	pools := newPoolKeeper(cluster, boot, beside, log)
 
 	group, ctx := errgroup.WithContext(ctx)

@@ -3,7 +3,6 @@ package appliance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -267,12 +266,20 @@ func (s *sightingSeam) Counters() map[string]uint64 {
 func (s *sightingSeam) Interfaces() []api.Interface {
 	out := []api.Interface{}
 	for _, i := range s.interfaces {
-		addr, err := netboot.InterfaceAddress(i.Name)
-		text := ""
-		if err == nil {
-			text = addr.String()
+		networks, err := netboot.ServedNetworks(i)
+		if err != nil {
+			networks = []netboot.ServedNetwork{{Interface: i, OnWire: true}} // it is shown without its address
 		}
-		out = append(out, api.Interface{Name: i.Name, Mode: string(i.Mode), Address: text, Range: i.Range.String()})
+		for _, n := range networks {
+			one := api.Interface{Name: n.Name, Mode: string(n.Mode), Range: n.Range.String()}
+			if n.OnWire && n.Addr.IsValid() {
+				one.Address = n.Addr.String()
+			}
+			if !n.OnWire {
+				one.BehindRelays = n.Prefix.String()
+			}
+			out = append(out, one)
+		}
 	}
 	return out
 }
@@ -305,19 +312,9 @@ func (s leaseSeam) Release(addr netip.Addr) (api.Lease, bool, error) {
 func netbootInterfaces(in []config.Interface) ([]netboot.Interface, error) {
 	var out []netboot.Interface
 	for _, c := range in {
-		n := netboot.Interface{Name: c.Name, Mode: netboot.Mode(c.Mode)}
-		if c.Range != "" {
-			r, err := netboot.ParseRange(c.Range)
-			if err != nil {
-				return nil, fmt.Errorf("interface %s: %w", c.Name, err)
-			}
-			n.Range = r
-		}
-		if c.Router != "" {
-			n.Router = netip.MustParseAddr(c.Router) // config has checked it
-		}
-		for _, d := range c.DNS {
-			n.DNS = append(n.DNS, netip.MustParseAddr(d))
+		n, err := c.Netboot()
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, n)
 	}

@@ -13,9 +13,10 @@ type Mode string
 
 // The modes.
 const (
-	ModeDHCP  Mode = "dhcp"  // be the network's DHCP server
-	ModeProxy Mode = "proxy" // leave addresses to another DHCP server and add only what to boot
-	ModeOff   Mode = "off"
+	ModeDHCP    Mode = "dhcp"    // be the network's DHCP server
+	ModeProxy   Mode = "proxy"   // leave addresses to another DHCP server and add only what to boot
+	ModeObserve Mode = "observe" // answer nothing, show everything
+	ModeOff     Mode = "off"
 )
 
 // Interface is one network to serve. Nothing is ever answered anywhere else.
@@ -25,6 +26,9 @@ type Interface struct {
 	Range  Range        // where strangers draw their addresses from; DHCP mode only
 	Router netip.Addr   // option 3; invalid means none is told
 	DNS    []netip.Addr // option 6
+
+	// BesideOtherServer lets mode dhcp answer although another server does.
+	BesideOtherServer bool
 
 	Options  Options   // what else machines are told
 	Networks []Network // others that the interface leads to

@@ -80,9 +80,9 @@ func New(cfg Config) (*Server, error) {
 	seen := make(map[string]bool)
 	for _, in := range cfg.Interfaces {
 		switch in.Mode {
-		case ModeDHCP, ModeProxy, ModeOff, "":
+		case ModeDHCP, ModeProxy, ModeObserve, ModeOff, "":
 		default:
-			return nil, fmt.Errorf("interface %s: mode %q: want dhcp, proxy or off", in.Name, in.Mode)
+			return nil, fmt.Errorf("interface %s: mode %q: want dhcp, proxy, observe or off", in.Name, in.Mode)
 		}
 		if seen[in.Name] {
 			return nil, fmt.Errorf("interface %s is listed twice", in.Name)

@@ -63,7 +63,7 @@ func showStatus(w io.Writer, s nodeStatus) {
 		}
 	}
 	for _, i := range s.Interfaces {
-		row(w, "network", orDash(i.Name, i.Mode, i.Address, i.Range))
+		row(w, "network", orDash(i.Name, i.Mode, i.Address, i.BehindRelays, i.Range))
 	}
 	if len(s.Interfaces) == 0 {
 		row(w, "network", "none is served (--interface names one)")

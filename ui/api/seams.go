@@ -102,9 +102,11 @@ type Sighting struct {
 // Interface is a network the node boots machines on.
 type Interface struct {
 	Name    string `json:"name"`
-	Mode    string `json:"mode"` // "dhcp", "proxy" or "off"
+	Mode    string `json:"mode"` // "dhcp", "proxy", "observe" or "off"
 	Address string `json:"address,omitempty"`
 	Range   string `json:"range,omitempty"` // of the addresses given out
+	// BehindRelays is the network, if its machines are not on the wire itself.
+	BehindRelays string `json:"behind_relays,omitempty"`
 }
 
 // Contact tells when agents last spoke, from the agents' server.
