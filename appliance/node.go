@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -211,6 +212,10 @@ func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member
 	c := netboot.Config{
 		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{self.Node}, Neighbours: beside,
 		Log: log, KernelArgs: cfg.KernelArgs, NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish}
+	for _, r := range cfg.Reservations {
+		c.Reservations = append(c.Reservations, netboot.Reservation{Machine: r.Machine, Addr: netip.MustParseAddr(r.Address)}) // config has checked it
+	}
+	c.IDs = fleetSeam{self.Node}.ids
 	bootTrust(self.id, &c)
 	boot, err := netboot.New(c)
 	if err != nil {

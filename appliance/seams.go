@@ -114,6 +114,17 @@ func (f fleetSeam) Address(mac string) (netip.Addr, bool) {
 	return addr, err == nil
 }
 
+// ids are what a machine is known by beside its cards.
+func (f fleetSeam) ids(mac string) []string {
+	var out []string
+	f.cluster.View(func(s *fleet.State) {
+		if m := s.MachineByMAC(mac); m != nil {
+			out = []string{m.IDs.UUID, m.IDs.Serial}
+		}
+	})
+	return out
+}
+
 func (f fleetSeam) Taken(addr netip.Addr) bool {
 	taken := false
 	f.cluster.View(func(s *fleet.State) { taken = s.MachineByAddress(addr.String()) != nil })

@@ -22,11 +22,13 @@ type responder struct {
 	paths      paths
 	leases     *Leases
 	fleet      Fleet
+	reserved   *reserving
 	neighbours Neighbours // nil: this node is alone
 	tries      *tries
 	strangers  *pace // DISCOVERs of machines nobody knows
 	complaints *pace // lines of the log that a packet can cause
 	shortages  *shortages
+	quiet      func() string                                            // why nothing is lent to new machines; empty: it is. nil: always
 	probe      func(ctx context.Context, addr netip.Addr) (card string) // who uses an address; nil: nobody is asked
 	sightings  *Sightings
 	stats      *counters
@@ -36,6 +38,7 @@ type responder struct {
 
 // answer is the server's half of RFC 2131: which packet, if any, answers req.
 func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
+	r.reserved.saw(req.machine)
 	r, known := r.of(req)
 	if !known || r.foreign(req) {
 		return r.drop(req, "another network", "")
@@ -93,6 +96,9 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	if r.leave(req) {
 		return r.drop(req, "left to another node", "")
 	}
+	if why := r.silent(); why != "" && !known && !req.relay.IsValid() && !r.holds(req.machine.MAC) {
+		return r.quieted(req, why)
+	}
 	addr, ok := r.unused(ctx, req)
 	if !ok && !req.relay.IsValid() {
 		// Another network of the same wire does as well.
@@ -115,6 +121,26 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	return r.lease(ctx, req, dhcpv4.MessageTypeOffer, addr), true
 }
 
+// silent says why new machines are not lent anything.
+func (r *responder) silent() string {
+	if r.quiet == nil {
+		return ""
+	}
+	return r.quiet()
+}
+
+// holds reports whether the machine has a running lease of this node's.
+func (r *responder) holds(mac string) bool {
+	lease, ok := r.leases.Of(mac)
+	return ok && r.now().Before(lease.Until)
+}
+
+// quieted leaves a new machine without an answer and says so on its timeline.
+func (r *responder) quieted(req request, why string) (reply, bool) {
+	r.tell(req, "asked for an address as "+req.machine.Firmware.String()+" and was not answered: "+why)
+	return r.drop(req, "beside another server", "")
+}
+
 // request tells the four states of a REQUEST apart by which fields are set
 // (RFC 2131 section 4.3.2) and answers them.
 func (r *responder) request(ctx context.Context, req request) (reply, bool) {
@@ -135,6 +161,9 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 
 	case req.requested.IsValid() && !req.client.IsValid(): // init-reboot
 		if !r.link.subnet.Contains(req.requested) {
+			if r.silent() != "" && !req.relay.IsValid() {
+				return r.drop(req, "unknown client", "") // the other server's, which may well serve that network here
+			}
 			return r.nak(req, "that address is of another network"), true
 		}
 		have, known := r.binding(mac)

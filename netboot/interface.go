@@ -166,6 +166,9 @@ func findLink(in Interface) (link, error) {
 		}
 		return l, l.further(own)
 	}
+	if in.Mode == ModeObserve {
+		return link{Interface: in, index: ifi.Index, mac: ifi.HardwareAddr}, nil // who answers nobody needs none
+	}
 	return link{}, fmt.Errorf("interface %s has no IPv4 address: give it one (ip address add 10.77.0.1/24 dev %s)", in.Name, in.Name)
 }
 

@@ -14,6 +14,8 @@ const (
 	LeaseLent    = "lent"    // a machine holds it
 	LeaseEnded   = "ended"   // the machine gets it back if it asks before another needs it
 	LeaseResting = "resting" // somebody else uses it; it is lent to nobody for a while
+	// LeaseReserved is kept for a machine because the operator says so.
+	LeaseReserved = "reserved"
 )
 
 // Holding is an address in the book as people ask about it.
@@ -34,6 +36,14 @@ type rest struct {
 
 // ErrNoLease means that the book has nothing to release at an address.
 var ErrNoLease = errors.New("nobody holds the address")
+
+// At is the lease of an address, running or over.
+func (l *Leases) At(addr netip.Addr) (Lease, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lease, ok := l.byMAC[l.byAddr[addr]]
+	return lease, ok
+}
 
 // Table is the whole book in the order of the addresses.
 func (l *Leases) Table() []Holding {

@@ -93,7 +93,7 @@ func ParseOption(s string) ([]byte, error) {
 			out[0] = 1
 		}
 	default:
-		return nil, fault(errors.New("it begins with none of text:, ip:, hex:, u8:, u16:, u32: and flag:"))
+		return nil, fault(errors.New("text:, ip:, hex:, u8:, u16:, u32: or flag: has to stand in front"))
 	}
 	if len(out) == 0 || len(out) > maxCustom {
 		return nil, fault(fmt.Errorf("it has %d bytes; 1 to %d fit", len(out), maxCustom))

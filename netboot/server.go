@@ -38,12 +38,16 @@ type Config struct {
 	// PathKey is what all nodes make the paths of boots with.
 	PathKey [32]byte
 
-	Neighbours      Neighbours       // optional: the other nodes of the cluster
+	Neighbours   Neighbours                // optional: the other nodes of the cluster
+	Reservations []Reservation             // optional: addresses kept for machines because the operator says so
+	IDs          func(mac string) []string // optional: serial number and UUID of a known machine by one of its cards
+
 	KernelArgs      string           // optional: appended to the agent's kernel command line
 	NoRouterAdverts bool             // optional: leave router solicitations unanswered
 	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
 	Now             func() time.Time // optional: time.Now
 
+	look    time.Duration                           // for other servers before anything is lent; 0: lookFirst, below: not at all
 	network func(name string) (netip.Prefix, error) // nil: InterfaceNetwork
 }
 
@@ -51,6 +55,7 @@ type Config struct {
 type Server struct {
 	cfg        Config
 	leases     *Leases
+	reserved   *reserving
 	tries      tries
 	yields     yields
 	sightings  *Sightings
@@ -92,6 +97,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.look == 0 {
+		cfg.look = lookFirst
+	}
 	if cfg.network == nil {
 		cfg.network = InterfaceNetwork
 	}
@@ -99,9 +107,15 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	reserved, err := reserve(cfg.Fleet, cfg.Reservations, cfg.IDs, leases, cfg.Now)
+	if err != nil {
+		return nil, errors.Join(err, leases.Close())
+	}
+	cfg.Fleet = reserved
 	return &Server{
 		cfg:       cfg,
 		leases:    leases,
+		reserved:  reserved,
 		sightings: NewSightings(rememberedMachines, rememberedSightings, cfg.OnSighting),
 		ready:     make(chan struct{}),
 	}, nil
@@ -135,7 +149,9 @@ func (s *Server) Alarms() []string {
 func (s *Server) Leases() []Lease { return s.leases.All() }
 
 // LeaseTable is the book of leases as people ask for it.
-func (s *Server) LeaseTable() []Holding { return s.leases.Table() }
+func (s *Server) LeaseTable() []Holding {
+	return append(s.leases.Table(), s.reserved.table()...)
+}
 
 // FreeLease ends a lease or the rest of an address because a person says so.
 func (s *Server) FreeLease(addr netip.Addr) (Holding, error) { return s.leases.Free(addr) }
@@ -219,6 +235,27 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			return nil, err
 		}
 		r := s.responder(l)
+		heard, err := openOthers(l)
+		if err != nil {
+			return nil, err
+		}
+		opened = append(opened, heard)
+		others := s.watch(l)
+		others.look(s.cfg.look)
+		r.quiet = others.quiet
+		services = append(services, func(ctx context.Context) error { return others.serve(ctx, heard) })
+		if l.Mode == ModeObserve {
+			asked, err := openRequests(l)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, asked)
+			o := &observer{link: l, sightings: s.sightings, stats: &s.stats, now: s.cfg.Now}
+			others.also = o.answered
+			services = append(services, func(ctx context.Context) error { return o.serve(ctx, asked) })
+			s.cfg.Log.Info("netboot observes an interface and answers nothing", "interface", l.Name, "network", l.subnet)
+			continue
+		}
 		if l.Mode == ModeDHCP {
 			raw, err := openARP(l)
 			if err != nil {
@@ -259,18 +296,6 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			services = append(services, func(ctx context.Context) error { return t.serve(ctx, conn) })
 		}
 
-		heard, err := openOthers(l)
-		if err != nil {
-			return nil, err
-		}
-		opened = append(opened, heard)
-		others := s.watch(l)
-		services = append(services, func(ctx context.Context) error {
-			tick := time.NewTicker(probeEvery)
-			defer tick.Stop()
-			return others.serve(ctx, heard, tick.C)
-		})
-
 		if !s.cfg.NoRouterAdverts {
 			raw, err := openRouter(l)
 			if err != nil {
@@ -289,7 +314,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints, shortages: &s.shortages,
+		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, reserved: s.reserved, neighbours: s.cfg.Neighbours, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints, shortages: &s.shortages,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -304,7 +329,7 @@ func (s *Server) tftp(l link) *tftpServer {
 // watch looks out for other servers on a link.
 func (s *Server) watch(l link) *otherServers {
 	o := &otherServers{
-		link: l, neighbours: s.cfg.Neighbours, bootPort: s.cfg.BootPort,
+		link: l, neighbours: s.cfg.Neighbours, bootPort: s.cfg.BootPort, changed: make(chan struct{}, 1),
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 	s.mu.Lock()

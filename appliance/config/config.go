@@ -30,6 +30,7 @@ type Config struct {
 	Hosts        []string      `yaml:"hosts"`
 	BootPort     int           `yaml:"boot_port"`
 	Interfaces   []Interface   `yaml:"interfaces"`
+	Reservations []Reservation `yaml:"reservations"`
 	KernelArgs   string        `yaml:"kernel_args"`
 	ReleaseAfter time.Duration `yaml:"release_after"`
 	QuietRouters bool          `yaml:"no_router_advertisement"`
@@ -115,7 +116,7 @@ func kindName(t reflect.Type) string {
 
 // fileKeys are all keys a file may hold, at any level.
 func fileKeys() []string {
-	keys := []string{"name", "network", "networks"}
+	keys := []string{"name", "network", "networks", "machine", "address"}
 	for _, k := range settings() {
 		keys = append(keys, k.name)
 	}
@@ -143,6 +144,21 @@ func (c Config) check() error {
 		if err := i.check(); err != nil {
 			return fault(key, "%s", err)
 		}
+	}
+	reserved := map[string]bool{}
+	for n, r := range c.Reservations {
+		key := fmt.Sprintf("reservations[%d]", n)
+		if r.Machine == "" {
+			return fault(key, "say for which machine: by a MAC, its UUID or its serial number")
+		}
+		addr, err := address(r.Address)
+		if err != nil {
+			return fault(key, "%v", err)
+		}
+		if reserved[addr.String()] {
+			return fault(key, "%s is reserved twice", addr)
+		}
+		reserved[addr.String()] = true
 	}
 	for n, s := range c.FetchFrom {
 		if p, err := netip.ParsePrefix(s); err != nil || p != p.Masked() {

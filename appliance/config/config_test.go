@@ -30,8 +30,8 @@ func TestReferenceIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the reference file is refused: %v", err)
 	}
-	if len(got.Interfaces) == 0 && len(got.Hosts) == 0 {
-		got.Interfaces, got.Hosts = nil, nil
+	if len(got.Interfaces) == 0 && len(got.Hosts) == 0 && len(got.Reservations) == 0 {
+		got.Interfaces, got.Hosts, got.Reservations = nil, nil, nil
 	}
 	if d := cmp.Diff(usual, got); d != "" {
 		t.Errorf("the reference file differs from the defaults (-default +reference):\n%s", d)
@@ -95,9 +95,12 @@ func TestBadConfigurationSaysWhereAndWhat(t *testing.T) {
 		{"an mtu", "interfaces: [{name: a, mode: proxy, mtu: 60}]\n", "interfaces[0]", "576 to 65535", ""},
 		{"an option that has a key", "interfaces: [{name: a, mode: proxy, options: {6: 'ip:10.0.0.1'}}]\n", "interfaces[0]", "option 6 is set by dns", ""},
 		{"an option that is ours", "interfaces: [{name: a, mode: proxy, options: {54: 'ip:10.0.0.1'}}]\n", "interfaces[0]", "this server's own", ""},
-		{"an option's value", "interfaces: [{name: a, mode: proxy, options: {150: 10.0.0.1}}]\n", "interfaces[0]", "begins with none of", ""},
+		{"an option's value", "interfaces: [{name: a, mode: proxy, options: {150: 10.0.0.1}}]\n", "interfaces[0]", "has to stand in front", ""},
 		{"an unknown key in a network", "interfaces: [{name: a, mode: proxy, networks: [{network: 10.9.0.0/24, relais: [10.9.0.1]}]}]\n", ":1:", `"relais"`, `did you mean "relays"?`},
 		{"beside another", "interfaces: [{name: a, mode: proxy, beside_other_server: true}]\n", "interfaces[0]", "for mode dhcp only", ""},
+		{"a reservation of no address", "reservations: [{machine: SN1, address: here}]\n", "reservations[0]", `"here" is no IPv4`, ""},
+		{"a reservation for nobody", "reservations: [{address: 10.0.0.5}]\n", "reservations[0]", "for which machine", ""},
+		{"two of one address", "reservations: [{machine: a, address: 10.0.0.5}, {machine: b, address: 10.0.0.5}]\n", "reservations[1]", "reserved twice", ""},
 		{"named twice", "interfaces: [{name: a, mode: off}, {name: a, mode: off}]\n", "interfaces[1]", "twice", ""},
 		{"cluster without a port", "cluster_listen: 10.0.0.1\n", "cluster_listen", "write it as 10.0.0.1:4747", ""},
 		{"cluster port", "cluster_listen: 10.0.0.1:http\n", "cluster_listen", `"http" is no port`, ""},

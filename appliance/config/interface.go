@@ -44,6 +44,12 @@ type Told struct {
 	Options map[int]string `yaml:"options,omitempty"`
 }
 
+// Reservation keeps an address for a machine.
+type Reservation struct {
+	Machine string `yaml:"machine"`
+	Address string `yaml:"address"`
+}
+
 // place is an interface or a network of it while its settings are read.
 type place struct {
 	in  *Interface

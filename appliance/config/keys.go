@@ -84,6 +84,29 @@ var Keys = []Key{
 			return strings.Join(out, ";")
 		},
 		set: setInterfaces},
+	{Name: "reservations",
+		Doc: "Addresses kept for machines, known or not: by a MAC, which means that card, by UUID, or by the serial number of a machine that is known. The same on every node that serves the network. What another machine has is not taken from it.",
+		get: func(c *Config) string {
+			var out []string
+			for _, r := range c.Reservations {
+				out = append(out, r.Machine+"="+r.Address)
+			}
+			return strings.Join(out, ",")
+		},
+		set: func(c *Config, v string) error {
+			c.Reservations = nil
+			for s := range strings.SplitSeq(v, ",") {
+				if strings.TrimSpace(s) == "" {
+					continue
+				}
+				at := strings.LastIndex(s, "=")
+				if at < 0 {
+					return fmt.Errorf("%q is no reservation; write MACHINE=ADDRESS", s)
+				}
+				c.Reservations = append(c.Reservations, Reservation{Machine: strings.TrimSpace(s[:at]), Address: strings.TrimSpace(s[at+1:])})
+			}
+			return nil
+		}},
 	text("kernel_args", "", "More words for the agent's kernel command line, for instance console=ttyS1,115200.",
 		func(c *Config) *string { return &c.KernelArgs }),
 	{Name: "release_after", usual: "10m",
@@ -182,7 +205,7 @@ func Load(file string, getenv func(string) string, flags map[string]string) (Con
 		}
 		// What the file says has to pass the same gate as flags and variables.
 		for _, k := range Keys {
-			if !slices.Contains(found, k.Name) || k.Name == "interfaces" { // which flags cannot say all of, and check does
+			if !slices.Contains(found, k.Name) || k.Name == "interfaces" || k.Name == "reservations" { // of which flags cannot say all, and check does
 				continue
 			}
 			if err := k.set(&c, k.get(&c)); err != nil {
@@ -217,6 +240,8 @@ func Reference() string {
 		switch k.Name {
 		case "interfaces":
 			b.WriteString(interfaceReference())
+		case "reservations":
+			b.WriteString("reservations: []\n# reservations:\n#   - machine: 52:54:00:12:34:56\n#     address: 10.0.0.50\n")
 		case "hosts", "fetch_from":
 			b.WriteString(k.Name + ": []\n")
 		case "boot_port", "release_after", "no_router_advertisement", "copy_limit":

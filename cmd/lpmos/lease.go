@@ -19,6 +19,7 @@ func leaseCommand(node *nodeFlags) *cobra.Command {
 	list := &cobra.Command{Use: "list", Short: "List addresses in use: kept for known machines, lent by this node, or resting", Args: cobra.NoArgs,
 		Long: "kept     a known machine's for ever; every node gives it\n" +
 			"lent     by this node, to a machine that is not known, until the time beside it\n" +
+			"reserved for a machine by this node's configuration\n" +
 			"resting  somebody else was found to use it, so nobody gets it for a while\n" +
 			"ended    (with --all) the machine gets it back if it asks before it is needed\n\n" +
 			"What another node of the cluster has lent, that node lists: --node names it.",

@@ -20,18 +20,20 @@ const (
 	LeaseLent    = "lent"    // a machine has it until its time is over
 	LeaseEnded   = "ended"   // its time is over; the machine gets it back if it asks soon
 	LeaseResting = "resting" // somebody else was found to use it, so nobody gets it for a while
+	// LeaseReserved is kept for a machine because the node's configuration says so.
+	LeaseReserved = "reserved"
 )
 
 // Lease is an address and who has it.
 type Lease struct {
 	Address   string    `json:"address"`
-	State     string    `json:"state" enum:"kept,lent,ended,resting"`
+	State     string    `json:"state" enum:"kept,lent,ended,resting,reserved"`
 	MAC       string    `json:"mac,omitempty"`
 	MachineID string    `json:"machine_id,omitempty" doc:"If the machine is known"`
 	Machine   string    `json:"machine,omitempty" doc:"Its name"`
 	Until     time.Time `json:"until,omitzero" doc:"When it ends or has ended; kept addresses do not"`
 	Node      string    `json:"node,omitempty" doc:"The node that lent it and alone knows of it; empty for what all nodes know"`
-	Why       string    `json:"why,omitempty" doc:"Why it rests"`
+	Why       string    `json:"why,omitempty" doc:"Why it rests, or for whom it is reserved"`
 }
 
 // LeaseList is every address in use as this node knows it.
@@ -65,6 +67,9 @@ func (s *Server) listLeases(_ context.Context, in *listLeasesIn) (*struct{ Body 
 			}
 		}
 		for _, l := range lent {
+			if l.State == LeaseReserved && st.MachineByAddress(l.Address) != nil {
+				continue // told already
+			}
 			if m := st.MachineByMAC(l.MAC); m != nil {
 				l.MachineID, l.Machine = m.ID, m.Name
 				if m.Addresses[l.MAC] == l.Address && l.State != LeaseResting {
