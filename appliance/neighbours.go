@@ -18,20 +18,24 @@ type servedNetwork struct {
 	netboot.Interface
 	addr    netip.Addr   // of this node there
 	network netip.Prefix // masked
+	onWire  bool         // and not behind relays
 }
 
-// servedNetworks asks the kernel for the networks of the interfaces.
+// servedNetworks asks the kernel for the networks of the interfaces on which this
+// node does more than look.
 func servedNetworks(interfaces []netboot.Interface) ([]servedNetwork, error) {
 	var out []servedNetwork
 	for _, i := range interfaces {
-		if i.Mode == netboot.ModeOff || i.Mode == "" {
+		if i.Mode == netboot.ModeOff || i.Mode == netboot.ModeObserve || i.Mode == "" {
 			continue
 		}
-		own, err := netboot.InterfaceNetwork(i.Name)
+		all, err := netboot.ServedNetworks(i)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, servedNetwork{Interface: i, addr: own.Addr(), network: own.Masked()})
+		for _, n := range all {
+			out = append(out, servedNetwork{Interface: n.Interface, addr: n.Addr, network: n.Prefix, onWire: n.OnWire})
+		}
 	}
 	return out, nil
 }

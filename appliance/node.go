@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -126,7 +127,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	}
 	seen.more = connected.counters
 	machines := machineHandler(boot, agents, replica.Handler())
-	bootListeners, err := listenMachines(cfg)
+	bootListeners, err := listenMachines(networks, cfg.BootPort)
 	if err != nil {
 		return errors.Join(err, boot.Close())
 	}
@@ -142,7 +143,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	}
 	page, err := ui.New(ui.Config{
 		API: api.Config{
-			Cluster: clusterSeam{cluster}, Images: imageSeam{store, images.NewFetcher(cfg.FetchPrefixes())}, Sightings: seen, Contact: agents, Membership: membersOf(self),
+			Cluster: clusterSeam{cluster}, Images: imageSeam{store, images.NewFetcher(cfg.FetchPrefixes())}, Sightings: seen, Contact: agents, Membership: membersOf(self), Leases: leaseSeam{boot},
 			Name: cfg.Name, Region: cfg.Region, Version: version,
 			Now: time.Now, NewID: newTaskID, NewToken: newToken, Logger: log},
 		Static: static, Reload: reload, Hosts: cfg.Hosts, Figures: cluster.Figures})
@@ -152,7 +153,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	defer page.Close()
 
 	record := fleet.Node{ID: cluster.ID(), Name: cfg.Name, RegionID: cfg.Region, Address: dashboard, Version: version, ClusterAddress: self.network.Address()}
-	record.BootURLs, record.Networks = served(cfg, bootListeners)
+	record.BootURLs, record.Networks = served(networks, bootListeners)
 	pools := newPoolKeeper(cluster, boot, beside, log)
 
 	group, ctx := errgroup.WithContext(ctx)
@@ -211,6 +212,10 @@ func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member
 	c := netboot.Config{
 		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{self.Node}, Neighbours: beside,
 		Log: log, KernelArgs: cfg.KernelArgs, UEFILoader: netboot.UEFILoader(cfg.UEFILoader), NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish}
+	for _, r := range cfg.Reservations {
+		c.Reservations = append(c.Reservations, netboot.Reservation{Machine: r.Machine, Addr: netip.MustParseAddr(r.Address)}) // config has checked it
+	}
+	c.IDs = fleetSeam{self.Node}.ids
 	bootTrust(self.id, &c)
 	boot, err := netboot.New(c)
 	if err != nil {

@@ -3,7 +3,6 @@ package appliance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -113,6 +112,17 @@ func (f fleetSeam) Address(mac string) (netip.Addr, bool) {
 	})
 	addr, err := netip.ParseAddr(text)
 	return addr, err == nil
+}
+
+// ids are what a machine is known by beside its cards.
+func (f fleetSeam) ids(mac string) []string {
+	var out []string
+	f.cluster.View(func(s *fleet.State) {
+		if m := s.MachineByMAC(mac); m != nil {
+			out = []string{m.IDs.UUID, m.IDs.Serial}
+		}
+	})
+	return out
 }
 
 func (f fleetSeam) Taken(addr netip.Addr) bool {
@@ -267,33 +277,55 @@ func (s *sightingSeam) Counters() map[string]uint64 {
 func (s *sightingSeam) Interfaces() []api.Interface {
 	out := []api.Interface{}
 	for _, i := range s.interfaces {
-		addr, err := netboot.InterfaceAddress(i.Name)
-		text := ""
-		if err == nil {
-			text = addr.String()
+		networks, err := netboot.ServedNetworks(i)
+		if err != nil {
+			networks = []netboot.ServedNetwork{{Interface: i, OnWire: true}} // it is shown without its address
 		}
-		out = append(out, api.Interface{Name: i.Name, Mode: string(i.Mode), Address: text, Range: i.Range.String()})
+		for _, n := range networks {
+			one := api.Interface{Name: n.Name, Mode: string(n.Mode), Range: n.Range.String()}
+			if n.OnWire && n.Addr.IsValid() {
+				one.Address = n.Addr.String()
+			}
+			if !n.OnWire {
+				one.BehindRelays = n.Prefix.String()
+			}
+			out = append(out, one)
+		}
 	}
 	return out
+}
+
+// leaseSeam is netboot's book of leases as the API sees it.
+type leaseSeam struct{ server *netboot.Server }
+
+func lease(h netboot.Holding) api.Lease {
+	return api.Lease{Address: h.Addr.String(), State: h.State, MAC: h.MAC, Until: h.Until, Why: h.Why}
+}
+
+func (s leaseSeam) Leases() []api.Lease {
+	table := s.server.LeaseTable()
+	out := make([]api.Lease, len(table))
+	for i, h := range table {
+		out[i] = lease(h)
+	}
+	return out
+}
+
+func (s leaseSeam) Release(addr netip.Addr) (api.Lease, bool, error) {
+	was, err := s.server.FreeLease(addr)
+	if errors.Is(err, netboot.ErrNoLease) {
+		return api.Lease{}, false, nil
+	}
+	return lease(was), err == nil, err
 }
 
 // netbootInterfaces turns what was configured into what netboot takes.
 func netbootInterfaces(in []config.Interface) ([]netboot.Interface, error) {
 	var out []netboot.Interface
 	for _, c := range in {
-		n := netboot.Interface{Name: c.Name, Mode: netboot.Mode(c.Mode)}
-		if c.Range != "" {
-			r, err := netboot.ParseRange(c.Range)
-			if err != nil {
-				return nil, fmt.Errorf("interface %s: %w", c.Name, err)
-			}
-			n.Range = r
-		}
-		if c.Router != "" {
-			n.Router = netip.MustParseAddr(c.Router) // config has checked it
-		}
-		for _, d := range c.DNS {
-			n.DNS = append(n.DNS, netip.MustParseAddr(d))
+		n, err := c.Netboot()
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, n)
 	}

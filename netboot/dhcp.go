@@ -17,11 +17,13 @@ import (
 // at most one reply out, which is why the same tests can run it on a wire and
 // without one.
 type responder struct {
-	link       link
+	link       link   // the network that is answered for
+	networks   []link // all of the interface
 	bootPort   int
 	paths      paths
 	leases     *Leases
 	fleet      Fleet
+	reserved   *reserving
 	neighbours Neighbours // nil: this node is alone
 	files      *Files
 	loaders    *loaders
@@ -29,6 +31,9 @@ type responder struct {
 	tries      *tries
 	strangers  *pace // DISCOVERs of machines nobody knows
 	complaints *pace // lines of the log that a packet can cause
+	shortages  *shortages
+	quiet      func() string                                            // why nothing is lent to new machines; empty: it is. nil: always
+	probe      func(ctx context.Context, addr netip.Addr) (card string) // who uses an address; nil: nobody is asked
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -37,7 +42,9 @@ type responder struct {
 
 // answer is the server's half of RFC 2131: which packet, if any, answers req.
 func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
-	if r.foreign(req) {
+	r.reserved.saw(req.machine)
+	r, known := r.of(req)
+	if !known || r.foreign(req) {
 		return r.drop(req, "another network", "")
 	}
 	if req.machine.Firmware.Netboots() {
@@ -62,10 +69,7 @@ func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
 // answer would go wherever the packet says, and so to anybody's victim. A probe of
 // another node, too, is nothing to be answered (see rogue.go).
 func (r *responder) foreign(req request) bool {
-	switch {
-	case req.relay.IsValid() && !r.link.subnet.Contains(req.relay):
-		return true
-	case req.client.IsValid() && !r.link.subnet.Contains(req.client):
+	if req.client.IsValid() && !r.link.subnet.Contains(req.client) {
 		// Who renews an address of another network is told so, by a NAK to everybody.
 		return req.kind != dhcpv4.MessageTypeRequest || req.serverID.IsValid()
 	}
@@ -88,18 +92,57 @@ func (r *responder) mayComplain() bool {
 // asked for again.
 func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	r.stats.add("dhcp.discover")
-	if _, known := r.fixed(req.machine.MAC); !known && !r.strangers.allow(r.now(), time.Second, strangersEach) {
+	_, known := r.fixed(req.machine.MAC)
+	if !known && !r.strangers.allow(r.now(), time.Second, strangersEach) {
 		// Made-up machines cost nothing to send. Those that are known are answered.
 		return r.drop(req, "too many strangers", "")
 	}
 	if r.leave(req) {
 		return r.drop(req, "left to another node", "")
 	}
-	addr, ok := r.choose(req)
+	if why := r.silent(); why != "" && !known && !req.relay.IsValid() && !r.holds(req.machine.MAC) {
+		return r.quieted(req, why)
+	}
+	addr, ok := r.unused(ctx, req)
+	if !ok && !req.relay.IsValid() {
+		// Another network of the same wire does as well.
+		for _, n := range r.onWire() {
+			if other := r.at(n); n.subnet != r.link.subnet && !known {
+				if addr, ok = other.unused(ctx, req); ok {
+					r = other
+					break
+				}
+			}
+		}
+	}
 	if !ok {
+		r.shortages.note(r.link.subnet, r.now(), r.shortage)
 		return r.drop(req, "no address left", fmt.Sprintf("asked for an address, but none is left in %s", r.lendsFrom()))
 	}
+	if !known {
+		r.shortages.over(r.link.subnet)
+	}
 	return r.lease(ctx, req, dhcpv4.MessageTypeOffer, addr), true
+}
+
+// silent says why new machines are not lent anything.
+func (r *responder) silent() string {
+	if r.quiet == nil {
+		return ""
+	}
+	return r.quiet()
+}
+
+// holds reports whether the machine has a running lease of this node's.
+func (r *responder) holds(mac string) bool {
+	lease, ok := r.leases.Of(mac)
+	return ok && r.now().Before(lease.Until)
+}
+
+// quieted leaves a new machine without an answer and says so on its timeline.
+func (r *responder) quieted(req request, why string) (reply, bool) {
+	r.tell(req, "asked for an address as "+req.machine.Firmware.String()+" and was not answered: "+why)
+	return r.drop(req, "beside another server", "")
 }
 
 // request tells the four states of a REQUEST apart by which fields are set
@@ -108,7 +151,7 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 	r.stats.add("dhcp.request")
 	mac := req.machine.MAC
 	switch {
-	case req.serverID.IsValid() && req.serverID != r.link.addr:
+	case req.serverID.IsValid() && !r.ours(req, req.serverID):
 		// It took another server's offer. A NAK here would make it lose that.
 		r.tries.forget(req.who())
 		return r.drop(req, "other server", "")
@@ -122,6 +165,9 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 
 	case req.requested.IsValid() && !req.client.IsValid(): // init-reboot
 		if !r.link.subnet.Contains(req.requested) {
+			if r.silent() != "" && !req.relay.IsValid() {
+				return r.drop(req, "unknown client", "") // the other server's, which may well serve that network here
+			}
 			return r.nak(req, "that address is of another network"), true
 		}
 		have, known := r.binding(mac)
@@ -208,7 +254,7 @@ func (r *responder) inform(ctx context.Context, req request) (reply, bool) {
 	}
 	p := newReply(req, dhcpv4.MessageTypeAck, r.link.addr)
 	p.ClientIPAddr = req.client.AsSlice()
-	describe(p, r.link)
+	describe(p, req, r.link)
 	if file, _ := r.bootFile(ctx, req, req.client); file != "" {
 		bootFrom(p, req, r.link.addr, file)
 	}
@@ -219,7 +265,7 @@ func (r *responder) inform(ctx context.Context, req request) (reply, bool) {
 // decline: the client found the address in use. Never answered.
 func (r *responder) decline(req request) (reply, bool) {
 	r.stats.add("dhcp.decline")
-	if req.serverID != r.link.addr || !r.leases.Decline(req.machine.MAC, req.requested) {
+	if !r.ours(req, req.serverID) || !r.leases.Decline(req.machine.MAC, req.requested) {
 		return r.drop(req, "decline not ours", "")
 	}
 	if r.mayComplain() {
@@ -232,7 +278,7 @@ func (r *responder) decline(req request) (reply, bool) {
 // release: the client gives the address back. Never answered.
 func (r *responder) release(req request) (reply, bool) {
 	r.stats.add("dhcp.release")
-	if req.serverID != r.link.addr {
+	if !r.ours(req, req.serverID) {
 		return r.drop(req, "release not ours", "")
 	}
 	ok, err := r.leases.Release(req.machine.MAC, req.client)
@@ -250,7 +296,7 @@ func (r *responder) release(req request) (reply, bool) {
 func (r *responder) lease(ctx context.Context, req request, kind dhcpv4.MessageType, addr netip.Addr) reply {
 	p := newReply(req, kind, r.link.addr)
 	lend(p, addr, req.leaseTime(leaseFor(req.machine.Firmware)))
-	describe(p, r.link)
+	describe(p, req, r.link)
 	if kind == dhcpv4.MessageTypeAck && req.client.IsValid() {
 		p.ClientIPAddr = req.client.AsSlice()
 	}
@@ -288,7 +334,7 @@ func (r *responder) nak(req request, why string) reply {
 }
 
 func (r *responder) finish(req request, p *dhcpv4.DHCPv4, kind dhcpv4.MessageType, addr netip.Addr) reply {
-	return reply{packet: marshal(p, req.maxSize()), to: addressReply(req, kind, addr)}
+	return reply{packet: marshal(p, req.maxSize()), from: r.link.addr, to: addressReply(req, kind, addr)}
 }
 
 // bootFile is what the machine's firmware is given to boot; empty for systems
@@ -366,9 +412,6 @@ func told(req request, file string) string {
 
 // choose finds the address to offer.
 func (r *responder) choose(req request) (netip.Addr, bool) {
-	if req.relay.IsValid() && !r.link.subnet.Contains(req.relay) {
-		return netip.Addr{}, false // a network this node has no addresses for
-	}
 	if fixed, ok := r.fixed(req.machine.MAC); ok {
 		return fixed, true
 	}

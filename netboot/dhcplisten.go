@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -105,7 +106,7 @@ func (d *dhcpPort) take(b []byte, cm *ipv4.ControlMessage, src net.Addr) (req re
 	}
 	if cm != nil {
 		dst, _ := netip.AddrFromSlice(cm.Dst.To4())
-		req.unicast = dst == d.r.link.addr
+		req.unicast = slices.ContainsFunc(d.r.networks, func(n link) bool { return n.addr == dst })
 	}
 	return req, true
 }
@@ -127,9 +128,9 @@ func (d *dhcpPort) handle(ctx context.Context, req request) {
 
 func (d *dhcpPort) send(out reply) error {
 	if out.to.hw != nil {
-		return d.raw.send(udpPacket(netip.AddrPortFrom(d.r.link.addr, dhcpServerPort), out.to.addr, out.packet), out.to.hw)
+		return d.raw.send(udpPacket(netip.AddrPortFrom(out.from, dhcpServerPort), out.to.addr, out.packet), out.to.hw)
 	}
-	cm := &ipv4.ControlMessage{IfIndex: d.r.link.index, Src: d.r.link.addr.AsSlice()}
+	cm := &ipv4.ControlMessage{IfIndex: d.r.link.index, Src: out.from.AsSlice()}
 	_, err := d.conn.WriteTo(out.packet, cm, net.UDPAddrFromAddrPort(out.to.addr))
 	return err
 }

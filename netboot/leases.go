@@ -65,7 +65,7 @@ type Leases struct {
 	byMAC    map[string]Lease
 	byAddr   map[netip.Addr]string // owner of a lease, running or over
 	offers   map[netip.Addr]Lease  // not on disk: a lost offer is asked for again
-	resting  map[netip.Addr]time.Time
+	resting  map[netip.Addr]rest
 	declines map[string][]time.Time
 	closed   []Range // nothing in these is lent anew
 }
@@ -151,7 +151,7 @@ func newLeases(now func() time.Time) *Leases {
 		byMAC:    make(map[string]Lease),
 		byAddr:   make(map[netip.Addr]string),
 		offers:   make(map[netip.Addr]Lease),
-		resting:  make(map[netip.Addr]time.Time),
+		resting:  make(map[netip.Addr]rest),
 		declines: make(map[string][]time.Time),
 	}
 }
@@ -310,8 +310,7 @@ func (l *Leases) Decline(mac string, addr netip.Addr) bool {
 		l.forgetDeclines(now)
 	}
 	l.declines[mac] = append(recent, now)
-	l.resting[addr] = now.Add(declineRest)
-	delete(l.offers, addr)
+	l.letRest(addr, now, mac, "declined by "+mac)
 	return true
 }
 
@@ -362,7 +361,7 @@ func (l *Leases) Reopen(r Range) {
 
 // lends says why addr cannot be given to the machine; nil if it can. l.mu is held.
 func (l *Leases) lends(addr netip.Addr, mac string, now time.Time, terms Terms) error {
-	if now.Before(l.resting[addr]) || !terms.Usable(addr) {
+	if now.Before(l.resting[addr].until) || !terms.Usable(addr) {
 		return errNotLent
 	}
 	if o, ok := l.offers[addr]; ok && o.MAC != mac && now.Before(o.Until) {

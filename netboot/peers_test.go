@@ -10,14 +10,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
 
 // startDnsmasq runs a DHCP server in a third namespace on the same bridge and
-// returns when it answers.
-func startDnsmasq(t *testing.T, w *wire, path string) {
+// returns when it answers. It ends with the test, or when stop is called.
+func startDnsmasq(t *testing.T, w *wire, path string) (stop func()) {
 	t.Helper()
 	sleep := exec.Command("sleep", "infinity")
 	sleep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
@@ -43,7 +44,8 @@ func startDnsmasq(t *testing.T, w *wire, path string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	stop = sync.OnceFunc(func() { cmd.Process.Kill(); cmd.Wait() })
+	t.Cleanup(stop)
 	up := make(chan bool)
 	go func() {
 		sc := bufio.NewScanner(out)
@@ -61,6 +63,7 @@ func startDnsmasq(t *testing.T, w *wire, path string) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("dnsmasq did not come up")
 	}
+	return stop
 }
 
 // The DHCP clients people have: each gets an address, keeps it, and gives it

@@ -3,6 +3,7 @@ package netboot
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
@@ -11,7 +12,8 @@ import (
 // specification 2.1, section 2.2): what to boot and no address. Whoever does
 // not netboot is none of our business.
 func (r *responder) proxyOffer(ctx context.Context, req request) (reply, bool) {
-	if req.kind != dhcpv4.MessageTypeDiscover || !req.machine.Firmware.Netboots() || r.foreign(req) {
+	r, known := r.of(req)
+	if req.kind != dhcpv4.MessageTypeDiscover || !req.machine.Firmware.Netboots() || !known || r.foreign(req) {
 		r.stats.add("proxy.ignored")
 		return reply{}, false
 	}
@@ -27,11 +29,13 @@ func (r *responder) proxyOffer(ctx context.Context, req request) (reply, bool) {
 // proxyBoot answers the REQUEST a client sends to port 4011 once it has its
 // address.
 func (r *responder) proxyBoot(ctx context.Context, req request) (reply, bool) {
+	at := slices.IndexFunc(r.networks, func(n link) bool { return n.subnet.Contains(req.from.Addr()) })
 	if req.kind != dhcpv4.MessageTypeRequest && req.kind != dhcpv4.MessageTypeInform || !req.machine.Firmware.Netboots() ||
-		!r.link.subnet.Contains(req.from.Addr()) { // or it would be anybody who is answered
+		at < 0 { // or it would be anybody who is answered
 		r.stats.add("proxy.ignored")
 		return reply{}, false
 	}
+	r = r.at(r.networks[at])
 	r.stats.add("proxy.request")
 	out, ok := r.proxyReply(ctx, req, dhcpv4.MessageTypeAck)
 	// It has an address and asked from it: answer to where it asked from.

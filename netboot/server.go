@@ -38,7 +38,10 @@ type Config struct {
 	// PathKey is what all nodes make the paths of boots with.
 	PathKey [32]byte
 
-	Neighbours      Neighbours       // optional: the other nodes of the cluster
+	Neighbours   Neighbours                // optional: the other nodes of the cluster
+	Reservations []Reservation             // optional: addresses kept for machines because the operator says so
+	IDs          func(mac string) []string // optional: serial number and UUID of a known machine by one of its cards
+
 	KernelArgs      string           // optional: appended to the agent's kernel command line
 	UEFILoader      UEFILoader       // optional: UEFILoaderAuto
 	NoRouterAdverts bool             // optional: leave router solicitations unanswered
@@ -46,6 +49,7 @@ type Config struct {
 	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
 	Now             func() time.Time // optional: time.Now
 
+	look    time.Duration                           // for other servers before anything is lent; 0: lookFirst, below: not at all
 	network func(name string) (netip.Prefix, error) // nil: InterfaceNetwork
 }
 
@@ -53,6 +57,7 @@ type Config struct {
 type Server struct {
 	cfg        Config
 	leases     *Leases
+	reserved   *reserving
 	tries      tries
 	yields     yields
 	loaders    loaders
@@ -61,6 +66,7 @@ type Server struct {
 	strangers  strangers
 	newcomers  pace
 	complaints pace
+	shortages  shortages
 	ready      chan struct{}
 
 	mu     sync.Mutex
@@ -87,9 +93,9 @@ func New(cfg Config) (*Server, error) {
 	seen := make(map[string]bool)
 	for _, in := range cfg.Interfaces {
 		switch in.Mode {
-		case ModeDHCP, ModeProxy, ModeOff, "":
+		case ModeDHCP, ModeProxy, ModeObserve, ModeOff, "":
 		default:
-			return nil, fmt.Errorf("interface %s: mode %q: want dhcp, proxy or off", in.Name, in.Mode)
+			return nil, fmt.Errorf("interface %s: mode %q: want dhcp, proxy, observe or off", in.Name, in.Mode)
 		}
 		if seen[in.Name] {
 			return nil, fmt.Errorf("interface %s is listed twice", in.Name)
@@ -99,6 +105,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.look == 0 {
+		cfg.look = lookFirst
+	}
 	if cfg.network == nil {
 		cfg.network = InterfaceNetwork
 	}
@@ -106,9 +115,15 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	reserved, err := reserve(cfg.Fleet, cfg.Reservations, cfg.IDs, leases, cfg.Now)
+	if err != nil {
+		return nil, errors.Join(err, leases.Close())
+	}
+	cfg.Fleet = reserved
 	return &Server{
 		cfg:       cfg,
 		leases:    leases,
+		reserved:  reserved,
 		sightings: NewSightings(rememberedMachines, rememberedSightings, cfg.OnSighting),
 		ready:     make(chan struct{}),
 	}, nil
@@ -126,11 +141,12 @@ func (s *Server) Sightings() *Sightings { return s.sightings }
 // Stats are the counters so far.
 func (s *Server) Stats() Stats { return s.stats.snapshot() }
 
-// Alarms is what is wrong on the networks served, in sentences: other DHCP servers.
+// Alarms is what is wrong on the networks served, in sentences: other DHCP
+// servers, and no address left.
 func (s *Server) Alarms() []string {
+	out := s.shortages.alarms(s.cfg.Now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []string
 	for _, o := range s.others {
 		out = append(out, o.alarms()...)
 	}
@@ -139,6 +155,14 @@ func (s *Server) Alarms() []string {
 
 // Leases are the addresses lent to machines the fleet does not know.
 func (s *Server) Leases() []Lease { return s.leases.All() }
+
+// LeaseTable is the book of leases as people ask for it.
+func (s *Server) LeaseTable() []Holding {
+	return append(s.leases.Table(), s.reserved.table()...)
+}
+
+// FreeLease ends a lease or the rest of an address because a person says so.
+func (s *Server) FreeLease(addr netip.Addr) (Holding, error) { return s.leases.Free(addr) }
 
 // Handler serves everything below BootPath. The caller listens with it at the
 // interfaces' addresses on Config.BootPort.
@@ -177,6 +201,11 @@ func (s *Server) lends(addr netip.Addr) bool {
 		}
 		if own, err := s.cfg.network(in.Name); err == nil && own.Masked().Contains(addr) {
 			return true
+		}
+		for _, n := range in.Networks {
+			if n.Prefix.Contains(addr) {
+				return true
+			}
 		}
 	}
 	return false
@@ -218,6 +247,37 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			return nil, err
 		}
 		r := s.responder(l)
+		heard, err := openOthers(l)
+		if err != nil {
+			return nil, err
+		}
+		opened = append(opened, heard)
+		others := s.watch(l)
+		others.look(s.cfg.look)
+		r.quiet = others.quiet
+		services = append(services, func(ctx context.Context) error { return others.serve(ctx, heard) })
+		if l.Mode == ModeObserve {
+			asked, err := openRequests(l)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, asked)
+			o := &observer{link: l, sightings: s.sightings, stats: &s.stats, now: s.cfg.Now}
+			others.also = o.answered
+			services = append(services, func(ctx context.Context) error { return o.serve(ctx, asked) })
+			s.cfg.Log.Info("netboot observes an interface and answers nothing", "interface", l.Name, "network", l.subnet)
+			continue
+		}
+		if l.Mode == ModeDHCP {
+			raw, err := openARP(l)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, raw)
+			prober := newARPProber(l, raw.send, &s.stats, s.cfg.Log, s.cfg.Now)
+			r.probe = prober.ask
+			services = append(services, func(ctx context.Context) error { return prober.serve(ctx, raw) })
+		}
 		ports := map[int]answerFunc{dhcpServerPort: r.answer}
 		if l.Mode == ModeProxy {
 			ports = map[int]answerFunc{dhcpServerPort: r.proxyOffer, proxyServerPort: r.proxyBoot}
@@ -231,28 +291,22 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			services = append(services, p.serve)
 		}
 
-		conn, err := listenUDP(ctx, l.Name, 69, false)
-		if err != nil {
-			return nil, err
+		for _, n := range l.onWire() {
+			at := netip.IPv4Unspecified()
+			if len(l.onWire()) > 1 {
+				at = n.addr // each network has its own
+			}
+			conn, err := listenUDPAt(ctx, l.Name, at, 69, false)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, conn)
+			if err := onlyFrom(conn, l.reach(n)...); err != nil {
+				return nil, fmt.Errorf("TFTP on %s: %w", l.Name, err)
+			}
+			t := s.tftp(n)
+			services = append(services, func(ctx context.Context) error { return t.serve(ctx, conn) })
 		}
-		opened = append(opened, conn)
-		if err := onlyFrom(conn, l.subnet); err != nil {
-			return nil, fmt.Errorf("TFTP on %s: %w", l.Name, err)
-		}
-		t := s.tftp(l)
-		services = append(services, func(ctx context.Context) error { return t.serve(ctx, conn) })
-
-		heard, err := openOthers(l)
-		if err != nil {
-			return nil, err
-		}
-		opened = append(opened, heard)
-		others := s.watch(l)
-		services = append(services, func(ctx context.Context) error {
-			tick := time.NewTicker(probeEvery)
-			defer tick.Stop()
-			return others.serve(ctx, heard, tick.C)
-		})
 
 		if !s.cfg.NoRouterAdverts {
 			raw, err := openRouter(l)
@@ -263,14 +317,16 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			ra := &routerServer{link: l, sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
 			services = append(services, func(ctx context.Context) error { return ra.serve(ctx, raw) })
 		}
-		s.cfg.Log.Info("netboot serves an interface", "interface", l.Name, "mode", l.Mode, "address", l.addr, "network", l.subnet, "range", l.Range)
+		for _, n := range l.all() {
+			s.cfg.Log.Info("netboot serves an interface", "interface", n.Name, "mode", n.Mode, "address", n.addr, "network", n.subnet, "range", n.Range, "behind relays", n.behind)
+		}
 	}
 	return services, nil
 }
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, loaders: &s.loaders, uefiLoader: s.cfg.UEFILoader, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints,
+		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, reserved: s.reserved, neighbours: s.cfg.Neighbours, files: s.cfg.Files, loaders: &s.loaders, uefiLoader: s.cfg.UEFILoader, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints, shortages: &s.shortages,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -285,7 +341,7 @@ func (s *Server) tftp(l link) *tftpServer {
 // watch looks out for other servers on a link.
 func (s *Server) watch(l link) *otherServers {
 	o := &otherServers{
-		link: l, neighbours: s.cfg.Neighbours, bootPort: s.cfg.BootPort,
+		link: l, neighbours: s.cfg.Neighbours, bootPort: s.cfg.BootPort, changed: make(chan struct{}, 1),
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 	s.mu.Lock()

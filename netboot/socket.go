@@ -21,6 +21,11 @@ import (
 // right for a proxy on the host of a DHCP server, and wrong for a server, where
 // two would answer without either noticing.
 func listenUDP(ctx context.Context, device string, port int, shared bool) (*net.UDPConn, error) {
+	return listenUDPAt(ctx, device, netip.IPv4Unspecified(), port, shared)
+}
+
+// listenUDPAt is listenUDP for what is sent to one address.
+func listenUDPAt(ctx context.Context, device string, at netip.Addr, port int, shared bool) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		ctlErr := raw.Control(func(fd uintptr) {
@@ -39,7 +44,7 @@ func listenUDP(ctx context.Context, device string, port int, shared bool) (*net.
 		})
 		return errors.Join(ctlErr, err)
 	}}
-	pc, err := lc.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", port))
+	pc, err := lc.ListenPacket(ctx, "udp4", netip.AddrPortFrom(at, uint16(port)).String())
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		hint := "stop it"
@@ -55,20 +60,20 @@ func listenUDP(ctx context.Context, device string, port int, shared bool) (*net.
 	return pc.(*net.UDPConn), nil
 }
 
-// onlyFrom makes the kernel drop datagrams whose source is not of the subnet,
+// onlyFrom makes the kernel drop datagrams whose source is not of the subnets,
 // before any of our code sees them: a forged request can then not make the node
 // send a single byte to a stranger.
-func onlyFrom(c *net.UDPConn, subnet netip.Prefix) error {
+func onlyFrom(c *net.UDPConn, subnets ...netip.Prefix) error {
 	const sourceAddress = 0xfff00000 + 12 // SKF_NET_OFF: offset from the IP header
-	mask := ^uint32(0) << (32 - subnet.Bits())
-	want := binary.BigEndian.Uint32(subnet.Addr().AsSlice())
-	filter, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: sourceAddress, Size: 4},
-		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: want, SkipFalse: 1},
-		bpf.RetConstant{Val: 0xffff},
-		bpf.RetConstant{Val: 0},
-	})
+	var program []bpf.Instruction
+	for _, subnet := range subnets {
+		program = append(program,
+			bpf.LoadAbsolute{Off: sourceAddress, Size: 4},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(0) << (32 - subnet.Bits())},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(subnet.Addr().AsSlice()), SkipFalse: 1},
+			bpf.RetConstant{Val: 0xffff})
+	}
+	filter, err := bpf.Assemble(append(program, bpf.RetConstant{Val: 0}))
 	if err != nil {
 		return fmt.Errorf("build the source filter: %w", err)
 	}

@@ -58,9 +58,12 @@ func showStatus(w io.Writer, s nodeStatus) {
 		if s.Cluster.Problem != "" {
 			row(w, "PROBLEM", s.Cluster.Problem)
 		}
+		for _, a := range s.Cluster.Alarms {
+			row(w, "ALARM", a)
+		}
 	}
 	for _, i := range s.Interfaces {
-		row(w, "network", orDash(i.Name, i.Mode, i.Address, i.Range))
+		row(w, "network", orDash(i.Name, i.Mode, i.Address, i.BehindRelays, i.Range))
 	}
 	if len(s.Interfaces) == 0 {
 		row(w, "network", "none is served (--interface names one)")

@@ -64,7 +64,7 @@ func upCommand() *cobra.Command {
 func configFlags(cmd *cobra.Command) func() (config.Config, config.Origins, error) {
 	file := cmd.Flags().String("config", "", "configuration file (YAML)")
 	values := map[string]*string{}
-	repeated := cmd.Flags().StringArray("interface", nil, "`NETWORK` to serve: NAME,mode=dhcp,range=FIRST-LAST,router=IP,dns=IP+IP or NAME,mode=proxy; may be repeated")
+	repeated := cmd.Flags().StringArray("interface", nil, "`NETWORK` to serve: NAME,mode=dhcp,range=FIRST-LAST,router=IP,dns=IP+IP or NAME,mode=proxy or NAME,mode=observe; may be repeated")
 	for _, k := range config.Keys {
 		if k.Name != "interfaces" {
 			if k.Default() == "false" {

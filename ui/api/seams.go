@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
@@ -81,6 +82,15 @@ type Sightings interface {
 	Alarms() []string
 }
 
+// Leases are the addresses this node lends to machines the fleet does not know.
+type Leases interface {
+	// Leases are all in the node's book, those that have ended, too.
+	Leases() []Lease
+	// Release ends a lease or the rest of an address, and says what it was; false if
+	// there is none.
+	Release(addr netip.Addr) (Lease, bool, error)
+}
+
 // Sighting is one thing a machine did on the wire.
 type Sighting struct {
 	At   time.Time `json:"at"`
@@ -92,9 +102,11 @@ type Sighting struct {
 // Interface is a network the node boots machines on.
 type Interface struct {
 	Name    string `json:"name"`
-	Mode    string `json:"mode"` // "dhcp", "proxy" or "off"
+	Mode    string `json:"mode"` // "dhcp", "proxy", "observe" or "off"
 	Address string `json:"address,omitempty"`
 	Range   string `json:"range,omitempty"` // of the addresses given out
+	// BehindRelays is the network, if its machines are not on the wire itself.
+	BehindRelays string `json:"behind_relays,omitempty"`
 }
 
 // Contact tells when agents last spoke, from the agents' server.
@@ -104,8 +116,8 @@ type Contact interface {
 	LastContact(machineID string) time.Time
 }
 
-// Config is what a Server is made of. All but Membership, OnImport and Logger
-// must be set.
+// Config is what a Server is made of. All but Membership, Leases, OnImport and
+// Logger must be set.
 type Config struct {
 	Cluster   Cluster
 	Images    Images
@@ -113,6 +125,8 @@ type Config struct {
 	Contact   Contact
 	// Membership, if set, is who is of the cluster.
 	Membership Membership
+	// Leases, if set, is the node's book of them.
+	Leases Leases
 
 	Name    string // of this node
 	Region  string // of this node; the region of a task that names none

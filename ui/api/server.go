@@ -64,6 +64,7 @@ func New(cfg Config) (*Server, error) {
 	s.taskRoutes()
 	s.machineRoutes()
 	s.guardRoutes()
+	s.leaseRoutes()
 	s.imageRoutes()
 	s.clusterRoutes()
 	s.memberRoutes()

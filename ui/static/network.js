@@ -6,7 +6,7 @@ import { h, keep } from './html.js';
 import { clock, text, when } from './text.js';
 
 const most = 200;
-const modes = { dhcp: 'gives addresses and boots machines', proxy: 'boots machines beside another DHCP server', off: 'silent' };
+const modes = { dhcp: 'gives addresses and boots machines', proxy: 'boots machines beside another DHCP server', observe: 'answers nothing, shows everything', off: 'silent' };
 
 export class Page {
   constructor(root, app) {
@@ -44,7 +44,7 @@ export class Page {
     keep(this.top, [n?.interfaces, n?.counters, this.problem], () => [
       this.problem && h('p.note.bad', null, this.problem),
       n && h('h2', null, 'Listening'),
-      n && h('dl.facts', null, (n.interfaces ?? []).map((/** @type {any} */ i) => [h('dt.mono', null, i.name), h('dd', null, [i.mode && `${i.mode}: ${modes[i.mode] ?? ''}`, i.address, i.range && `gives ${i.range}`].filter(Boolean).join(' · '))])),
+      n && h('dl.facts', null, (n.interfaces ?? []).map((/** @type {any} */ i) => [h('dt.mono', null, i.name), h('dd', null, [i.mode && `${i.mode}: ${modes[i.mode] ?? ''}`, i.address, i.behind_relays && `${i.behind_relays} behind relays`, i.range && `gives ${i.range}`].filter(Boolean).join(' · '))])),
       n?.counters && h('details', null, h('summary', null, 'Counters'), h('dl.facts', null, Object.entries(n.counters).sort().map(([k, v]) => [h('dt.mono', null, k), h('dd', null, Number(v).toLocaleString('en'))]))),
     ]);
     keep(this.list, [this.lines, Boolean(n)], () => [h('h2', null, 'Boot requests'), this.lines.length

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ type Node struct {
 	Sightings  *Sightings
 	Contact    *Contact
 	Membership *Membership
+	Leases     *Leases
 	Clock      *Clock
 	ids        atomic.Int64
 }
@@ -40,13 +42,13 @@ func NewNode() *Node {
 	clock := &Clock{at: time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)}
 	cluster := NewCluster(clock.Tick, 1000)
 	return &Node{Cluster: cluster, Images: &Images{stored: map[string]bool{}}, Sightings: NewSightings(), Contact: &Contact{at: map[string]time.Time{}},
-		Membership: NewMembership(clock.Now, cluster), Clock: clock}
+		Membership: NewMembership(clock.Now, cluster), Leases: &Leases{}, Clock: clock}
 }
 
 // Config of an API that stands on the node.
 func (n *Node) Config() api.Config {
 	return api.Config{
-		Cluster: n.Cluster, Images: n.Images, Sightings: n.Sightings, Contact: n.Contact, Membership: n.Membership,
+		Cluster: n.Cluster, Images: n.Images, Sightings: n.Sightings, Contact: n.Contact, Membership: n.Membership, Leases: n.Leases,
 		Name: "n1", Region: "dc1", Version: "test",
 		Now:      n.Clock.Now,
 		NewID:    func() string { return fmt.Sprintf("t-new%02d", n.ids.Add(1)) },
@@ -219,6 +221,39 @@ func (s *Sightings) Alarm(text string) {
 // Interfaces are made up.
 func (s *Sightings) Interfaces() []api.Interface {
 	return []api.Interface{{Name: "br0", Mode: "dhcp", Address: "10.77.0.1/24", Range: "10.77.0.100-10.77.0.199"}}
+}
+
+// Leases is a book of leases in memory.
+type Leases struct {
+	mu  sync.Mutex
+	all []api.Lease
+}
+
+// Lend puts a lease into the book.
+func (l *Leases) Lend(lease api.Lease) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, lease)
+}
+
+// Leases are all of them.
+func (l *Leases) Leases() []api.Lease {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.all)
+}
+
+// Release takes a lease out of the book.
+func (l *Leases) Release(addr netip.Addr) (api.Lease, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.all, func(x api.Lease) bool { return x.Address == addr.String() })
+	if i < 0 {
+		return api.Lease{}, false, nil
+	}
+	was := l.all[i]
+	l.all = slices.Delete(l.all, i, i+1)
+	return was, true, nil
 }
 
 // Contact is when agents last spoke.

@@ -207,6 +207,20 @@ func (c *Client) Network(ctx context.Context) (n api.Network, err error) {
 	return n, err
 }
 
+// Leases are the addresses in use as the node knows them; all adds those that have
+// ended.
+func (c *Client) Leases(ctx context.Context, all bool) ([]api.Lease, error) {
+	var l api.LeaseList
+	err := c.request(ctx, http.MethodGet, "leases", url.Values{"all": {strconv.FormatBool(all)}}, nil, &l)
+	return l.Leases, err
+}
+
+// ReleaseLease takes an address back that the node has lent.
+func (c *Client) ReleaseLease(ctx context.Context, addr string) (l api.Lease, err error) {
+	err = c.request(ctx, http.MethodPost, segment("leases", addr, "release"), nil, nil, &l)
+	return l, err
+}
+
 // Cluster is how the cluster looks from the node.
 func (c *Client) Cluster(ctx context.Context) (v api.ClusterView, err error) {
 	err = c.list(ctx, "cluster", &v)
