@@ -154,7 +154,8 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string) {
 	case BootHold:
 		what = "to wait"
 	}
-	h.sightings.Add(Sighting{At: h.now(), MAC: mac, Kind: KindScript, Addr: m.Addr, Text: "was told " + what + because(d.Reason)})
+	h.sightings.Add(Sighting{At: h.now(), MAC: mac, Kind: KindScript, Addr: m.Addr, Text: "was told " + what + because(d.Reason),
+		Step: StepScript, Stage: StageIPXE, Platform: m.Firmware.Platform, UUID: m.UUID, Action: d.Action})
 	if r.Method == http.MethodGet {
 		h.served(r.Context(), m, d)
 	}
@@ -215,17 +216,14 @@ func (h *bootHTTP) file(w http.ResponseWriter, r *http.Request, name string) {
 	if !ok {
 		h.stats.add("http.not found")
 		h.log.Debug("unknown boot file asked for", "name", clip(name), "from", r.RemoteAddr)
+		h.tellMissing(peer(r), name)
 		http.NotFound(w, r)
 		return
 	}
 	h.stats.add("http.file")
-	from := peer(r)
-	if mac := h.sightings.holder(from); mac != "" && r.Method == http.MethodGet {
-		h.sightings.Add(Sighting{At: h.now(), MAC: mac, Kind: KindHTTP, Addr: from, Text: "fetches " + strings.TrimLeft(name, "/") + " over HTTP"})
-	}
 	w.Header().Set("ETag", f.etag)
 	w.Header().Set("Content-Type", "application/octet-stream")
-	http.ServeContent(w, r, "", time.Time{}, f.reader())
+	h.watched(w, r, name, f.size, func(w http.ResponseWriter) { http.ServeContent(w, r, "", time.Time{}, f.reader()) })
 }
 
 // nodeAddr is the address the request came in on: the one address the machine

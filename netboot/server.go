@@ -17,7 +17,7 @@ import (
 
 const (
 	rememberedMachines  = 4096
-	rememberedSightings = 64
+	rememberedSightings = 48 // some 400 bytes each: two whole boots, and what went wrong before
 )
 
 // Config is what a Server is made from. All fields without "optional" are
@@ -38,11 +38,12 @@ type Config struct {
 	// PathKey is what all nodes make the paths of boots with.
 	PathKey [32]byte
 
-	Neighbours      Neighbours       // optional: the other nodes of the cluster
-	KernelArgs      string           // optional: appended to the agent's kernel command line
-	NoRouterAdverts bool             // optional: leave router solicitations unanswered
-	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
-	Now             func() time.Time // optional: time.Now
+	Neighbours      Neighbours               // optional: the other nodes of the cluster
+	KernelArgs      string                   // optional: appended to the agent's kernel command line
+	NoRouterAdverts bool                     // optional: leave router solicitations unanswered
+	OnSighting      func(Sighting)           // optional: called with every sighting, must not block
+	Journey         func(mac string) Journey // optional: what is known of a machine beyond the wire; from memory
+	Now             func() time.Time         // optional: time.Now
 
 	network func(name string) (netip.Prefix, error) // nil: InterfaceNetwork
 }
@@ -183,6 +184,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	for _, serve := range services {
 		group.Go(func() error { return serve(ctx) })
 	}
+	group.Go(func() error { return s.watchStalls(ctx) })
 	close(s.ready)
 	return group.Wait()
 }

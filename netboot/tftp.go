@@ -149,6 +149,7 @@ func (t *tftpServer) take(b []byte, from netip.Addr) (tftpRequest, *io.SectionRe
 	file, ok := t.find(req.name)
 	if !ok {
 		t.stats.add("tftp.refused.no such file")
+		t.tellMissing(from, req.name)
 		t.log.Debug("unknown file asked for over TFTP", "from", from, "file", clip(req.name))
 		return req, nil, errTFTPNoFile
 	}
@@ -171,12 +172,13 @@ func (t *tftpServer) transfer(ctx context.Context, door *tftpDoor, req tftpReque
 		t.log.Warn("TFTP transfer failed", "from", from, "file", req.name, "err", err)
 		return
 	}
+	t.tellAsked(from.Addr(), req, file.Size())
 	sent, err := door.carry(ctx, conn, req, file)
 	name := strings.TrimLeft(req.name, "/")
 	switch {
 	case err == nil:
 		t.stats.add("tftp.sent")
-		t.tell(from.Addr(), fmt.Sprintf("fetched %s over TFTP (%d bytes)", name, sent))
+		t.tellSent(from.Addr(), req, file.Size(), sent, "")
 	case sent == 0 && errors.Is(err, errTFTPHungUp):
 		// EDK2 asks for the size first and hangs up when it has it; the same
 		// file is asked for again at once. Not a failure.
@@ -188,7 +190,7 @@ func (t *tftpServer) transfer(ctx context.Context, door *tftpDoor, req tftpReque
 	default:
 		t.stats.add("tftp.failed")
 		t.log.Warn("TFTP transfer failed", "from", from, "file", name, "bytes", sent, "err", err)
-		t.tell(from.Addr(), fmt.Sprintf("stopped fetching %s over TFTP after %d bytes", name, sent))
+		t.tellSent(from.Addr(), req, file.Size(), sent, endOf(err))
 	}
 }
 
@@ -234,8 +236,4 @@ func (t *tftpServer) end(from netip.Addr) {
 	if t.running[from]--; t.running[from] == 0 {
 		delete(t.running, from)
 	}
-}
-
-func (t *tftpServer) tell(from netip.Addr, text string) {
-	t.sightings.Add(Sighting{At: t.now(), MAC: t.sightings.holder(from), Kind: KindTFTP, Addr: from, Text: text})
 }

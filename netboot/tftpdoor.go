@@ -19,10 +19,11 @@ import (
 
 // How a transfer ends early.
 var (
-	errTFTPHungUp = errors.New("the client ended it")
-	errTFTPSilent = errors.New("no answer")
-	errTFTPOver   = errors.New("the transfer is over")
-	errTFTPPanic  = errors.New("panic")
+	errTFTPHungUp  = errors.New("the client ended it")
+	errTFTPSilent  = errors.New("no answer")
+	errTFTPUnheard = fmt.Errorf("%w to anything", errTFTPSilent)
+	errTFTPOver    = errors.New("the transfer is over")
+	errTFTPPanic   = errors.New("panic")
 )
 
 // tftpDoor is what the library takes for its socket, in its mode of a single port:
@@ -224,7 +225,9 @@ func (x *tftpTransfer) send(b []byte) (int, error) {
 		limit = tftpTries
 	}
 	if x.times == limit {
-		x.ended = errTFTPSilent
+		if x.ended = errTFTPSilent; !x.answered {
+			x.ended = errTFTPUnheard
+		}
 		return 0, x.ended
 	}
 	x.times++
