@@ -38,12 +38,13 @@ type Config struct {
 	// PathKey is what all nodes make the paths of boots with.
 	PathKey [32]byte
 
-	Neighbours      Neighbours               // optional: the other nodes of the cluster
-	KernelArgs      string                   // optional: appended to the agent's kernel command line
-	NoRouterAdverts bool                     // optional: leave router solicitations unanswered
-	OnSighting      func(Sighting)           // optional: called with every sighting, must not block
-	Journey         func(mac string) Journey // optional: what is known of a machine beyond the wire; from memory
-	Now             func() time.Time         // optional: time.Now
+	Neighbours      Neighbours                  // optional: the other nodes of the cluster
+	KernelArgs      string                      // optional: appended to the agent's kernel command line
+	NoRouterAdverts bool                        // optional: leave router solicitations unanswered
+	OnSighting      func(Sighting)              // optional: called with every sighting, must not block
+	Journey         func(mac string) Journey    // optional: what is known of a machine beyond the wire; from memory
+	Elsewhere       func(mac string) []Sighting // optional: what other nodes have seen of a machine
+	Now             func() time.Time            // optional: time.Now
 
 	network func(name string) (netip.Prefix, error) // nil: InterfaceNetwork
 }

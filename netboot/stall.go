@@ -3,6 +3,7 @@ package netboot
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -93,6 +94,9 @@ func cluesOf(seen []Sighting, j Journey, others bool, now time.Time) clues {
 
 // own says whether the machine itself has done it.
 func (s Sighting) own() bool { return s.Step != "" && s.Kind != KindStall && s.Kind != KindAlarm }
+
+// netboots says whether it is firmware's or a loader's, and no system's.
+func (s Sighting) netboots() bool { return s.own() && s.Stage != "" && s.Stage != StageSystem }
 
 // last is the newest of the steps, or nothing.
 func (l clues) last(steps ...Step) (Sighting, bool) {
@@ -201,7 +205,7 @@ func (l clues) neverCameUp() (Stall, bool) {
 	case ok && told.Action == BootLocal && told.At.After(l.j.Installed) && l.quiet(told) >= diskTime:
 		return Stall{ID: "never-came-up", Since: told.At, Text: fmt.Sprintf("was installed and told to boot its disk, and the new system has not come up for %s", spanOf(l.quiet(told))),
 			Hint: "look at its console: does the firmware find the disk (boot order, RAID or NVMe driver, UEFI or BIOS), does the system start, has it got an address?"}, true
-	case !ok && l.now.Sub(l.j.Installed) >= rebootTime && len(l.all) > 0:
+	case !ok && l.now.Sub(l.j.Installed) >= rebootTime && slices.ContainsFunc(l.all, Sighting.netboots):
 		return Stall{ID: "never-came-up", Since: l.j.Installed, Text: fmt.Sprintf("was installed %s ago and has not been seen since: neither its firmware nor the new system", spanOf(l.now.Sub(l.j.Installed))),
 			Hint: "look at its console: it may be off, or wait for a key, or boot its disk without a network"}, true
 	}

@@ -34,7 +34,17 @@ func (s *Server) lookForStalls() {
 		if s.cfg.Journey != nil {
 			j = s.cfg.Journey(mac)
 		}
-		told, ok := s.sightings.judge(mac, now, func(seen []Sighting) (Stall, bool) { return stalled(seen, j, others, now) })
+		var more []Sighting
+		if s.cfg.Elsewhere != nil {
+			more = s.cfg.Elsewhere(mac)
+		}
+		told, ok := s.sightings.judge(mac, now, func(seen []Sighting) (Stall, bool) {
+			if more != nil { // it may have gone on at another node
+				seen = slices.Concat(seen, more)
+				slices.SortStableFunc(seen, func(a, b Sighting) int { return a.At.Compare(b.At) })
+			}
+			return stalled(seen, j, others, now)
+		})
 		if !ok {
 			continue
 		}
