@@ -130,15 +130,6 @@ func (l clues) dhcp() (Sighting, bool) {
 	return l.last(StepDiscover, StepOffer, StepAck, StepRefused, StepElsewhere, StepProxy, StepProxyAck)
 }
 
-func (l clues) firmware() Sighting {
-	for i := len(l.seen) - 1; i >= 0; i-- {
-		if s := l.seen[i]; s.Stage == StagePXE || s.Stage == StageHTTP {
-			return s
-		}
-	}
-	return Sighting{}
-}
-
 // loads are the loaders that were taken since anything came of one, newest last,
 // and whether iPXE was seen between them.
 func (l clues) loads() (loads []Sighting, ipxe bool) {
