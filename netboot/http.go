@@ -155,7 +155,7 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string) {
 		what = "to wait"
 	}
 	h.sightings.Add(Sighting{At: h.now(), MAC: mac, Kind: KindScript, Addr: m.Addr, Text: "was told " + what + because(d.Reason),
-		Step: StepScript, Stage: StageIPXE, Platform: m.Firmware.Platform, UUID: m.UUID, Action: d.Action})
+		Step: StepScript, Stage: StageIPXE, Platform: m.Firmware.Platform, UUID: m.sameUUID(), Action: d.Action})
 	if r.Method == http.MethodGet {
 		h.served(r.Context(), m, d)
 	}

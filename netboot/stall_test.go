@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lpmos/lpmos/netboot/pxeclient"
 )
 
 // A trail is told as what was seen so many seconds after the first.
@@ -125,5 +127,23 @@ func TestStalls(t *testing.T) {
 		if got.ID != "" && (got.Hint == "" || got.Since.IsZero() || !got.At.Equal(after(c.now))) {
 			t.Errorf("%s: %+v has no hint, beginning or time", name, got)
 		}
+	}
+}
+
+// Firmware and iPXE write the bytes of one UUID in two orders; that is one machine.
+// QEMU's OVMF does so in one boot.
+func TestOneUUIDInTwoOrdersIsOneMachine(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	if _, err := s.bootSim(t)(pxeclient.IPXEUEFI, macA); err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]bool{}
+	for _, sg := range s.Sightings().Of(macA) {
+		if sg.UUID != "" {
+			told[sg.UUID] = true
+		}
+	}
+	if s.lookForStalls(); len(told) != 1 || len(s.Stalls()) != 0 {
+		t.Errorf("UUIDs %v, stalls %v", told, s.Stalls())
 	}
 }

@@ -19,7 +19,7 @@ import (
 func (r *responder) tellStep(req request, step Step, file, text string) {
 	fw := req.machine.Firmware
 	sg := Sighting{At: r.now(), MAC: req.machine.MAC, Kind: KindDHCP, Addr: req.client, Text: text,
-		Step: step, Stage: fw.Stage, Platform: fw.Platform, UUID: req.machine.UUID, File: file}
+		Step: step, Stage: fw.Stage, Platform: fw.Platform, UUID: req.machine.sameUUID(), File: file}
 	if file == "" && fw.Netboots() && fw.Stage != StageIPXE && fw.Loader() == "" {
 		sg.End, sg.Firmware = EndNoLoader, fw.String()
 	}
@@ -33,7 +33,7 @@ func (r *responder) noAddress(req request) (reply, bool) {
 	}
 	fw := req.machine.Firmware
 	r.sightings.Add(Sighting{At: r.now(), MAC: req.machine.MAC, Kind: KindDHCP, Text: "asked for an address, but none is left in " + r.lendsFrom(),
-		Step: StepDiscover, Stage: fw.Stage, Platform: fw.Platform, UUID: req.machine.UUID, End: EndNoAddress})
+		Step: StepDiscover, Stage: fw.Stage, Platform: fw.Platform, UUID: req.machine.sameUUID(), End: EndNoAddress})
 	return r.drop(req, "no address left", "")
 }
 
@@ -43,7 +43,7 @@ func (r *responder) tellElsewhere(req request) {
 	own := netip.AddrPortFrom(r.link.addr, uint16(r.bootPort))
 	if fw := req.machine.Firmware; fw.Netboots() && !slices.Contains(nodeAddrs(r.neighbours, own), req.serverID) {
 		r.sightings.Add(Sighting{At: r.now(), MAC: req.machine.MAC, Kind: KindDHCP, Text: "took the address that " + req.serverID.String() + " offered it",
-			Step: StepElsewhere, Stage: fw.Stage, Platform: fw.Platform, UUID: req.machine.UUID, Server: req.serverID})
+			Step: StepElsewhere, Stage: fw.Stage, Platform: fw.Platform, UUID: req.machine.sameUUID(), Server: req.serverID})
 	}
 }
 

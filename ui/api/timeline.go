@@ -108,6 +108,7 @@ func toldByTask(t *fleet.Task) []Moment {
 	if t.Approval != nil && t.Approval.Approved {
 		mark(t.Approval.At, "approved")
 	}
+	mark(t.StartedAt, "erasing")
 	if t.Status == wire.StatusFailed || t.Status == wire.StatusInterrupted {
 		mark(t.FinishedAt, "failed")
 	} else if t.Status == wire.StatusCompleted {
@@ -121,7 +122,7 @@ func toldByTask(t *fleet.Task) []Moment {
 		mo := Moment{At: l.At, Source: "task", Text: l.Text}
 		switch wire.Stage(l.Text) {
 		case wire.StagePartitioning:
-			mo.Milestone, mo.Text = "erasing", "the disk is being erased"
+			mo.Text = "the disk is being erased" // a moment after it was let
 		case wire.StageDownloading:
 			mo.Milestone, mo.Text = "downloading", "the image is being written"
 		case wire.StageInstalling:
@@ -135,7 +136,7 @@ func toldByTask(t *fleet.Task) []Moment {
 		out = append(out, mo)
 	}
 	// The log of a task keeps a hundred lines; what was said first may be gone from it.
-	words := map[string]string{"task": "task made", "agent": "its agent reported what the machine is", "approved": "approved", "written": "installed", "failed": "failed", "up": "the installed system came up"}
+	words := map[string]string{"task": "task made", "agent": "its agent reported what the machine is", "approved": "approved", "erasing": "the agent may erase the disk", "written": "installed", "failed": "failed", "up": "the installed system came up"}
 	for at, milestone := range marks {
 		out = append(out, Moment{At: at, Source: "task", Milestone: milestone, Text: words[milestone]})
 	}
@@ -143,12 +144,14 @@ func toldByTask(t *fleet.Task) []Moment {
 }
 
 // rank orders what has the same time: the wire before what follows from it.
-func rank(m Moment) string {
+func rank(m Moment) int {
 	switch m.Source {
-	case "task", "machine":
-		return "1" + m.Milestone
+	case "machine":
+		return 1
+	case "task":
+		return 2
 	}
-	return "0"
+	return 0
 }
 
 // measure sets how long it took from each milestone to the next, and marks the

@@ -61,7 +61,7 @@ func TestTimeline(t *testing.T) {
 		got = append(got, word)
 	}
 	want := []string{"asks 0 begins", "address 4", "loader 1", "ipxe 3", "script 1", "kernel 1", "initrd 2", "agent 18", "agent 5", "task 5 waited", "approved 60 waited",
-		"erasing 2", "downloading 8", "installing 50", "configuring 10", "written 10", "asks 20", "address 4", "loader 1", "ipxe 3", "script 1", "up 51 slowest",
+		"erasing 1", "downloading 9", "installing 50", "configuring 10", "written 10", "asks 20", "address 4", "loader 1", "ipxe 3", "script 1", "up 51 slowest",
 		"asks 0 begins", "address 4 slowest", "loader 1", "ipxe 3", "script 1"}
 	if strings.Join(got, "; ") != strings.Join(want, "; ") {
 		t.Errorf("milestones\n got %s\nwant %s", strings.Join(got, "; "), strings.Join(want, "; "))
