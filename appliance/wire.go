@@ -35,6 +35,8 @@ const (
 	// wireStale is after how long the stalls of a node that does not answer are
 	// nobody's word any more.
 	wireStale = 15 * time.Second
+	// wireTogether is how far apart nodes may be with their word on one stall.
+	wireTogether = 20 * time.Second
 	// wireKept is how many sightings wait for nodes that were away.
 	wireKept = 2048
 	// wireLongest is the longest answer of another node, and wireMachines and
@@ -311,7 +313,21 @@ func (s *sightingSeam) Of(mac string) (out []api.Sighting) {
 		out = convert(out, o.seen.Of(mac), o.name)
 	}
 	slices.SortStableFunc(out, func(a, b api.Sighting) int { return a.At.Compare(b.At) })
-	return out
+	return onceEach(out)
+}
+
+// onceEach drops what several nodes say of one stall, each when it looked.
+func onceEach(seen []api.Sighting) []api.Sighting {
+	said := map[string]time.Time{}
+	return slices.DeleteFunc(seen, func(s api.Sighting) bool {
+		if s.Kind != string(netboot.KindStall) {
+			return false
+		}
+		what := s.Step + s.Stall
+		again := s.At.Sub(said[what]) < wireTogether
+		said[what] = s.At
+		return again
+	})
 }
 
 func (s *sightingSeam) Recent(n int) (out []api.Sighting) {

@@ -3,6 +3,7 @@ package appliance
 import (
 	"log/slog"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/fstest"
@@ -101,15 +102,31 @@ func TestNodesTellEachOtherWhatTheySee(t *testing.T) {
 		t.Errorf("it has gone on, and still stands: %v", s)
 	}
 
+	// Both look, and each says it; people hear it once.
+	for i, at := range []*sightingSeam{a, b, a, b} {
+		step := []netboot.Step{netboot.StepStalled, netboot.StepGoesOn}[i/2]
+		at.netboot().Sightings().Add(netboot.Sighting{At: now.Add(time.Duration(i) * 2500 * time.Millisecond), MAC: mac, Kind: netboot.KindStall, Step: step, Stall: "loader-silent"})
+	}
+	ask()
+	said := []string{}
+	for _, s := range b.Of(mac) {
+		if s.Kind == "stall" {
+			said = append(said, s.Step)
+		}
+	}
+	if len(said) != 2 || said[0] != "stalled" || said[1] != "goes-on" {
+		t.Errorf("two nodes' word on one stall: %v", said)
+	}
+
 	// A node that started anew counts from one again.
 	a.life, a.told, a.kept = a.life+1, 0, nil
 	saw(a, mac, "anew", now.Add(3*time.Second))
 	ask()
-	if got := b.Of(mac); got[len(got)-1].Text != "anew" {
+	if got := b.Of(mac); !slices.ContainsFunc(got, func(s api.Sighting) bool { return s.Text == "anew" }) {
 		t.Errorf("after its new start it knows %v", got)
 	}
 	b.keepOnly(nil)
-	if got := b.Of(mac); len(got) != 1 {
+	if got := b.Of(mac); slices.ContainsFunc(got, func(s api.Sighting) bool { return s.Node != "" }) {
 		t.Errorf("of a node that left it knows %v", got)
 	}
 }
