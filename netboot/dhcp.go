@@ -264,11 +264,11 @@ func (r *responder) lease(ctx context.Context, req request, kind dhcpv4.MessageT
 	}
 	if kind == dhcpv4.MessageTypeOffer {
 		r.stats.add("dhcp.offer")
-		r.tellStep(req, StepOffer, file, fmt.Sprintf("asked for an address as %s; was offered %s%s", req.machine.Firmware, addr, note))
+		r.tellLease(req, StepOffer, addr, file, fmt.Sprintf("asked for an address as %s; was offered %s%s", req.machine.Firmware, addr, note))
 	} else {
 		r.stats.add("dhcp.ack")
 		r.sightings.holds(req.machine.MAC, addr)
-		r.tellStep(req, StepAck, file, fmt.Sprintf("as %s, was lent %s%s", req.machine.Firmware, addr, note))
+		r.tellLease(req, StepAck, addr, file, fmt.Sprintf("as %s, was lent %s%s", req.machine.Firmware, addr, note))
 	}
 	return r.finish(req, p, kind, addr)
 }

@@ -55,7 +55,16 @@ const (
 // first. others is whether another DHCP server is known on its network. It is a
 // function of what it is given, and ends a stall by not naming it any more.
 func stalled(seen []Sighting, j Journey, others bool, now time.Time) (Stall, bool) {
-	l := cluesOf(seen, j, others, now)
+	var d detector
+	return d.look(seen, j, others, now)
+}
+
+// detector is stalled for many machines, one after the other.
+type detector struct{ own []Sighting }
+
+func (d *detector) look(seen []Sighting, j Journey, others bool, now time.Time) (Stall, bool) {
+	l := cluesOf(d.own[:0], seen, j, others, now)
+	d.own = l.seen
 	for _, rule := range []func(clues) (Stall, bool){ // the cause before what follows from it
 		clues.twoMachines, clues.agentSilent, clues.neverCameUp, clues.loop, clues.wrongPlatform, clues.missing, clues.stopped,
 		clues.noAddress, clues.noLoader, clues.elsewhere, clues.offerNotTaken, clues.proxyNotTaken,
@@ -78,8 +87,8 @@ type clues struct {
 	now    time.Time
 }
 
-func cluesOf(seen []Sighting, j Journey, others bool, now time.Time) clues {
-	l := clues{all: seen, j: j, others: others, now: now}
+func cluesOf(own, seen []Sighting, j Journey, others bool, now time.Time) clues {
+	l := clues{all: seen, seen: own, j: j, others: others, now: now}
 	spoke := j.AgentSpoke
 	if j.CameUp.After(spoke) {
 		spoke = j.CameUp
@@ -130,21 +139,29 @@ func (l clues) dhcp() (Sighting, bool) {
 	return l.last(StepDiscover, StepOffer, StepAck, StepRefused, StepElsewhere, StepProxy, StepProxyAck)
 }
 
-// loads are the loaders that were taken since anything came of one, newest last,
-// and whether iPXE was seen between them.
-func (l clues) loads() (loads []Sighting, ipxe bool) {
+// loads are the loaders that were taken since anything came of one.
+type loads struct {
+	n           int
+	first, last Sighting
+	ipxe        bool // it was seen between them
+}
+
+func (l clues) loads() (got loads) {
 	for _, s := range l.seen {
 		switch {
 		case l.quiet(s) > togetherTime:
 		case s.Step == StepScript, s.Step == StepServed && !isLoader(s.File):
-			loads, ipxe = nil, false
+			got = loads{}
 		case s.Step == StepServed:
-			loads = append(loads, s)
-		case s.Stage == StageIPXE && len(loads) > 0:
-			ipxe = true
+			if got.n++; got.n == 1 {
+				got.first = s
+			}
+			got.last = s
+		case s.Stage == StageIPXE && got.n > 0:
+			got.ipxe = true
 		}
 	}
-	return loads, ipxe
+	return got
 }
 
 func (l clues) twoMachines() (Stall, bool) {
@@ -205,11 +222,10 @@ func (l clues) neverCameUp() (Stall, bool) {
 
 // loop is for what goes round and round.
 func (l clues) loop() (Stall, bool) {
-	loads, ipxe := l.loads()
-	if n := len(loads); n >= loopTimes {
-		first, last := loads[0], loads[n-1]
-		text := fmt.Sprintf("loaded %s %d times in %s and got no further: ", last.File, n, spanOf(last.At.Sub(first.At)))
-		if ipxe {
+	if got := l.loads(); got.n >= loopTimes {
+		first, last := got.first, got.last
+		text := fmt.Sprintf("loaded %s %d times in %s and got no further: ", last.File, got.n, spanOf(last.At.Sub(first.At)))
+		if got.ipxe {
 			hint := "another DHCP server tells iPXE to load iPXE: take the boot file out of its configuration, or have it tell iPXE apart by its user class"
 			if s, ok := l.last(StepElsewhere); ok {
 				hint = "the DHCP server " + s.Server.String() + " answers iPXE, too: " + hint
@@ -218,18 +234,21 @@ func (l clues) loop() (Stall, bool) {
 		}
 		return Stall{ID: "loader-loop", Since: first.At, Text: text + "it does not start on this machine", Hint: loaderHint(last.File)}, true
 	}
-	var disk []Sighting
+	n, first, last := 0, time.Time{}, time.Time{}
 	for _, s := range l.seen {
 		switch {
 		case s.Step != StepScript || l.quiet(s) > togetherTime:
 		case s.Action == BootLocal:
-			disk = append(disk, s)
+			if n++; n == 1 {
+				first = s.At
+			}
+			last = s.At
 		default:
-			disk = nil
+			n = 0
 		}
 	}
-	if n := len(disk); n >= loopTimes {
-		return Stall{ID: "disk-loop", Since: disk[0].At, Text: fmt.Sprintf("was told to boot its own disk %d times in %s and came back each time", n, spanOf(disk[n-1].At.Sub(disk[0].At))),
+	if n >= loopTimes {
+		return Stall{ID: "disk-loop", Since: first, Text: fmt.Sprintf("was told to boot its own disk %d times in %s and came back each time", n, spanOf(last.Sub(first))),
 			Hint: "nothing on its disk starts: put the disk into the boot order behind the network, choose UEFI or BIOS as the system was installed, or install it anew"}, true
 	}
 	return Stall{}, false
@@ -321,7 +340,7 @@ func (l clues) stopped() (Stall, bool) {
 
 func (l clues) noAddress() (Stall, bool) {
 	s, ok := l.dhcp()
-	if !ok || s.End != EndNoAddress {
+	if !ok || s.End != EndNoAddress || l.quiet(s) < stopTime { // another node may have one
 		return Stall{}, false
 	}
 	return Stall{ID: "no-address", Since: s.At, Text: s.Text,
@@ -405,12 +424,9 @@ func (l clues) loaderSilent() (Stall, bool) {
 	if !ok || last.Step != StepServed || !isLoader(last.File) {
 		return Stall{}, false
 	}
-	loads, _ := l.loads()
-	again := 0
-	first := last
-	for i := len(loads) - 1; i >= 0; i-- {
-		first = loads[i]
-		again++
+	again, first := 0, last
+	if got := l.loads(); got.n > 0 {
+		again, first = got.n, got.first
 	}
 	for _, s := range l.seen {
 		if s.Stage == StageIPXE && !s.At.Before(last.At) {

@@ -99,7 +99,7 @@ func TestStalls(t *testing.T) {
 		"it asks anew":                         {seen: []seenAt{{0, pxeAck}, {1, stopped(1468, 1468, EndSilent)}, {8, pxeAck}}, now: 9, id: "tftp-stopped"},
 		"it has it after all":                  {seen: []seenAt{{0, pxeAck}, {1, stopped(1468, 1468, EndSilent)}, {3, loaded}}, now: 9},
 		"HTTP in the middle":                   {seen: with(whole[:5], seenAt{7, Sighting{Kind: KindHTTP, Step: StepStopped, File: FileInitrd, Bytes: 7, Size: 9}}), now: 12, id: "http-stopped", says: "at 7 of 9 bytes"},
-		"no address is left":                   {seen: []seenAt{{0, none}}, now: 1, id: "no-address", says: "none is left in 10.77.0.100-10.77.0.199"},
+		"no address is left":                   {seen: []seenAt{{0, none}}, now: 5, id: "no-address", says: "none is left in 10.77.0.100-10.77.0.199"},
 		"an address after all":                 {seen: []seenAt{{0, none}, {2, biosAck}}, now: 3},
 		"no loader":                            {seen: []seenAt{{0, arm}}, now: 1, id: "no-loader", says: "asks for a boot loader as UEFI arm64 PXE firmware, and there is none"},
 		"another server was first":             {seen: []seenAt{{0, pxeOffer}, {1, taken}}, now: 6, id: "other-server", says: "10.77.0.2 answered first"},
@@ -145,5 +145,91 @@ func TestOneUUIDInTwoOrdersIsOneMachine(t *testing.T) {
 	}
 	if s.lookForStalls(); len(told) != 1 || len(s.Stalls()) != 0 {
 		t.Errorf("UUIDs %v, stalls %v", told, s.Stalls())
+	}
+}
+
+// A stall is told when it begins and when it ends, and for no longer than a day.
+func TestAStallIsToldOnce(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	told := func() (out []string) {
+		for _, sg := range s.Sightings().Of(macA) {
+			if sg.Kind == KindStall {
+				out = append(out, string(sg.Step)+" "+sg.Stall)
+			}
+		}
+		return out
+	}
+	look := func(after time.Duration, want ...string) {
+		t.Helper()
+		s.pass(after)
+		s.lookForStalls()
+		if got := told(); strings.Join(got, ", ") != strings.Join(want, ", ") {
+			t.Fatalf("told %v, want %v", got, want)
+		}
+	}
+	saw := func(sg Sighting) {
+		sg.At, sg.MAC = s.clock(), macA
+		s.Sightings().Add(sg)
+	}
+	saw(pxeAck)
+	saw(loaded)
+	look(30 * time.Second)
+	look(10*time.Second, "stalled loader-silent")
+	look(time.Hour, "stalled loader-silent")
+	if got := s.Stalls(); len(got) != 1 || got[0].MAC != macA || s.Stats()["stall.loader-silent"] != 1 {
+		t.Errorf("stalls %v, counters %v", got, s.Stats())
+	}
+	saw(pxeOffer) // it asks again, and is no further
+	look(time.Second, "stalled loader-silent")
+	saw(ipxeAck)
+	look(time.Second, "stalled loader-silent", "goes-on loader-silent")
+	look(40*time.Second, "stalled loader-silent", "goes-on loader-silent", "stalled script-not-asked")
+	look(stallLasts, "stalled loader-silent", "goes-on loader-silent", "stalled script-not-asked")
+	if got := s.Stalls(); len(got) != 0 {
+		t.Errorf("after a day %v still stands", got)
+	}
+	// It has gone on at another node, which this one is told.
+	saw(pxeAck)
+	saw(loaded)
+	s.pass(5 * time.Second)
+	there := agent
+	there.At, there.MAC = s.clock(), macA
+	s.cfg.Elsewhere = func(string) []Sighting {
+		return []Sighting{there, kernel.but(func(k *Sighting) { k.At = there.At }), initrd.but(func(k *Sighting) { k.At = there.At })}
+	}
+	look(40*time.Second, "stalled loader-silent", "goes-on loader-silent", "stalled script-not-asked")
+}
+
+func TestOnWireIsWhoWasSeenLast(t *testing.T) {
+	s := NewSightings(10, 10, nil)
+	at := func(i int) time.Time { return time.Unix(int64(i), 0) }
+	addr := netip.MustParseAddr("10.77.0.7")
+	s.Add(Sighting{At: at(1), MAC: "m1", Step: StepAck, Addr: addr, Text: "lent"})
+	s.Add(Sighting{At: at(2), MAC: "m1", Step: StepServed, Text: "loaded"})
+	s.Add(Sighting{At: at(3), MAC: "m2", Text: "asked"})
+	s.Add(Sighting{At: at(4), MAC: "m1", Kind: KindStall, Text: "stands"})
+	s.Add(Sighting{At: at(5), MAC: "m3", Kind: KindAlarm, Text: "is a server"})
+	got := s.OnWire(10)
+	if len(got) != 2 || got[0].MAC != "m1" || got[0].Last.Text != "loaded" || got[0].Addr != addr || got[1].MAC != "m2" {
+		t.Errorf("on the wire: %v", got)
+	}
+	if len(s.OnWire(1)) != 1 {
+		t.Error("more than were asked for")
+	}
+}
+
+// A rack of machines that all boot at once is looked at in little time.
+func BenchmarkLookForStalls(b *testing.B) {
+	s := newSetup(b, ModeDHCP)
+	for i := range rememberedMachines {
+		for k := range rememberedSightings {
+			sg := []Sighting{pxeOffer, pxeAck, loaded, ipxeAck}[k%4]
+			sg.At, sg.MAC = s.clock().Add(time.Duration(k)*time.Second), stallMAC(i)
+			s.Sightings().Add(sg)
+		}
+	}
+	s.pass(50 * time.Second)
+	for b.Loop() {
+		s.lookForStalls()
 	}
 }

@@ -183,7 +183,7 @@ func (m *stalling) boot(ctx context.Context, without string) error {
 	return err
 }
 
-func stallMAC(n int) string { return fmt.Sprintf("52:54:00:57:00:%02x", n) }
+func stallMAC(n int) string { return fmt.Sprintf("52:54:00:57:%02x:%02x", n>>8, n&255) }
 
 // TestStallProcess is the other side, when stall starts it.
 func TestStallProcess(t *testing.T) {

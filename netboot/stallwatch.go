@@ -29,6 +29,7 @@ func (s *Server) watchStalls(ctx context.Context) error {
 // go on. There are no more of them than trails.
 func (s *Server) lookForStalls() {
 	now, others := s.cfg.Now(), s.othersHeard()
+	var d detector
 	for _, mac := range s.sightings.watched(now) {
 		var j Journey
 		if s.cfg.Journey != nil {
@@ -43,7 +44,7 @@ func (s *Server) lookForStalls() {
 				seen = slices.Concat(seen, more)
 				slices.SortStableFunc(seen, func(a, b Sighting) int { return a.At.Compare(b.At) })
 			}
-			return stalled(seen, j, others, now)
+			return d.look(seen, j, others, now)
 		})
 		if !ok {
 			continue
@@ -170,11 +171,21 @@ func (s *Sightings) OnWire(n int) []OnWire {
 	var out []OnWire
 	for e := s.recent.Front(); e != nil && len(out) < n; e = e.Next() {
 		t := e.Value.(*trail)
+		m := OnWire{MAC: t.mac, Addr: t.addr}
 		for _, sg := range slices.Backward(t.seen) {
-			if sg.Kind != KindStall && sg.Kind != KindAlarm {
-				out = append(out, OnWire{MAC: t.mac, Addr: t.addr, Last: sg})
+			if sg.Kind == KindStall || sg.Kind == KindAlarm {
+				continue
+			}
+			if m.Last.At.IsZero() {
+				m.Last = sg
+			}
+			if m.Addr.IsValid() || sg.Addr.IsValid() { // what another node told says nothing of who holds what
+				m.Addr = cmp.Or(m.Addr, sg.Addr)
 				break
 			}
+		}
+		if !m.Last.At.IsZero() {
+			out = append(out, m)
 		}
 	}
 	return out

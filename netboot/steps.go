@@ -15,6 +15,14 @@ import (
 
 // What each part of netboot has seen, as a sentence and as a step.
 
+// tellLease tells a step of DHCP about an address; file is what the machine was told to load.
+func (r *responder) tellLease(req request, step Step, addr netip.Addr, file, text string) {
+	if step == StepAck {
+		req.client = addr // it is its own from now on
+	}
+	r.tellStep(req, step, file, text)
+}
+
 // tellStep tells a step of DHCP. file is what the machine was told to load.
 func (r *responder) tellStep(req request, step Step, file, text string) {
 	fw := req.machine.Firmware

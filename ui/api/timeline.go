@@ -97,10 +97,11 @@ func toldByTask(t *fleet.Task) []Moment {
 	if t == nil {
 		return nil
 	}
-	marks := map[time.Time]string{}
+	// What is made and approved with one click has one time, and a line for each.
+	marks := map[time.Time][]string{}
 	mark := func(at time.Time, milestone string) {
 		if !at.IsZero() {
-			marks[at] = milestone
+			marks[at] = append(marks[at], milestone)
 		}
 	}
 	mark(t.CreatedAt, "task")
@@ -130,15 +131,18 @@ func toldByTask(t *fleet.Task) []Moment {
 		case wire.StageConfiguring:
 			mo.Milestone, mo.Text = "configuring", "the disk is being made bootable"
 		default:
-			mo.Milestone = marks[l.At]
-			delete(marks, l.At)
+			if waiting := marks[l.At]; len(waiting) > 0 {
+				mo.Milestone, marks[l.At] = waiting[0], waiting[1:]
+			}
 		}
 		out = append(out, mo)
 	}
 	// The log of a task keeps a hundred lines; what was said first may be gone from it.
 	words := map[string]string{"task": "task made", "agent": "its agent reported what the machine is", "approved": "approved", "erasing": "the agent may erase the disk", "written": "installed", "failed": "failed", "up": "the installed system came up"}
-	for at, milestone := range marks {
-		out = append(out, Moment{At: at, Source: "task", Milestone: milestone, Text: words[milestone]})
+	for at, waiting := range marks {
+		for _, milestone := range waiting {
+			out = append(out, Moment{At: at, Source: "task", Milestone: milestone, Text: words[milestone]})
+		}
 	}
 	return out
 }

@@ -71,6 +71,16 @@ func TestTimeline(t *testing.T) {
 	}
 }
 
+// A task that is made and approved with one click has one time for both.
+func TestTimelineOfOneClick(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	task := &fleet.Task{CreatedAt: at, Approval: &fleet.Approval{Approved: true, At: at}, Logs: []fleet.LogLine{{At: at, Text: "task made: install tiny"}, {At: at, Text: "approved by anna"}}}
+	got := api.Timeline(nil, nil, task)
+	if len(got) != 2 || got[0].Milestone != "task" || got[0].Text != "task made: install tiny" || got[1].Milestone != "approved" || got[1].Text != "approved by anna" {
+		t.Errorf("moments %v", got)
+	}
+}
+
 func TestTimelineOfWhatIsNotKnown(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	if got := api.Timeline(nil, nil, nil); len(got) != 0 {
