@@ -2,6 +2,8 @@ package netboot
 
 import (
 	"net/netip"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +49,11 @@ func TestStalls(t *testing.T) {
 	missing := Sighting{Kind: KindTFTP, Step: StepMissing, File: "pxelinux.0"}
 	none := Sighting{Kind: KindDHCP, Step: StepDiscover, Stage: StagePXE, Platform: "bios", End: EndNoAddress, Text: "asked for an address, but none is left in 10.77.0.100-10.77.0.199"}
 	arm := Sighting{Kind: KindDHCP, Step: StepAck, Stage: StagePXE, Platform: "uefi", End: EndNoLoader, Firmware: "UEFI arm64 PXE firmware"}
+	list, err := os.ReadFile("STALLS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]bool{}
 	whole := []seenAt{{0, pxeOffer}, {1, pxeAck}, {2, loaded}, {5, ipxeAck}, {6, agent}, {7, kernel}, {8, initrd}}
 	with := func(base []seenAt, more ...seenAt) []seenAt { return append(append([]seenAt(nil), base...), more...) }
 	for name, c := range map[string]struct {
@@ -101,6 +108,7 @@ func TestStalls(t *testing.T) {
 		"HTTP in the middle":                   {seen: with(whole[:5], seenAt{7, Sighting{Kind: KindHTTP, Step: StepStopped, File: FileInitrd, Bytes: 7, Size: 9}}), now: 12, id: "http-stopped", says: "at 7 of 9 bytes"},
 		"no address is left":                   {seen: []seenAt{{0, none}}, now: 5, id: "no-address", says: "none is left in 10.77.0.100-10.77.0.199"},
 		"an address after all":                 {seen: []seenAt{{0, none}, {2, biosAck}}, now: 3},
+		"another node may have one":            {seen: []seenAt{{0, none}}, now: 4},
 		"no loader":                            {seen: []seenAt{{0, arm}}, now: 1, id: "no-loader", says: "asks for a boot loader as UEFI arm64 PXE firmware, and there is none"},
 		"another server was first":             {seen: []seenAt{{0, pxeOffer}, {1, taken}}, now: 6, id: "other-server", says: "10.77.0.2 answered first"},
 		"and lets it come here all the same":   {seen: []seenAt{{0, pxeOffer}, {1, taken}, {2, loaded}}, now: 20},
@@ -115,6 +123,9 @@ func TestStalls(t *testing.T) {
 		"a new board":                          {seen: []seenAt{{0, pxeAck.but(func(s *Sighting) { s.UUID = "a" })}, {700, pxeAck.but(func(s *Sighting) { s.UUID = "b" })}}, now: 701},
 		"a clash the fleet has found":          {seen: whole, j: Journey{AgentSpoke: after(30), Question: "a machine with UUID b reported"}, now: 31, id: "two-machines", says: "may be two machines: a machine with UUID b reported"},
 	} {
+		if named[c.id] = true; c.id != "" && !strings.Contains(string(list), "| `"+c.id+"` |") {
+			t.Errorf("STALLS.md lacks %s", c.id)
+		}
 		var trail []Sighting
 		for _, s := range c.seen {
 			s.Sighting.At = after(s.s)
@@ -126,6 +137,11 @@ func TestStalls(t *testing.T) {
 		}
 		if got.ID != "" && (got.Hint == "" || got.Since.IsZero() || !got.At.Equal(after(c.now))) {
 			t.Errorf("%s: %+v has no hint, beginning or time", name, got)
+		}
+	}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|").FindAllStringSubmatch(string(list), -1) {
+		if !named[row[1]] {
+			t.Errorf("STALLS.md has %s, which is in no row here", row[1])
 		}
 	}
 }

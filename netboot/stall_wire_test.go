@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,6 +78,25 @@ var ways = map[string]func(context.Context, *stalling) error{
 	"boots":                  func(ctx context.Context, m *stalling) error { return m.boot(ctx, "nothing") },
 	"boots, and has an address": func(ctx context.Context, m *stalling) error {
 		return errors.Join(m.boot(ctx, "nothing"), m.dhcp(ctx, pxeclient.System))
+	},
+	"hangs up over HTTP": func(ctx context.Context, m *stalling) error {
+		if err := m.dhcp(ctx, pxeclient.IPXEUEFI); err != nil {
+			return err
+		}
+		// A small window, so that the node has not sent all of it before that.
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(m.addr, 0)), Control: func(_, _ string, raw syscall.RawConn) error {
+			var err error
+			return errors.Join(raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) }), err)
+		}}
+		conn, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(nodeAt, 80).String())
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(conn, "GET %s%s HTTP/1.1\r\nHost: n\r\n\r\n", BootPath, FileInitrd); err != nil {
+			return err
+		}
+		_, err = io.ReadFull(conn, make([]byte, 1000))
+		return errors.Join(err, conn.Close())
 	},
 	"comes back three times": func(ctx context.Context, m *stalling) error {
 		return errors.Join(m.boot(ctx, "nothing"), m.boot(ctx, "nothing"), m.boot(ctx, "nothing"))
@@ -307,6 +328,7 @@ func TestStallsOnTheWireAreNamed(t *testing.T) {
 		{how: "has iPXE and no HTTP", id: "script-not-asked", says: "iPXE has an address and was told where its script is, and has not come for it"},
 		{how: "cannot have the kernel", id: "kernel-not-asked", says: "never asked for the kernel"},
 		{how: "cannot have the initrd", id: "initrd-not-asked", says: "never asked for the initramfs"},
+		{how: "hangs up over HTTP", id: "http-stopped", says: "HTTP stopped in the middle of initrd, at "},
 		{how: "boots", id: "agent-never-spoke", says: "has the agent's kernel and initramfs, then nothing for 5"},
 		{how: "boots, and has an address", id: "agent-unheard", says: "started and has an address, and its agent has not spoken"},
 		{how: "comes back three times", id: "disk-loop", says: "was told to boot its own disk 3 times", boots: disk},
