@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -67,8 +68,12 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	// Then this node's place in its cluster: nothing may be answered before there is
 	// a state to answer from.
 	var given peerImages
+	seen := newSightingSeam()
+	calls := http.NewServeMux()
+	calls.Handle("/x/", &given)
+	calls.Handle("GET "+wirePath, seen)
 	self, err := openMember(ctx, cfg, inv, consensus.Config{Name: cfg.Name, Region: cfg.Region, Version: version, Logger: log,
-		Calls: &given, Describe: given.describe, Contacts: heard.since, Heard: heard.elsewhere})
+		Calls: calls, Describe: given.describe, Contacts: heard.since, Heard: heard.elsewhere})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -121,11 +126,11 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		Claim: claimSeam{self.id.Claims()}.read, SameNetwork: beside.SameNetwork, Sign: grants.sign,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
 	heard.agents.Store(agents)
-	boot, seen, err := openNetboot(cfg, interfaces, self, beside, log)
+	seen.more = connected.counters
+	boot, err := openNetboot(cfg, interfaces, self, beside, seen, journeys{cluster, agents}.of, log)
 	if err != nil {
 		return err
 	}
-	seen.more = connected.counters
 	machines := machineHandler(boot, agents, replica.Handler())
 	bootListeners, err := listenMachines(networks, cfg.BootPort)
 	if err != nil {
@@ -168,6 +173,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		return boot.Run(ctx)
 	})
 	group.Go(func() error { return feedAgents(ctx, cluster, agents) })
+	group.Go(func() error { return seen.followOthers(ctx, cluster) })
 	group.Go(func() error { return feedReplicator(ctx, cluster, replica) })
 	group.Go(func() error { replica.Run(ctx); return nil })
 	group.Go(func() error {
@@ -197,21 +203,20 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 
 // openNetboot prepares what firmware is told. Without a boot image a node that
 // serves no interface is still of use; one that does would leave machines stuck.
-func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member, beside *neighbours, log *slog.Logger) (*netboot.Server, *sightingSeam, error) {
+func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member, beside *neighbours, seen *sightingSeam, journey func(string) netboot.Journey, log *slog.Logger) (*netboot.Server, error) {
 	if err := bootimage.Check(); err != nil {
 		if len(interfaces) > 0 {
-			return nil, nil, err
+			return nil, err
 		}
 		log.Warn("no boot image in this binary", "err", err)
 	}
 	files, err := netboot.LoadFiles(bootimage.Files())
 	if err != nil && len(interfaces) > 0 {
-		return nil, nil, err
+		return nil, err
 	}
-	seen := &sightingSeam{interfaces: interfaces}
 	c := netboot.Config{
 		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{self.Node}, Neighbours: beside,
-		Log: log, KernelArgs: cfg.KernelArgs, UEFILoader: netboot.UEFILoader(cfg.UEFILoader), NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish}
+		Log: log, KernelArgs: cfg.KernelArgs, UEFILoader: netboot.UEFILoader(cfg.UEFILoader), NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish, Journey: journey, Elsewhere: seen.elsewhere}
 	for _, r := range cfg.Reservations {
 		c.Reservations = append(c.Reservations, netboot.Reservation{Machine: r.Machine, Addr: netip.MustParseAddr(r.Address)}) // config has checked it
 	}
@@ -219,10 +224,10 @@ func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member
 	bootTrust(self.id, &c)
 	boot, err := netboot.New(c)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	seen.server = boot
-	return boot, seen, nil
+	seen.open(boot, interfaces)
+	return boot, nil
 }
 
 // feedAgents wakes the agents' long polls by what the feed tells.

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
 	"net/http"
 	"net/netip"
-	"slices"
-	"sync"
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/appliance/config"
@@ -207,92 +204,6 @@ func imageError(err error) error {
 		return api.NewProblem(http.StatusInsufficientStorage, err.Error())
 	}
 	return err
-}
-
-// sightingSeam is netboot's sightings as the API sees them.
-type sightingSeam struct {
-	server     *netboot.Server
-	interfaces []netboot.Interface
-	more       func() map[string]uint64 // what is counted at the door, before netboot hears of it
-
-	mu    sync.Mutex
-	next  int
-	heard map[int]func(api.Sighting)
-}
-
-func sighting(s netboot.Sighting) api.Sighting {
-	return api.Sighting{At: s.At, MAC: s.MAC, Kind: string(s.Kind), Text: s.Text}
-}
-
-// publish tells subscribers; they do not block.
-func (s *sightingSeam) publish(seen netboot.Sighting) {
-	s.mu.Lock()
-	all := slices.Collect(maps.Values(s.heard))
-	s.mu.Unlock()
-	for _, f := range all {
-		f(sighting(seen))
-	}
-}
-
-func (s *sightingSeam) Subscribe(f func(api.Sighting)) (cancel func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.heard == nil {
-		s.heard = map[int]func(api.Sighting){}
-	}
-	s.next++
-	id := s.next
-	s.heard[id] = f
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.heard, id)
-	}
-}
-
-func (s *sightingSeam) Of(mac string) []api.Sighting {
-	return convert(s.server.Sightings().Of(mac))
-}
-
-func (s *sightingSeam) Recent(n int) []api.Sighting {
-	return convert(s.server.Sightings().Recent(n))
-}
-
-func convert(in []netboot.Sighting) []api.Sighting {
-	out := make([]api.Sighting, len(in))
-	for i, s := range in {
-		out[i] = sighting(s)
-	}
-	return out
-}
-
-func (s *sightingSeam) Alarms() []string { return s.server.Alarms() }
-
-func (s *sightingSeam) Counters() map[string]uint64 {
-	all := s.server.Stats()
-	maps.Copy(all, s.more())
-	return all
-}
-
-func (s *sightingSeam) Interfaces() []api.Interface {
-	out := []api.Interface{}
-	for _, i := range s.interfaces {
-		networks, err := netboot.ServedNetworks(i)
-		if err != nil {
-			networks = []netboot.ServedNetwork{{Interface: i, OnWire: true}} // it is shown without its address
-		}
-		for _, n := range networks {
-			one := api.Interface{Name: n.Name, Mode: string(n.Mode), Range: n.Range.String()}
-			if n.OnWire && n.Addr.IsValid() {
-				one.Address = n.Addr.String()
-			}
-			if !n.OnWire {
-				one.BehindRelays = n.Prefix.String()
-			}
-			out = append(out, one)
-		}
-	}
-	return out
 }
 
 // leaseSeam is netboot's book of leases as the API sees it.

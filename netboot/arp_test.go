@@ -80,7 +80,7 @@ func TestNobodyIsOfferedWhatSomebodyUses(t *testing.T) {
 		t.Errorf("asked for %d addresses, of which %d were in use; want 2 and 1: %v", st["arp.asked"], st["arp.in use"], st)
 	}
 	if n > 0 && !strings.Contains(told.all[0].Text, "is not offered 10.77.0.100: the card ") {
-		t.Errorf("told %q", told.all)
+		t.Errorf("told %+v", told.all)
 	}
 	table := s.LeaseTable()
 	if len(table) != 2 || table[0].State != LeaseResting || table[0].Addr.String() != "10.77.0.100" || !strings.HasPrefix(table[0].Why, "in use by card ") {

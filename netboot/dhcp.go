@@ -117,7 +117,7 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	}
 	if !ok {
 		r.shortages.note(r.link.subnet, r.now(), r.shortage)
-		return r.drop(req, "no address left", fmt.Sprintf("asked for an address, but none is left in %s", r.lendsFrom()))
+		return r.noAddress(req)
 	}
 	if !known {
 		r.shortages.over(r.link.subnet)
@@ -154,6 +154,7 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 	case req.serverID.IsValid() && !r.ours(req, req.serverID):
 		// It took another server's offer. A NAK here would make it lose that.
 		r.tries.forget(req.who())
+		r.tellElsewhere(req)
 		return r.drop(req, "other server", "")
 
 	case req.serverID.IsValid(): // selecting
@@ -303,7 +304,8 @@ func (r *responder) lease(ctx context.Context, req request, kind dhcpv4.MessageT
 	file, note := r.bootFile(ctx, req, addr)
 	if file != "" {
 		bootFrom(p, req, r.link.addr, file)
-		note = " and the boot file " + told(req, file)
+		file = told(req, file)
+		note = " and the boot file " + file
 	}
 	if req.machine.Firmware.Stage == StageIPXE {
 		// 176 = no-pxedhcp: iPXE need not wait for proxyDHCP offers, which saves
@@ -312,11 +314,11 @@ func (r *responder) lease(ctx context.Context, req request, kind dhcpv4.MessageT
 	}
 	if kind == dhcpv4.MessageTypeOffer {
 		r.stats.add("dhcp.offer")
-		r.tell(req, fmt.Sprintf("asked for an address as %s; was offered %s%s", req.machine.Firmware, addr, note))
+		r.tellLease(req, StepOffer, addr, file, fmt.Sprintf("asked for an address as %s; was offered %s%s", req.machine.Firmware, addr, note))
 	} else {
 		r.stats.add("dhcp.ack")
 		r.sightings.holds(req.machine.MAC, addr)
-		r.tell(req, fmt.Sprintf("as %s, was lent %s%s", req.machine.Firmware, addr, note))
+		r.tellLease(req, StepAck, addr, file, fmt.Sprintf("as %s, was lent %s%s", req.machine.Firmware, addr, note))
 	}
 	return r.finish(req, p, kind, addr)
 }
@@ -324,7 +326,7 @@ func (r *responder) lease(ctx context.Context, req request, kind dhcpv4.MessageT
 // nak refuses an address the client believes in.
 func (r *responder) nak(req request, why string) reply {
 	r.stats.add("dhcp.nak")
-	r.tell(req, "was refused its address: "+why)
+	r.tellStep(req, StepRefused, "", "was refused its address: "+why)
 	p := newReply(req, dhcpv4.MessageTypeNak, r.link.addr)
 	p.Options[optMessageText] = []byte(why)
 	if req.relay.IsValid() {

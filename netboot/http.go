@@ -125,17 +125,14 @@ func (h *bootHTTP) file(w http.ResponseWriter, r *http.Request, name string) {
 	if !ok {
 		h.stats.add("http.not found")
 		h.log.Debug("unknown boot file asked for", "name", clip(name), "from", r.RemoteAddr)
+		h.tellMissing(peer(r), name)
 		http.NotFound(w, r)
 		return
 	}
 	h.stats.add("http.file")
-	from := peer(r)
-	if mac := h.sightings.holder(from); mac != "" && r.Method == http.MethodGet {
-		h.sightings.Add(Sighting{At: h.now(), MAC: mac, Kind: KindHTTP, Addr: from, Text: "fetches " + strings.TrimLeft(name, "/") + " over HTTP"})
-	}
 	w.Header().Set("ETag", f.etag)
 	w.Header().Set("Content-Type", "application/octet-stream")
-	http.ServeContent(w, r, "", time.Time{}, f.reader())
+	h.watched(w, r, name, f.size, func(w http.ResponseWriter) { http.ServeContent(w, r, "", time.Time{}, f.reader()) })
 }
 
 // nodeAddr is the address the request came in on: the one address the machine

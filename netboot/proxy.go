@@ -50,7 +50,7 @@ func (r *responder) proxyBoot(ctx context.Context, req request) (reply, bool) {
 func (r *responder) proxyReply(ctx context.Context, req request, kind dhcpv4.MessageType) (reply, bool) {
 	file, note := r.bootFile(ctx, req, req.client)
 	if file == "" {
-		r.tell(req, "asked what to boot; left alone:"+note)
+		r.tellStep(req, proxyStep(kind), "", "asked what to boot as "+req.machine.Firmware.String()+"; left alone:"+note)
 		return reply{}, false
 	}
 	p := newReply(req, kind, r.link.addr)
@@ -70,6 +70,6 @@ func (r *responder) proxyReply(ctx context.Context, req request, kind dhcpv4.Mes
 	} else {
 		r.stats.add("proxy.ack")
 	}
-	r.tell(req, "asked what to boot as "+fw.String()+"; was told "+told(req, file))
+	r.tellStep(req, proxyStep(kind), told(req, file), "asked what to boot as "+fw.String()+"; was told "+told(req, file))
 	return r.finish(req, p, kind, netip.Addr{}), true
 }

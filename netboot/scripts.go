@@ -107,7 +107,8 @@ func (s *scripts) of(ctx context.Context, in language, ask scriptAsk) (script st
 	s.loaders.runs(mac)
 	s.sightings.netboots(mac, s.now())
 	s.sightings.holds(mac, m.Addr)
-	s.sightings.Add(Sighting{At: s.now(), MAC: mac, Kind: KindScript, Addr: m.Addr, Text: "was told " + what + because(d.Reason)})
+	s.sightings.Add(Sighting{At: s.now(), MAC: mac, Kind: KindScript, Addr: m.Addr, Text: "was told " + what + because(d.Reason),
+		Step: StepScript, Stage: StageIPXE, Platform: m.Firmware.Platform, UUID: m.sameUUID(), Action: d.Action})
 	return script, func() { s.tell(ctx, m, d) }, true
 }
 

@@ -17,7 +17,7 @@ import (
 
 const (
 	rememberedMachines  = 4096
-	rememberedSightings = 64
+	rememberedSightings = 48 // some 400 bytes each: two whole boots, and what went wrong before
 )
 
 // Config is what a Server is made from. All fields without "optional" are
@@ -42,12 +42,14 @@ type Config struct {
 	Reservations []Reservation             // optional: addresses kept for machines because the operator says so
 	IDs          func(mac string) []string // optional: serial number and UUID of a known machine by one of its cards
 
-	KernelArgs      string           // optional: appended to the agent's kernel command line
-	UEFILoader      UEFILoader       // optional: UEFILoaderAuto
-	NoRouterAdverts bool             // optional: leave router solicitations unanswered
-	TFTPSinglePort  bool             // optional: TFTP replies leave from port 69, for firewalls that let nothing else through
-	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
-	Now             func() time.Time // optional: time.Now
+	KernelArgs      string                      // optional: appended to the agent's kernel command line
+	UEFILoader      UEFILoader                  // optional: UEFILoaderAuto
+	NoRouterAdverts bool                        // optional: leave router solicitations unanswered
+	TFTPSinglePort  bool                        // optional: TFTP replies leave from port 69, for firewalls that let nothing else through
+	OnSighting      func(Sighting)              // optional: called with every sighting, must not block
+	Journey         func(mac string) Journey    // optional: what is known of a machine beyond the wire; from memory
+	Elsewhere       func(mac string) []Sighting // optional: what other nodes have seen of a machine
+	Now             func() time.Time            // optional: time.Now
 
 	look    time.Duration                           // for other servers before anything is lent; 0: lookFirst, below: not at all
 	network func(name string) (netip.Prefix, error) // nil: InterfaceNetwork
@@ -224,6 +226,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	for _, serve := range services {
 		group.Go(func() error { return serve(ctx) })
 	}
+	group.Go(func() error { return s.watchStalls(ctx) })
 	close(s.ready)
 	return group.Wait()
 }

@@ -19,9 +19,33 @@ const (
 	KindScript Kind = "script"
 	KindRouter Kind = "router" // a router solicitation was answered
 	KindAlarm  Kind = "alarm"  // it does what only a node of the cluster should
+	KindStall  Kind = "stall"  // it does not go on, or goes on again: see stall.go
 )
 
-// Sighting is one thing a machine did on the wire, told in a sentence.
+// Step says how far a sighting shows the machine to be on its way from its first
+// DISCOVER to the agent.
+type Step string
+
+// The steps.
+const (
+	StepDiscover  Step = "discover"  // asked for an address, and there was none for it
+	StepOffer     Step = "offer"     // was offered one
+	StepAck       Step = "ack"       // was lent one
+	StepRefused   Step = "refused"   // was told that its address is not its own
+	StepElsewhere Step = "elsewhere" // took the offer of another DHCP server
+	StepProxy     Step = "proxy"     // was told what to boot, and gets its address from another server
+	StepProxyAck  Step = "proxy-ack" // came to port 4011 for it
+	StepAsked     Step = "asked"     // asked for a file
+	StepServed    Step = "served"    // has all of it
+	StepStopped   Step = "stopped"   // got a part of it
+	StepMissing   Step = "missing"   // asked for one that is not here
+	StepScript    Step = "script"    // was told what to do
+	StepStalled   Step = "stalled"   // does not go on
+	StepGoesOn    Step = "goes-on"   // does again
+)
+
+// Sighting is one thing a machine did on the wire, told in a sentence. The rest of
+// it is what programs need to know of the same.
 type Sighting struct {
 	At   time.Time  `json:"at"`
 	MAC  string     `json:"mac"`
@@ -29,8 +53,35 @@ type Sighting struct {
 	Text string     `json:"text"` // "was offered 10.77.0.101 and the boot file snponly.efi"
 	Addr netip.Addr `json:"addr,omitzero"`
 
-	TFTP *TFTPTransfer `json:"tftp,omitempty"` // what Text was made from, when a file was fetched or not
+	Step     Step       `json:"step,omitempty"`
+	Stage    Stage      `json:"stage,omitempty"`    // of its boot, as DHCP or the script shows it
+	Platform string     `json:"platform,omitempty"` // "bios" or "uefi", as it says itself
+	UUID     string     `json:"uuid,omitempty"`
+	Firmware string     `json:"firmware,omitempty"` // in words, when there is nothing for it here
+	File     string     `json:"file,omitempty"`     // that it was told to load, or asked for
+	Bytes    int64      `json:"bytes,omitempty"`    // of it that it has
+	Size     int64      `json:"size,omitempty"`     // of it in all
+	Block    int        `json:"block,omitempty"`    // bytes in a block of TFTP
+	End      End        `json:"end,omitempty"`      // why it has not got what it asked for
+	Server   netip.Addr `json:"server,omitzero"`    // the other DHCP server
+	Action   Action     `json:"action,omitempty"`   // of a script
+	Stall    string     `json:"stall,omitempty"`    // its id
+	Hint     string     `json:"hint,omitempty"`     // what to do about a stall
+
+	TFTP *TFTPTransfer `json:"-"` // what a transfer's sighting was made from
 }
+
+// End says why a machine has not got what it asked for.
+type End string
+
+// The ends.
+const (
+	EndNoAddress End = "no address" // none is left
+	EndNoLoader  End = "no loader"  // none runs on its architecture
+	EndHungUp    End = "hung up"    // it ended the transfer itself
+	EndSilent    End = "silent"     // it did not acknowledge any more
+	EndUnheard   End = "unheard"    // it never answered to what it was sent
+)
 
 // Sightings remembers the last things each machine did. It is bounded both
 // ways: when a new machine does not fit, the one unseen for longest goes, so a
@@ -50,6 +101,8 @@ type trail struct {
 	mac     string
 	addr    netip.Addr
 	netboot time.Time // when it last asked what to boot
+	uuid    string    // that it told last; sightings share the text
+	stall   *Stall    // why it does not go on now
 	seen    []Sighting
 }
 
@@ -73,6 +126,11 @@ func (s *Sightings) Add(sg Sighting) {
 	}
 	s.mu.Lock()
 	t := s.trail(sg.MAC)
+	if sg.UUID == t.uuid {
+		sg.UUID = t.uuid
+	} else if sg.UUID != "" {
+		t.uuid = sg.UUID
+	}
 	if len(t.seen) == s.each {
 		copy(t.seen, t.seen[1:])
 		t.seen = t.seen[:s.each-1]

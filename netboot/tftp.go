@@ -96,6 +96,7 @@ func (t *tftpServer) take(b []byte, from netip.Addr) (tftpRequest, *io.SectionRe
 	file, ok := t.find(req.name, from)
 	if !ok {
 		t.stats.add("tftp.refused.no such file")
+		t.tellMissing(from, req.name)
 		t.log.Debug("unknown file asked for over TFTP", "from", from, "file", clip(req.name))
 		return req, nil, errTFTPNoFile
 	}
@@ -142,7 +143,7 @@ func (t *tftpServer) over(x *tftpTransfer, why error) {
 			t.shorten(from, time.Now())
 		}
 	}
-	t.sightings.Add(Sighting{At: t.now(), MAC: t.sightings.holder(from), Kind: KindTFTP, Addr: from, Text: how.String(), TFTP: &how})
+	t.tellStep(from, how.sighting())
 }
 
 // mayAsk counts the requests of an address. What is forgotten with every second

@@ -349,6 +349,7 @@ func (l *tftpLoop) begin(req tftpRequest, file *io.SectionReader, from netip.Add
 	if x.fd >= 0 {
 		l.sockets[int32(x.fd)] = x
 	}
+	l.t.tellAsked(x)
 	l.contain(x, func() { l.send(x, x.start(now)) })
 	return nil
 }

@@ -70,12 +70,8 @@ func (x TFTPTransfer) String() string {
 // report is how the transfer went, when it ended because of err.
 func (x *tftpTransfer) report(err error) TFTPTransfer {
 	blocks := max(x.first-1, 0)
-	file := strings.TrimLeft(x.req.name, "/")
-	if _, ok := (grub{}).asks(file); ok {
-		file = "script" // its path is between a machine and its node
-	}
 	r := TFTPTransfer{
-		File: file, Size: x.file.Size(), Bytes: min(blocks*int64(x.block), x.file.Size()),
+		File: tftpTold(x.req.name), Size: x.file.Size(), Bytes: min(blocks*int64(x.block), x.file.Size()),
 		Blocks: blocks, Block: x.block, Window: int(x.window), Answered: x.answered,
 	}
 	var hungUp tftpHungUp
@@ -104,4 +100,14 @@ func (x *tftpTransfer) report(err error) TFTPTransfer {
 		r.End = TFTPFailed
 	}
 	return r
+}
+
+// tftpTold is a file as people may read of it: the path of a boot is between a machine
+// and its node.
+func tftpTold(name string) string {
+	name = strings.TrimLeft(name, "/")
+	if _, ok := (grub{}).asks(name); ok {
+		return "script"
+	}
+	return name
 }

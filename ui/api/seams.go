@@ -80,6 +80,11 @@ type Sightings interface {
 	Interfaces() []Interface
 	// Alarms is what is wrong on their networks now, in sentences.
 	Alarms() []string
+	// Stall is why the machine with a hardware address does not go on; nil if it does.
+	Stall(mac string) *Stall
+	// OnWire are the machines that were seen last, up to n, newest first, and those
+	// that do not go on.
+	OnWire(n int) []OnWire
 }
 
 // Leases are the addresses this node lends to machines the fleet does not know.
@@ -93,10 +98,38 @@ type Leases interface {
 
 // Sighting is one thing a machine did on the wire.
 type Sighting struct {
-	At   time.Time `json:"at"`
-	MAC  string    `json:"mac"`
-	Kind string    `json:"kind"`
-	Text string    `json:"text"` // a sentence
+	At    time.Time `json:"at"`
+	MAC   string    `json:"mac"`
+	Kind  string    `json:"kind"`
+	Text  string    `json:"text"` // a sentence
+	Step  string    `json:"step,omitempty" doc:"How far it shows the machine to be: offer, ack, asked, served, stopped, missing, script, stalled, goes-on and others"`
+	Stage string    `json:"stage,omitempty" doc:"What asked: pxe, http, ipxe or system"`
+	File  string    `json:"file,omitempty"`
+	Stall string    `json:"stall,omitempty" doc:"Id of the stall that begins or ends"`
+	Hint  string    `json:"hint,omitempty" doc:"What to do about it"`
+	Node  string    `json:"node,omitempty" doc:"The node that saw it, if that is another"`
+}
+
+// Stall is why a machine does not go on, as far as that can be told from outside.
+type Stall struct {
+	ID    string    `json:"id" doc:"As loader-silent; netboot/STALLS.md has them all"`
+	Text  string    `json:"text" doc:"The reason in a sentence"`
+	Hint  string    `json:"hint" doc:"What to do"`
+	Since time.Time `json:"since" doc:"When it did its last step"`
+	At    time.Time `json:"at" doc:"When it was named"`
+	Node  string    `json:"node,omitempty" doc:"The node that named it, if that is another"`
+}
+
+// OnWire is a machine as the wire shows it, known or not.
+type OnWire struct {
+	MAC       string    `json:"mac"`
+	Address   string    `json:"address,omitempty"`
+	MachineID string    `json:"machine_id,omitempty" doc:"If its agent has reported"`
+	Name      string    `json:"name,omitempty"`
+	At        time.Time `json:"at"`
+	Text      string    `json:"text" doc:"The last that it did"`
+	Stall     *Stall    `json:"stall,omitempty"`
+	Node      string    `json:"node,omitempty" doc:"The node that saw it, if that is another"`
 }
 
 // Interface is a network the node boots machines on.

@@ -179,7 +179,7 @@ func who(ctx context.Context) string { return door.CallerOf(ctx).Name }
 // Lens is what is known beside the log now.
 func (s *Server) Lens() Lens {
 	return Lens{Now: s.cfg.Now(), Started: s.started, Contact: s.cfg.Contact.LastContact,
-		Latest: s.cfg.Cluster.Latest, Plan: s.plans.remember}
+		Latest: s.cfg.Cluster.Latest, Stall: s.cfg.Sightings.Stall, Plan: s.plans.remember}
 }
 
 // Picture of the fleet now.

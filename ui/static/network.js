@@ -3,7 +3,7 @@
 
 import { api } from './api.js';
 import { h, keep } from './html.js';
-import { clock, text, when } from './text.js';
+import { clock, span, text, when } from './text.js';
 
 const most = 200;
 const modes = { dhcp: 'gives addresses and boots machines', proxy: 'boots machines beside another DHCP server', observe: 'answers nothing, shows everything', off: 'silent' };
@@ -15,18 +15,30 @@ export class Page {
     /** @type {any[]} */ this.lines = [];
     this.problem = '';
     this.top = h('section.card');
+    this.wire = h('section.card');
     this.list = h('section.card');
-    root.replaceChildren(h('article.sheet', null, h('header', null, h('h1', null, 'Network')), this.top, this.list));
+    root.replaceChildren(h('article.sheet', null, h('header', null, h('h1', null, 'Network')), this.top, this.wire, this.list));
     this.onframe = (/** @type {any} */ e) => {
       const f = e.detail;
-      if (f.type === 'sighting') this.lines = [f, ...this.lines].slice(0, most);
+      if (f.type === 'sighting') {
+        this.lines = [f, ...this.lines].slice(0, most);
+        this.later();
+      }
       if (f.type === 'snapshot' || f.type === 'resumed') this.load();
     };
     app.store.addEventListener('frame', this.onframe);
     this.load();
   }
 
-  leave() { this.app.store.removeEventListener('frame', this.onframe); }
+  leave() {
+    this.app.store.removeEventListener('frame', this.onframe);
+    clearTimeout(this.timer);
+  }
+
+  /** Asks who stands where, once for a burst of sightings. */
+  later() {
+    this.timer ??= setTimeout(() => { this.timer = undefined; this.load(); }, 1000);
+  }
 
   async load() {
     try {
@@ -39,8 +51,15 @@ export class Page {
     this.app.dirty();
   }
 
-  paint() {
+  /** @param {boolean} tick */
+  paint(tick) {
     const n = this.network;
+    const now = this.app.store.now();
+    /** Those that stand come first. @type {any[]} */ const machines = [...(n?.machines ?? [])].sort((a, b) => Number(Boolean(b.stall)) - Number(Boolean(a.stall)));
+    if (tick || this.painted !== n) {
+      this.painted = n;
+      keep(this.wire, machines.map((m) => [m, span(now - when(m.at))]), () => n && [h('h2', null, text.wire.title), machines.length ? this.onwire(machines, now) : h('p.soft', null, text.wire.none)]);
+    }
     keep(this.top, [n?.interfaces, n?.counters, this.problem], () => [
       this.problem && h('p.note.bad', null, this.problem),
       n && h('h2', null, 'Listening'),
@@ -50,6 +69,18 @@ export class Page {
     keep(this.list, [this.lines, Boolean(n)], () => [h('h2', null, 'Boot requests'), this.lines.length
       ? h('ol.lines.macs', { tabIndex: 0, aria: { label: 'Boot requests, newest first' } }, this.lines.map((s) => h('li', null, h('time', { title: s.at }, clock(s.at)), this.who(s.mac), h('span.kind', null, s.kind), h('span', null, s.text))))
       : n && h('p.soft', null, text.empty.network)]);
+  }
+
+  /** Known or not: who was seen last, and who stands. @param {any[]} machines @param {number} now */
+  onwire(machines, now) {
+    const w = text.wire;
+    return h('div.wide.tall', { tabIndex: 0, role: 'region', aria: { label: w.title } }, h('table.plain', null,
+      h('thead', null, h('tr', null, [w.machine, w.address, w.last, w.ago].map((x) => h('th', { scope: 'col' }, x)))),
+      h('tbody', null, machines.map((m) => h('tr', { data: { mac: m.mac } },
+        h('td', null, m.machine_id ? h('a', { href: `#/m/${m.machine_id}`, title: m.mac }, m.name) : h('span.mono', null, m.mac)),
+        h('td.mono', null, m.address ?? ''),
+        h('td', null, m.stall ? [h('p', null, h('b.stalled', null, h('i', { aria: { hidden: 'true' } }), text.stalled), ' ', m.stall.text), h('p.soft', null, `${text.whatToDo}: ${m.stall.hint}`)] : m.text, m.node && h('span.soft', null, ` (${m.node})`)),
+        h('td.age', null, span(now - when(m.at))))))));
   }
 
   /** The machine's name where it is known, else its MAC. @param {string} mac */

@@ -146,12 +146,15 @@ type Sightings struct {
 	mu     sync.Mutex
 	all    []api.Sighting
 	alarms []string
+	stalls map[string]*api.Stall
 	subs   map[int]func(api.Sighting)
 	next   int
 }
 
 // NewSightings has seen nothing.
-func NewSightings() *Sightings { return &Sightings{subs: map[int]func(api.Sighting){}} }
+func NewSightings() *Sightings {
+	return &Sightings{stalls: map[string]*api.Stall{}, subs: map[int]func(api.Sighting){}}
+}
 
 // Add tells a sighting.
 func (s *Sightings) Add(sg api.Sighting) {
@@ -181,6 +184,35 @@ func (s *Sightings) Recent(n int) (out []api.Sighting) {
 	defer s.mu.Unlock()
 	for i := len(s.all) - 1; i >= 0 && len(out) < n; i-- {
 		out = append(out, s.all[i])
+	}
+	return out
+}
+
+// Stalls has a machine stand still, or go on again if there is no stall.
+func (s *Sightings) Stalls(mac string, stall *api.Stall) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stalls[mac] = stall
+}
+
+// Stall of one hardware address.
+func (s *Sightings) Stall(mac string) *api.Stall {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stalls[mac]
+}
+
+// OnWire is every machine that was seen.
+func (s *Sightings) OnWire(n int) (out []api.OnWire) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := map[string]bool{}
+	for i := len(s.all) - 1; i >= 0 && len(out) < n; i-- {
+		sg := s.all[i]
+		if !seen[sg.MAC] && sg.Kind != "stall" {
+			out = append(out, api.OnWire{MAC: sg.MAC, At: sg.At, Text: sg.Text, Stall: s.stalls[sg.MAC], Node: sg.Node})
+		}
+		seen[sg.MAC] = true
 	}
 	return out
 }

@@ -107,6 +107,12 @@ func (c *Client) Machine(ctx context.Context, id string) (m api.Machine, err err
 	return m, err
 }
 
+// Wire is what one hardware address did, also if nobody knows it.
+func (c *Client) Wire(ctx context.Context, mac string) (w api.Wire, err error) {
+	err = c.request(ctx, http.MethodGet, segment("wire", mac), nil, nil, &w)
+	return w, err
+}
+
 // DeleteMachine forgets a machine.
 func (c *Client) DeleteMachine(ctx context.Context, id string) error {
 	return c.request(ctx, http.MethodDelete, segment("machines", id), nil, nil, nil)
