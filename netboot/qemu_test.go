@@ -54,6 +54,7 @@ func (w *wire) power(m qemu) (serial string, off func()) {
 	if m.secure {
 		// The variables can be written in SMM alone, or anybody could switch it off.
 		code, keys, chipset = "OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd", "q35,smm=on"
+
 	}
 	args := []string{
 		"-machine", chipset, "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-display", "none", "-no-reboot",
@@ -220,6 +221,7 @@ func TestRealFirmware(t *testing.T) {
 			s := newSetup(t, c.mode)
 			s.cfg.Files = realFiles(t)
 			s.cfg.NoRouterAdverts = c.noRA
+			s.cfg.Pin = strings.Repeat("ab", 32) // or the agent stops before it has an address
 			s.cfg.Now = time.Now
 			s.fleet.boots(macA, Decision{Action: c.action, Reason: "the test says so"})
 			w.start(s)
