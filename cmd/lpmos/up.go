@@ -62,7 +62,7 @@ func upCommand() *cobra.Command {
 // configFlags gives a command one flag for every key of the configuration and
 // returns what loads it.
 func configFlags(cmd *cobra.Command) func() (config.Config, config.Origins, error) {
-	file := cmd.Flags().String("config", "", "configuration file (YAML)")
+	cmd.Flags().String("config", "", "configuration `FILE` (YAML); if not given, LPMOS_CONFIG or "+usualConfig+" if it is there")
 	values := map[string]*string{}
 	repeated := cmd.Flags().StringArray("interface", nil, "`NETWORK` to serve: NAME,mode=dhcp,range=FIRST-LAST,router=IP,dns=IP+IP or NAME,mode=proxy; may be repeated")
 	for _, k := range config.Keys {
@@ -84,8 +84,26 @@ func configFlags(cmd *cobra.Command) func() (config.Config, config.Origins, erro
 		for _, i := range *repeated {
 			given["interfaces"] += i + ";"
 		}
-		return config.Load(*file, os.Getenv, given)
+		return config.Load(configFile(cmd), os.Getenv, given)
 	}
+}
+
+// usualConfig is the file a node reads if nobody says which.
+const usualConfig = "/etc/lpmos/lpmos.yaml"
+
+// configFile is the file that a command with configFlags reads, or "": the one that
+// is named, be it by an empty name, and else the usual one if there is one.
+func configFile(cmd *cobra.Command) string {
+	if f := cmd.Flags().Lookup("config"); f.Changed {
+		return f.Value.String()
+	}
+	if file, set := os.LookupEnv("LPMOS_CONFIG"); set {
+		return file
+	}
+	if _, err := os.Stat(usualConfig); err == nil {
+		return usualConfig
+	}
+	return ""
 }
 
 // yesNo is a flag that needs no value to say yes. What it was given is checked
