@@ -38,9 +38,11 @@ func madeUp(spoil func(fstest.MapFS)) fs.FS {
 	return files
 }
 
+var lendsEth0 = config.Interface{Name: "eth0", Mode: "dhcp", Range: "10.77.0.100-10.77.0.199"}
+
 // The first ✘ is the cause, each time.
 func TestTheFirstFailureIsTheCause(t *testing.T) {
-	lends := config.Interface{Name: "eth0", Mode: "dhcp", Range: "10.77.0.100-10.77.0.199"}
+	lends := lendsEth0
 	for _, c := range []struct {
 		name   string
 		with   config.Interface

@@ -33,6 +33,7 @@ func (h *Host) interfaces() []Check {
 		}
 		here = append(here,
 			n.check("port-boot", n.bootPort),
+			n.check("firewall", n.firewall),
 			n.check("other-dhcp", n.otherServers))
 		link := n.check("link", n.carrier)
 		address := n.check("address", n.address)
