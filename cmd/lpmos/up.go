@@ -23,8 +23,9 @@ func upCommand() *cobra.Command {
 			"lpmos node token prints there, ADDRESS the cluster address of any of its nodes. Whatever\n" +
 			"interrupts that, the same command takes it up again; later lpmos up alone is enough. With - for\n" +
 			"TOKEN it is read from standard input: the words of a command are seen by everybody on this host.\n\n" +
-			"Only the interfaces that are named are touched. Every other flag is also a key of the\n" +
-			"configuration file (lpmos config reference) and a variable LPMOS_….",
+			"Only the interfaces that are named are touched. At a terminal, and if none is named anywhere, it\n" +
+			"asks for one and keeps the answer in the configuration file; lpmos doctor says what is wrong\n" +
+			"with it. Every other flag is also a key of that file (lpmos config reference) and a variable LPMOS_….",
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch joining := cmd.Flags().Changed("join"); {
 			case joining && len(args) != 1:
@@ -35,7 +36,7 @@ func upCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, _, err := load()
+			cfg, from, err := load()
 			if err != nil {
 				return err
 			}
@@ -43,6 +44,9 @@ func upCommand() *cobra.Command {
 				if token, err = readLine(cmd.Context(), cmd.InOrStdin()); err != nil {
 					return fmt.Errorf("read the token from standard input: %w", err)
 				}
+			}
+			if err := askForNetwork(cmd, &cfg, from); err != nil {
+				return err
 			}
 			log := logger(cmd.ErrOrStderr(), cfg)
 			if err := appliance.Confine(cfg, log); err != nil {
