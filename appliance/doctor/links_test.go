@@ -25,6 +25,7 @@ func TestWhichInterfacesCanBeServed(t *testing.T) {
 			o.run("ip", "link", "del", name)
 		}
 	}()
+	o.carrier("br0")
 	got, err := Candidates()
 	if err != nil {
 		t.Fatal(err)

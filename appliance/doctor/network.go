@@ -188,7 +188,11 @@ func (n *network) subnet(context.Context) Finding {
 
 func (n *network) udpPort(port int) func(context.Context) Finding {
 	return func(ctx context.Context) Finding {
-		return n.h.port("udp", port, netboot.TryPort(ctx, n.in, port))
+		f := n.h.port("udp", port, netboot.TryPort(ctx, n.in, port))
+		if f.Verdict == Fail && port == 67 && n.in.Mode == netboot.ModeProxy {
+			f.Fix = "let it share the port: bind-interfaces in dnsmasq's configuration, then sudo systemctl restart dnsmasq"
+		}
+		return f
 	}
 }
 
@@ -321,12 +325,17 @@ func (n *network) heardByNode() Finding {
 func (n *network) judge(found []netboot.DHCPServer) Finding {
 	i := slices.IndexFunc(found, func(s netboot.DHCPServer) bool { return s.Lends })
 	boots := slices.IndexFunc(found, func(s netboot.DHCPServer) bool { return s.Boots })
-	if n.in.Mode == netboot.ModeProxy {
-		switch {
-		case boots >= 0:
-			return warn("take boot file and next server out of its configuration", "%s tells machines what to boot, beside this node: whoever answers first wins", who(found[boots]))
-		case i >= 0:
-			return ok("%s gives the addresses, and this node adds what to boot", who(found[i]))
+	switch {
+	case n.in.Mode == netboot.ModeDHCP:
+	case n.in.Mode != netboot.ModeProxy:
+		return ok("%d DHCP servers answered there, and this node is not to", len(found))
+	case boots >= 0:
+		return warn("take boot file and next server out of its configuration", "%s tells machines what to boot, beside this node: whoever answers first wins", who(found[boots]))
+	case i >= 0:
+		return ok("%s gives the addresses, and this node adds what to boot", who(found[i]))
+	default:
+		if here := netboot.Holders("udp", 67); len(here) > 0 { // it does not hear this host's own packets
+			return ok("%s (process %d) on this host has the DHCP port open, and this node adds what to boot", here[0].Name, here[0].PID)
 		}
 		return warn("start a DHCP server there, or let this node give the addresses: mode: dhcp with a range", "no DHCP server answered within %s, and in mode proxy somebody else has to give the addresses", n.h.Listen)
 	}

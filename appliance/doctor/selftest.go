@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -277,13 +276,16 @@ func selfBoot(ctx context.Context, shape pxeclient.Shape, last byte, files fs.FS
 	if got.Outcome != pxeclient.Kernel {
 		return "", fmt.Errorf("the script ended with %s, not with the agent's kernel", got.Outcome)
 	}
-	for name, have := range map[string][]byte{got.Firmware.File: got.NBP, netboot.FileKernel: got.Kernel, netboot.FileInitrd: got.Initrd} {
-		want, err := fs.ReadFile(files, name)
+	for _, f := range []struct {
+		name string
+		have []byte
+	}{{got.Firmware.File, got.NBP}, {netboot.FileKernel, got.Kernel}, {netboot.FileInitrd, got.Initrd}} {
+		want, err := fs.ReadFile(files, f.name)
 		if err != nil {
 			return "", err
 		}
-		if !bytes.Equal(have, want) {
-			return "", fmt.Errorf("%s came with %s bytes that are not those of the file", name, strconv.Itoa(len(have)))
+		if !bytes.Equal(f.have, want) {
+			return "", fmt.Errorf("%s came with %d bytes that are not those of the file", f.name, len(f.have))
 		}
 	}
 	return fmt.Sprintf("was lent %s, took %s (%d bytes) over TFTP, then the script, %s (%d bytes) and %s over HTTP, in %.1f s",
