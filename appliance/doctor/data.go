@@ -17,6 +17,7 @@ import (
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/appliance/confine"
 	"github.com/lpmos/lpmos/appliance/trust"
+	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/images"
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,15 @@ func (h *Host) dataDir(context.Context) Finding {
 		return fail("choose another one with data_dir", "%s is no directory", dir)
 	case err != nil:
 		return fail("ls -ld "+dir, "%v", err)
+	}
+	if u, findErr := confine.Find(h.Config.User); findErr == nil && !u.Root() {
+		err = h.CheckDir(dir)
+	}
+	if err == nil {
+		err = consensus.CheckDir(filepath.Join(dir, "raft"))
+	}
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
+		return fail("choose another one with data_dir; or, if it is this node's, use the lpmos it was made with", "%v", err)
 	}
 	return ok("%s", dir)
 }

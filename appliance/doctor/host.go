@@ -28,6 +28,8 @@ type Host struct {
 	Now       func() time.Time
 	Inner     []string      // arguments with which this program is a process of the self-test
 	Listen    time.Duration // for other DHCP servers, on each interface
+	// CheckDir refuses a data directory that a node would not give to its user.
+	CheckDir func(dir string) error
 
 	node *running // the node that runs here, as soon as it was looked for
 }
@@ -207,7 +209,7 @@ func (h *Host) selfTest() Check {
 			if t = selfTest(ctx, h.Inner); t.Broken != "" {
 				return skip("no machine was booted to try: %s", t.Broken)
 			}
-			return ok("this binary booted two machines that are not there, off itself")
+			return ok("two machines that are not there were switched on, with this binary alone to boot off")
 		},
 		Under: []Check{
 			{ID: "self-test-bios", Look: of("bios", "BIOS")},

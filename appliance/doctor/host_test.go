@@ -135,6 +135,20 @@ func TestTheFirstFailureIsTheCause(t *testing.T) {
 		{name: "no address", with: lends, cause: "address", reason: "no IPv4 address", fix: "sudo ip address add 10.77.0.1/24 dev eth0", hidden: []string{"network", "port-69"},
 			make: func(t *testing.T, o *office, _ *Host) { o.run("ip", "address", "flush", "dev", "eth0") }},
 		{name: "no interface", with: config.Interface{Name: "eth9", Mode: "proxy"}, cause: "interface", reason: `no interface "eth9" here; there are: lo, eth0`, hidden: []string{"link"}},
+		{name: "somebody's papers as data directory", with: lends, cause: "data-dir", reason: "it holds \"thesis\"", hidden: []string{"data-space"},
+			make: func(t *testing.T, o *office, h *Host) {
+				h.Config.DataDir, h.Config.User = t.TempDir(), "65527"
+				h.CheckDir = func(string) error { return errors.New(`it holds "thesis"`) }
+			}},
+		{name: "a directory of a newer version", with: lends, cause: "data-dir", reason: "made by a newer lpmos (format 99)",
+			make: func(t *testing.T, o *office, h *Host) {
+				if err := os.MkdirAll(filepath.Join(h.Config.DataDir, "raft"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(h.Config.DataDir, "raft", "format"), []byte("99\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}},
 		{name: "a directory for everybody", with: lends, cause: "data-owner", reason: "mode 0777", fix: "sudo chmod 700 ",
 			make: func(t *testing.T, o *office, h *Host) {
 				if err := os.Mkdir(h.Config.DataDir, 0o700); err != nil {

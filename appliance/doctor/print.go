@@ -59,7 +59,7 @@ func (p Printer) End(r Report) {
 			fmt.Fprintf(p.Out, "then look again: %s in all\n", plural(fails, "failure"))
 		}
 	case warns > 0:
-		fmt.Fprintf(p.Out, "machines can boot; %s to look at\n", plural(warns, "warning"))
+		fmt.Fprintf(p.Out, "nothing fails; %s to look at\n", plural(warns, "warning"))
 	default:
 		fmt.Fprintln(p.Out, "all is well")
 	}

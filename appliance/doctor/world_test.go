@@ -184,7 +184,7 @@ func (o *office) host(i config.Interface) *Host {
 		o.t.Fatal(err)
 	}
 	return &Host{Config: cfg, Version: "dev", BootFiles: bootFiles(), Now: func() time.Time { return time.Date(2027, 1, 1, 12, 0, 0, 0, time.UTC) },
-		Inner: []string{"self-test"}, Listen: 200 * time.Millisecond}
+		Inner: []string{"self-test"}, Listen: 200 * time.Millisecond, CheckDir: func(string) error { return nil }}
 }
 
 // examine makes the checks and shows them in the test's log.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/lpmos/lpmos/appliance"
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/lpmos/lpmos/appliance/doctor"
 	"github.com/lpmos/lpmos/images/bootimage"
@@ -36,7 +37,7 @@ func doctorCommand(node *nodeFlags) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, _, err := load()
 			h := &doctor.Host{Config: cfg, ConfigErr: err, File: configFile(cmd), Version: version,
-				BootFiles: bootimage.Files(), Now: time.Now, Inner: selfTestArgs, Listen: listen}
+				BootFiles: bootimage.Files(), Now: time.Now, Inner: selfTestArgs, Listen: listen, CheckDir: appliance.CheckDataDir}
 			p := doctor.Printer{Out: cmd.OutOrStdout(), Colour: colourful(cmd.OutOrStdout())}
 			told := p.Line
 			if node.json {
