@@ -128,6 +128,11 @@ func TestTheFirstFailureIsTheCause(t *testing.T) {
 				}
 				h.Config.DataDir = filepath.Join(dir, "data")
 			}},
+		{name: "port 69 is taken while nothing is named yet", with: lends, cause: "port-69", reason: "UDP port 69 on eth0 is taken by dnsmasq (process ", fix: "sudo kill ",
+			make: func(t *testing.T, o *office, h *Host) {
+				h.Config.Interfaces = nil
+				o.dnsmasq(nil, "--enable-tftp", "--tftp-root="+o.dir)
+			}},
 		{name: "no cable", with: lends, cause: "link", reason: "no carrier", hidden: []string{"address", "port-67", "other-dhcp"},
 			make: func(t *testing.T, o *office, _ *Host) { o.there("ip", "link", "set", "far0", "down") }},
 		{name: "switched off", with: lends, cause: "link", reason: "switched off", fix: "sudo ip link set eth0 up", hidden: []string{"address"},
@@ -218,6 +223,11 @@ func TestWarnings(t *testing.T) {
 		{name: "nobody gives addresses", id: "other-dhcp", reason: "no DHCP server answered within 200ms",
 			make: func(t *testing.T, o *office, h *Host) {
 				h.Config.Interfaces = []config.Interface{{Name: "eth0", Mode: "proxy"}}
+			}},
+		{name: "no network is named, nor could one be", id: "configuration", reason: "no interface is named",
+			make: func(t *testing.T, o *office, h *Host) {
+				h.Config.Interfaces = nil
+				o.there("ip", "link", "set", "far0", "down")
 			}},
 		{name: "no network is named", id: "configuration", reason: "no interface is named", fix: "lpmos up asks",
 			make: func(t *testing.T, o *office, h *Host) { h.Config.Interfaces = nil }},

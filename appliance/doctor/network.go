@@ -22,8 +22,11 @@ import (
 // interfaces are the checks of each network that is to be served.
 func (h *Host) interfaces() []Check {
 	var out []Check
-	if h.ConfigErr != nil {
+	switch {
+	case h.ConfigErr != nil:
 		return nil
+	case len(h.Config.Interfaces) == 0:
+		return []Check{h.unnamed()}
 	}
 	for _, i := range h.Config.Interfaces {
 		n := &network{h: h, Interface: i, in: netbootInterface(i)}
@@ -44,6 +47,39 @@ func (h *Host) interfaces() []Check {
 		out = append(out, there)
 	}
 	return out
+}
+
+// unnamed looks for a network that could be served, where none is named. It sends
+// nothing there; that the ports are free it can see from here.
+func (h *Host) unnamed() Check {
+	var n network
+	port := func(port int) Check {
+		return Check{ID: "port-" + strconv.Itoa(port), Look: func(ctx context.Context) Finding { return n.udpPort(port)(ctx) }}
+	}
+	return Check{ID: "interfaces",
+		Look: func(context.Context) Finding {
+			all, err := Candidates()
+			if err != nil {
+				return skip("%v", err)
+			}
+			var fit, not []string
+			for _, c := range all {
+				if c.Why != "" {
+					not = append(not, c.Name+" ("+c.Why+")")
+					continue
+				}
+				fit = append(fit, fmt.Sprintf("%s (%s)", c.Name, c.Address))
+				if n.Name == "" {
+					n = network{h: h, own: c.Address, in: netboot.Interface{Name: c.Name, Mode: netboot.ModeProxy}}
+					n.Name = c.Name
+				}
+			}
+			if len(fit) == 0 {
+				return Finding{Verdict: Skip, Reason: "none of this host's could be served: " + strings.Join(not, ", ")}
+			}
+			return ok("%s could be served", strings.Join(fit, " or "))
+		},
+		Under: []Check{port(67), port(69), {ID: "port-boot", Look: func(ctx context.Context) Finding { return n.bootPort(ctx) }}}}
 }
 
 // network is one interface that is to be served.

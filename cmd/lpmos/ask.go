@@ -24,6 +24,7 @@ import (
 type asker struct {
 	out        io.Writer
 	grey       bool // what cannot be served is greyed, beside the reason
+	joins      bool // the node becomes one of several, who may be there already
 	read       func(context.Context) (string, error)
 	candidates func() ([]doctor.Candidate, error)
 	servers    func(ctx context.Context, name string) ([]netboot.DHCPServer, error)
@@ -36,11 +37,11 @@ var errNoAnswer = errors.New("that was no answer; nothing was started")
 
 // askForNetwork asks if there is somebody to ask and nothing was said of networks,
 // and keeps the answers in the configuration, so that it asks once.
-func askForNetwork(cmd *cobra.Command, cfg *config.Config, from config.Origins) error {
+func askForNetwork(cmd *cobra.Command, cfg *config.Config, from config.Origins, joins bool) error {
 	if len(cfg.Interfaces) > 0 || from["interfaces"] != "default" || !isTerminal(cmd.InOrStdin()) {
 		return nil
 	}
-	a := asker{out: cmd.ErrOrStderr(), grey: colourful(cmd.ErrOrStderr()), candidates: doctor.Candidates,
+	a := asker{out: cmd.ErrOrStderr(), grey: colourful(cmd.ErrOrStderr()), joins: joins, candidates: doctor.Candidates,
 		read: func(ctx context.Context) (string, error) { return readLine(ctx, cmd.InOrStdin()) },
 		servers: func(ctx context.Context, name string) ([]netboot.DHCPServer, error) {
 			return netboot.FindServers(ctx, name, 5*time.Second)
@@ -164,6 +165,10 @@ func (a asker) whichMode(ctx context.Context, c doctor.Candidate) (config.Interf
 		fmt.Fprintf(a.out, "That could not be found out: %v.\n", err)
 	case i >= 0:
 		fmt.Fprintf(a.out, "%s (card %s) gives the addresses there.\n", found[i].Addr, found[i].Card)
+		if a.joins { // what it is cannot be known before the cluster is
+			fmt.Fprintln(a.out, "If that is a node of the cluster this one joins, answer dhcp with the range that its configuration has.")
+			proposed = ""
+		}
 	case lends:
 		fmt.Fprintln(a.out, "None does.")
 		proposed = "dhcp"

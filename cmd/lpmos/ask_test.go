@@ -24,7 +24,8 @@ func TestWhatIsAsked(t *testing.T) {
 		name    string
 		all     []doctor.Candidate
 		servers []netboot.DHCPServer
-		fault   error  // of asking for them
+		fault   error // of asking for them
+		joins   bool
 		answers string // a line each
 		want    []config.Interface
 		unasked bool   // there is nothing to choose from
@@ -39,6 +40,9 @@ func TestWhatIsAsked(t *testing.T) {
 		{name: "one, beside another server", all: []doctor.Candidate{eno1}, servers: other, answers: "\n\n", on: "eno1",
 			want: []config.Interface{{Name: "eno1", Mode: "proxy"}},
 			told: []string{"192.168.1.5/24     the way out of this host leads over it\n", "192.168.1.1 (card 02:00:00:00:00:07) gives the addresses there.", "[proxy]: "}},
+		{name: "one, beside what may be a node of the cluster", all: []doctor.Candidate{eno1}, servers: other, joins: true, answers: "\n\ndhcp 192.168.1.50-192.168.1.99\n", on: "eno1",
+			want: []config.Interface{{Name: "eno1", Mode: "dhcp", Range: "192.168.1.50-192.168.1.99", Router: "192.168.1.1"}},
+			told: []string{"If that is a node of the cluster this one joins, answer dhcp", "What is this node to be there?: "}},
 		{name: "two: none is proposed", all: []doctor.Candidate{eno1, eno2}, answers: "\n2\nproxy\n", on: "eno2",
 			want: []config.Interface{{Name: "eno2", Mode: "proxy"}}, told: []string{"or none: Which one"}},
 		{name: "by name", all: []doctor.Candidate{eno1, eno2}, answers: "eno1\ndhcp\n", on: "eno1",
@@ -58,7 +62,7 @@ func TestWhatIsAsked(t *testing.T) {
 			var out bytes.Buffer
 			on := ""
 			in := strings.NewReader(c.answers)
-			a := asker{out: &out,
+			a := asker{out: &out, joins: c.joins,
 				read:       func(context.Context) (string, error) { return lineOf(in) },
 				candidates: func() ([]doctor.Candidate, error) { return c.all, nil },
 				servers: func(_ context.Context, name string) ([]netboot.DHCPServer, error) {

@@ -45,7 +45,7 @@ func upCommand() *cobra.Command {
 					return fmt.Errorf("read the token from standard input: %w", err)
 				}
 			}
-			if err := askForNetwork(cmd, &cfg, from); err != nil {
+			if err := askForNetwork(cmd, &cfg, from, len(args) > 0); err != nil {
 				return err
 			}
 			log := logger(cmd.ErrOrStderr(), cfg)
