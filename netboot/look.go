@@ -2,7 +2,9 @@ package netboot
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -10,10 +12,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // What can be found out of an interface before a node serves it, by the same code
-// that would serve it. Nothing here stays open, and only FindServers sends anything.
+// that would serve it. Nothing here stays open, and only FindServers
+// and FindHosts send anything.
 
 // CheckInterface says what is wrong with an interface as it is configured: that it
 // is not there, has no address, or is of another network than its range.
@@ -164,4 +169,66 @@ func FindServers(ctx context.Context, name string, wait time.Duration) ([]DHCPSe
 		}
 		found[i].Lends, found[i].Boots = found[i].Lends || heard.Lends, found[i].Boots || heard.Boots
 	}
+}
+
+// FindHosts asks who has the addresses of a range (ARP, RFC 826), up to a thousand
+// of them, and listens until wait is over.
+func FindHosts(ctx context.Context, name string, in Range, wait time.Duration) ([]netip.Addr, error) {
+	l, err := findLink(Interface{Name: name})
+	if err != nil {
+		return nil, err
+	}
+	s, err := openRaw(l.index, unix.ETH_P_ARP, true)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", name, err)
+	}
+	defer s.Close()
+	over, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	stop := context.AfterFunc(over, func() { s.Close() })
+	defer stop()
+	a := in.First
+	for range 1000 {
+		if !in.Contains(a) {
+			break
+		}
+		if err := s.send(arpRequest(l, a), broadcastCard); err != nil {
+			return nil, fmt.Errorf("ask on %s who has %s: %w", name, a, err)
+		}
+		a = a.Next()
+	}
+	var found []netip.Addr
+	buf := make([]byte, 64)
+	for {
+		n, _, err := s.receive(buf)
+		if over.Err() != nil {
+			slices.SortFunc(found, netip.Addr.Compare)
+			return found, ctx.Err()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listen on %s who has an address: %w", name, err)
+		}
+		if has, ok := arpSender(buf[:n]); ok && in.Contains(has) && has != l.addr && !slices.Contains(found, has) {
+			found = append(found, has)
+		}
+	}
+}
+
+// arpRequest asks who has an address.
+func arpRequest(l link, who netip.Addr) []byte {
+	b := []byte{0, 1, 8, 0, 6, 4, 0, 1} // Ethernet, IPv4, a request
+	b = append(b, l.mac...)
+	b = append(b, l.addr.AsSlice()...)
+	b = append(b, 0, 0, 0, 0, 0, 0)
+	return append(b, who.AsSlice()...)
+}
+
+// arpSender is the address that an ARP packet's sender says it has. One that only
+// asks for an address has none yet (RFC 5227).
+func arpSender(b []byte) (netip.Addr, bool) {
+	if len(b) < 28 || !bytes.Equal(b[:6], []byte{0, 1, 8, 0, 6, 4}) {
+		return netip.Addr{}, false
+	}
+	a := netip.AddrFrom4([4]byte(b[14:18]))
+	return a, !a.IsUnspecified()
 }

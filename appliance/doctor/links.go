@@ -115,6 +115,29 @@ func wireless(a *netlink.LinkAttrs) bool {
 	return strings.HasPrefix(a.Name, "wl")
 }
 
+// ProposeFree is the part of a proposed range that lies between addresses which
+// somebody has already: the longest.
+func ProposeFree(r netboot.Range, taken []netip.Addr) netboot.Range {
+	var best netboot.Range
+	length := 0
+	from, n := r.First, 0
+	for a := r.First; ; a = a.Next() {
+		if r.Contains(a) && !slices.Contains(taken, a) {
+			if n == 0 {
+				from = a
+			}
+			n++
+			if n > length {
+				best, length = netboot.Range{First: from, Last: a}, n
+			}
+			continue
+		}
+		if n = 0; !r.Contains(a) {
+			return best
+		}
+	}
+}
+
 // ProposeRange is a range of addresses to lend on a network: a hundred of its part
 // with the host's own address in it, or its second half if it is a small one. A
 // server leaves its own address and the router's out by itself.

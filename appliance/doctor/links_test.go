@@ -1,9 +1,13 @@
 package doctor
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/lpmos/lpmos/netboot"
 )
 
 func TestWhichInterfacesCanBeServed(t *testing.T) {
@@ -60,6 +64,56 @@ func TestWhichInterfacesCanBeServed(t *testing.T) {
 	}
 	if len(seen) != len(want) {
 		t.Errorf("only %v are there", seen)
+	}
+}
+
+func TestFreeRanges(t *testing.T) {
+	r, err := netboot.ParseRange("10.0.0.100-10.0.0.109")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for taken, want := range map[string]string{
+		"":                                "10.0.0.100-10.0.0.109",
+		"10.0.0.99 10.0.0.110 10.0.1.100": "10.0.0.100-10.0.0.109",
+		"10.0.0.100":                      "10.0.0.101-10.0.0.109",
+		"10.0.0.109":                      "10.0.0.100-10.0.0.108",
+		"10.0.0.103 10.0.0.104":           "10.0.0.105-10.0.0.109",
+		"10.0.0.107 10.0.0.102":           "10.0.0.103-10.0.0.106",
+		"10.0.0.100 10.0.0.101 10.0.0.102 10.0.0.103 10.0.0.104 10.0.0.105 10.0.0.106 10.0.0.107 10.0.0.108 10.0.0.109": "",
+	} {
+		var all []netip.Addr
+		for _, a := range strings.Fields(taken) {
+			all = append(all, netip.MustParseAddr(a))
+		}
+		if got := ProposeFree(r, all).String(); got != want {
+			t.Errorf("without %s: %s, want %s", taken, got, want)
+		}
+	}
+}
+
+// Who has an address of a range is found on a real wire.
+func TestHostsOfARange(t *testing.T) {
+	o := newOffice(t)
+	for _, a := range []string{"10.77.0.103/24", "10.77.0.150/24", "10.77.0.200/24"} {
+		o.there("ip", "address", "add", a, "dev", "far0")
+	}
+	r, err := netboot.ParseRange("10.77.0.1-10.77.0.199")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The other end may be deaf a moment after it was plugged in.
+	for {
+		got, err := netboot.FindHosts(t.Context(), "eth0", r, 300*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) == 0 {
+			continue
+		}
+		if fmt.Sprint(got) != "[10.77.0.2 10.77.0.103 10.77.0.150]" {
+			t.Errorf("found %v", got)
+		}
+		return
 	}
 }
 

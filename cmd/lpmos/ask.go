@@ -28,6 +28,7 @@ type asker struct {
 	read       func(context.Context) (string, error)
 	candidates func() ([]doctor.Candidate, error)
 	servers    func(ctx context.Context, name string) ([]netboot.DHCPServer, error)
+	hosts      func(ctx context.Context, name string, in netboot.Range) ([]netip.Addr, error)
 }
 
 // tries is how often a question is asked again that was answered with something else.
@@ -45,6 +46,9 @@ func askForNetwork(cmd *cobra.Command, cfg *config.Config, from config.Origins, 
 		read: func(ctx context.Context) (string, error) { return readLine(ctx, cmd.InOrStdin()) },
 		servers: func(ctx context.Context, name string) ([]netboot.DHCPServer, error) {
 			return netboot.FindServers(ctx, name, 5*time.Second)
+		},
+		hosts: func(ctx context.Context, name string, in netboot.Range) ([]netip.Addr, error) {
+			return netboot.FindHosts(ctx, name, in, time.Second)
 		}}
 	answer, answered, err := a.ask(cmd.Context())
 	if err != nil || !answered {
@@ -158,6 +162,12 @@ func (a asker) whichMode(ctx context.Context, c doctor.Candidate) (config.Interf
 		return in, ctx.Err()
 	}
 	span, lends := doctor.ProposeRange(c.Address)
+	if lends && err == nil {
+		span, lends = a.without(ctx, c.Name, span)
+		if ctx.Err() != nil {
+			return in, ctx.Err()
+		}
+	}
 	proposed := "proxy"
 	i := slices.IndexFunc(found, func(s netboot.DHCPServer) bool { return s.Lends })
 	switch {
@@ -169,12 +179,18 @@ func (a asker) whichMode(ctx context.Context, c doctor.Candidate) (config.Interf
 			fmt.Fprintln(a.out, "If that is a node of the cluster this one joins, answer dhcp with the range that its configuration has.")
 			proposed = ""
 		}
-	case lends:
+	default:
 		fmt.Fprintln(a.out, "None does.")
-		proposed = "dhcp"
+		if lends {
+			proposed = "dhcp"
+		}
 	}
 	fmt.Fprintf(a.out, "\n  proxy  stand beside the DHCP server there, and add what to boot\n")
-	fmt.Fprintf(a.out, "  dhcp   be the DHCP server there, and give %s (write dhcp FIRST-LAST for others)\n\n", span)
+	if lends {
+		fmt.Fprintf(a.out, "  dhcp   be the DHCP server there, and give %s (write dhcp FIRST-LAST for others)\n\n", span)
+	} else {
+		fmt.Fprintf(a.out, "  dhcp   be the DHCP server there: write dhcp FIRST-LAST, the addresses to give\n\n")
+	}
 	err = a.question(ctx, "What is this node to be there?", proposed, func(answer string) bool {
 		mode, text, _ := strings.Cut(answer, " ")
 		switch {
@@ -185,6 +201,9 @@ func (a asker) whichMode(ctx context.Context, c doctor.Candidate) (config.Interf
 			return false
 		}
 		r := span
+		if text == "" && !lends {
+			return false
+		}
 		if text = strings.TrimSpace(text); text != "" {
 			var err error
 			if r, err = netboot.ParseRange(text); err != nil {
@@ -204,6 +223,17 @@ func (a asker) whichMode(ctx context.Context, c doctor.Candidate) (config.Interf
 		in.Range, in.Router = "", ""
 	}
 	return in, err
+}
+
+// without takes the addresses out of a range that somebody has already.
+func (a asker) without(ctx context.Context, name string, span netboot.Range) (free netboot.Range, some bool) {
+	taken, err := a.hosts(ctx, name, span)
+	if err != nil || len(taken) == 0 {
+		return span, true // it is a proposal: a node looks again before it lends
+	}
+	fmt.Fprintf(a.out, "%d of %s are somebody's already, %s for instance.\n", len(taken), span, taken[0])
+	free = doctor.ProposeFree(span, taken)
+	return free, free.First.IsValid()
 }
 
 // routerOf is what machines are told to leave their network by: the way this host

@@ -26,7 +26,8 @@ func TestWhatIsAsked(t *testing.T) {
 		servers []netboot.DHCPServer
 		fault   error // of asking for them
 		joins   bool
-		answers string // a line each
+		hosts   []netip.Addr // that somebody has
+		answers string       // a line each
 		want    []config.Interface
 		unasked bool   // there is nothing to choose from
 		on      string // where packets were sent
@@ -51,6 +52,12 @@ func TestWhatIsAsked(t *testing.T) {
 			want: []config.Interface{{Name: "eno2", Mode: "dhcp", Range: "10.0.0.10-10.0.0.20"}}},
 		{name: "a range of another network, then none, then one", all: []doctor.Candidate{eno2}, answers: "1\ndhcp 10.9.0.10-10.9.0.20\ndhcp x\nproxy\n", on: "eno2",
 			want: []config.Interface{{Name: "eno2", Mode: "proxy"}}, told: []string{"10.9.0.10-10.9.0.20 does not lie in 10.0.0.0/24", "want FIRST-LAST"}},
+		{name: "somebody has an address of the range", all: []doctor.Candidate{eno2}, answers: "\n\n", on: "eno2", hosts: []netip.Addr{netip.MustParseAddr("10.0.0.110"), netip.MustParseAddr("10.0.0.150")},
+			want: []config.Interface{{Name: "eno2", Mode: "dhcp", Range: "10.0.0.151-10.0.0.199"}},
+			told: []string{"2 of 10.0.0.100-10.0.0.199 are somebody's already, 10.0.0.110 for instance.", "and give 10.0.0.151-10.0.0.199 ("}},
+		{name: "no room is left in a small network", all: []doctor.Candidate{{Name: "eno3", Address: netip.MustParsePrefix("10.0.0.1/29")}}, answers: "\ndhcp\ndhcp 10.0.0.2-10.0.0.3\n", on: "eno3",
+			hosts: []netip.Addr{netip.MustParseAddr("10.0.0.4"), netip.MustParseAddr("10.0.0.5"), netip.MustParseAddr("10.0.0.6")},
+			want:  []config.Interface{{Name: "eno3", Mode: "dhcp", Range: "10.0.0.2-10.0.0.3"}}, told: []string{"write dhcp FIRST-LAST, the addresses to give", "[proxy]: "}},
 		{name: "none", all: []doctor.Candidate{eno1, eno2}, answers: "none\n"},
 		{name: "nothing to choose from", all: []doctor.Candidate{wifi}, unasked: true, told: []string{"None of them can be served as it is"}},
 		{name: "it cannot be found out", all: []doctor.Candidate{eno2}, fault: errors.New("operation not permitted"), answers: "\n\n", on: "eno2",
@@ -68,6 +75,12 @@ func TestWhatIsAsked(t *testing.T) {
 				servers: func(_ context.Context, name string) ([]netboot.DHCPServer, error) {
 					on += name
 					return c.servers, c.fault
+				},
+				hosts: func(_ context.Context, name string, _ netboot.Range) ([]netip.Addr, error) {
+					if name != c.on {
+						t.Errorf("who has addresses on %s was asked", name)
+					}
+					return c.hosts, nil
 				}}
 			got, answered, err := a.ask(t.Context())
 			if !errors.Is(err, c.err) {
