@@ -192,7 +192,7 @@ func FindHosts(ctx context.Context, name string, in Range, wait time.Duration) (
 		if !in.Contains(a) {
 			break
 		}
-		if err := s.send(arpRequest(l, a), broadcastCard); err != nil {
+		if err := s.send(whoHas(l, a), broadcastCard); err != nil {
 			return nil, fmt.Errorf("ask on %s who has %s: %w", name, a, err)
 		}
 		a = a.Next()
@@ -208,14 +208,14 @@ func FindHosts(ctx context.Context, name string, in Range, wait time.Duration) (
 		if err != nil {
 			return nil, fmt.Errorf("listen on %s who has an address: %w", name, err)
 		}
-		if has, ok := arpSender(buf[:n]); ok && in.Contains(has) && has != l.addr && !slices.Contains(found, has) {
+		if has, ok := claimant(buf[:n]); ok && in.Contains(has) && has != l.addr && !slices.Contains(found, has) {
 			found = append(found, has)
 		}
 	}
 }
 
-// arpRequest asks who has an address.
-func arpRequest(l link, who netip.Addr) []byte {
+// whoHas asks who has an address.
+func whoHas(l link, who netip.Addr) []byte {
 	b := []byte{0, 1, 8, 0, 6, 4, 0, 1} // Ethernet, IPv4, a request
 	b = append(b, l.mac...)
 	b = append(b, l.addr.AsSlice()...)
@@ -223,9 +223,9 @@ func arpRequest(l link, who netip.Addr) []byte {
 	return append(b, who.AsSlice()...)
 }
 
-// arpSender is the address that an ARP packet's sender says it has. One that only
+// claimant is the address that an ARP packet's sender says it has. One that only
 // asks for an address has none yet (RFC 5227).
-func arpSender(b []byte) (netip.Addr, bool) {
+func claimant(b []byte) (netip.Addr, bool) {
 	if len(b) < 28 || !bytes.Equal(b[:6], []byte{0, 1, 8, 0, 6, 4}) {
 		return netip.Addr{}, false
 	}
