@@ -34,7 +34,7 @@ func Confine(cfg config.Config, log *slog.Logger) error {
 		if err := consensus.GoFirst(); err != nil {
 			log.Debug("this node runs as any other process", "reason", err)
 		}
-		if err := checkNodes(cfg.DataDir); err != nil {
+		if err := CheckDataDir(cfg.DataDir); err != nil {
 			return err
 		}
 		if err := handOver(cfg.DataDir, u); err != nil {
@@ -76,9 +76,9 @@ func handOver(dir string, u confine.User) error {
 	return confine.HandOver(dir, u)
 }
 
-// checkNodes refuses to give away a directory that is not a node's: data_dir may
+// CheckDataDir refuses to give away a directory that is not a node's: data_dir may
 // have been mistyped, and all of what it names would be another user's.
-func checkNodes(dir string) error {
+func CheckDataDir(dir string) error {
 	found, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("data directory: %w", err)

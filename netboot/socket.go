@@ -48,7 +48,10 @@ func listenUDPAt(ctx context.Context, device string, at netip.Addr, port int, sh
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		hint := "stop it"
-		if port == dhcpServerPort {
+		switch {
+		case port == dhcpServerPort && shared:
+			hint = "let it share the port, which dnsmasq does with bind-interfaces"
+		case port == dhcpServerPort:
 			hint = "stop it, or set mode proxy for this interface to work beside it"
 		}
 		return nil, fmt.Errorf("UDP port %d on %s is taken%s: %s", port, device, heldBy("udp", port), hint)

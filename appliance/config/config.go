@@ -56,12 +56,16 @@ func (e *Error) Error() string { return e.Where + ": " + e.Text }
 
 // parseYAML reads a file over what cfg has. It returns the keys it found.
 func parseYAML(file string, data []byte, cfg *Config) ([]string, error) {
+	var found map[string]any
+	foundErr := yaml.Unmarshal(data, &found)
+	if foundErr == nil && len(found) == 0 {
+		return nil, nil // comments alone: nothing is said, and no default is taken away
+	}
 	if err := yaml.UnmarshalWithOptions(data, cfg, yaml.Strict()); err != nil {
 		return nil, yamlError(file, err)
 	}
-	var found map[string]any
-	if err := yaml.Unmarshal(data, &found); err != nil {
-		return nil, yamlError(file, err)
+	if foundErr != nil {
+		return nil, yamlError(file, foundErr)
 	}
 	var keys []string
 	for k := range found {

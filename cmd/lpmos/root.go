@@ -26,6 +26,7 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 		Short: "Install operating systems on bare machines over the network",
 		Long: "lpmos is a node that machines on its network boot from, and the tool to work with it.\n\n" +
 			"  lpmos lab up          try it: nodes and virtual machines on a network of their own\n" +
+			"  lpmos doctor          see what a real network lacks; changes nothing\n" +
 			"  lpmos up              run a node on a real network\n" +
 			"  lpmos status          see how a running node is\n" +
 			"  lpmos task list       work with a running node\n" +
@@ -44,7 +45,7 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 	root.AddCommand(upCommand(), configCommand(node), labCommand(node),
 		taskCommand(node), machineCommand(node), leaseCommand(node), watchCommand(node), imageCommand(node), nodeCommand(node), auditCommand(node), policyCommand(node), statusCommand(node),
 		loginCommand(node), logoutCommand(node), loginLinkCommand(node), setupCodeCommand(node), userCommand(node), sessionCommand(node), tokenCommand(node),
-		backupCommand(node), restoreCommand(node), recoverCommand(node), sbomCommand(), unitCommand())
+		backupCommand(node), restoreCommand(node), recoverCommand(node), doctorCommand(node), sbomCommand(), unitCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	strict(root)

@@ -70,6 +70,7 @@ func setUp(e *testscript.Env) error {
 	e.Setenv("LPMOS_USER", "root") // a script's directory is closed to others
 	// Where the commands look for a node's own socket.
 	e.Setenv("LPMOS_DATA_DIR", "data")
+	e.Setenv("LPMOS_CONFIG", "") // and not the file of a node of this host
 	// This thread, and with it every process it starts, moves into a new network
 	// in which there is lo alone. It is never unlocked: it ends with the script.
 	runtime.LockOSThread()

@@ -4,9 +4,12 @@
 package bootimage
 
 import (
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 )
@@ -64,9 +67,44 @@ func check(files fs.FS) error {
 	return nil
 }
 
+// Damage says which of the files are not there or not what SOURCES.json says of
+// them, by their SHA-256. Tests hand in files of their own.
+func Damage(files fs.FS) error {
+	if err := check(files); err != nil {
+		return err
+	}
+	list, err := readSources(files)
+	if err != nil {
+		return err
+	}
+	want := map[string]string{}
+	for _, s := range list {
+		want[s.File] = s.SHA256
+	}
+	var bad []string
+	for _, name := range Names() {
+		f, err := files.Open(name)
+		if err != nil {
+			return fmt.Errorf("boot image: %w", err)
+		}
+		sum := sha256.New()
+		_, err = io.Copy(sum, f)
+		f.Close()
+		if err != nil || hex.EncodeToString(sum.Sum(nil)) != want[name] {
+			bad = append(bad, name)
+		}
+	}
+	if len(bad) > 0 {
+		return fmt.Errorf("the boot image is damaged: %s is not what %s says by its SHA-256", strings.Join(bad, ", "), Sources)
+	}
+	return nil
+}
+
 // ReadSources returns where each file came from.
-func ReadSources() ([]Source, error) {
-	data, err := fs.ReadFile(Files(), Sources)
+func ReadSources() ([]Source, error) { return readSources(Files()) }
+
+func readSources(files fs.FS) ([]Source, error) {
+	data, err := fs.ReadFile(files, Sources)
 	if err != nil {
 		return nil, fmt.Errorf("boot image: %w", err)
 	}
