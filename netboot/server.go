@@ -56,7 +56,7 @@ type Server struct {
 	sightings  *Sightings
 	stats      counters
 	strangers  strangers
-	newcomers  pace
+	newcomers  bucket
 	complaints pace
 	ready      chan struct{}
 
@@ -101,6 +101,7 @@ func New(cfg Config) (*Server, error) {
 	return &Server{
 		cfg:       cfg,
 		leases:    leases,
+		newcomers: bucket{burst: strangersAtOnce, each: strangersEach},
 		sightings: NewSightings(rememberedMachines, rememberedSightings, cfg.OnSighting),
 		ready:     make(chan struct{}),
 	}, nil
