@@ -252,6 +252,9 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			ra := &routerServer{link: l, sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
 			services = append(services, func(ctx context.Context) error { return ra.serve(ctx, raw) })
 		}
+		for _, short := range kernelLimits("/proc/sys/net", l) {
+			s.cfg.Log.Warn("the kernel is set up for fewer machines than this network may have", "interface", l.Name, "reason", short)
+		}
 		s.cfg.Log.Info("netboot serves an interface", "interface", l.Name, "mode", l.Mode, "address", l.addr, "network", l.subnet, "range", l.Range)
 	}
 	return services, nil

@@ -113,6 +113,11 @@ func (r *rack) serve(ctx context.Context, fail context.CancelCauseFunc, ready *o
 		if err != nil {
 			return err
 		}
+		if r.Simulated {
+			if err := cable.toFleet(); err != nil {
+				return err
+			}
+		}
 		r.nodes = append(r.nodes, &node{
 			Node: n, binary: r.Binary, listener: os.NewFile(uintptr(listenerFD+i), "listener"), cable: cable,
 			restart: r.Restart, now: time.Now, hopeless: fail, lost: map[string]Node{},

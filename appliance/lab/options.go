@@ -22,7 +22,9 @@ const (
 	// fleetRange are those of a rack for a simulated fleet, where all of 10.77 is one
 	// network. The three nodes of a cluster cut it up: there is room for a thousand
 	// machines at each of them.
-	fleetRange = "10.77.16.0-10.77.79.255"
+	fleetRange = "10.77.64.0-10.77.127.255"
+	// fleetNetwork is that range as a network.
+	fleetNetwork = "10.77.64.0/18"
 	// fleetPrefix is the address of the fleet's own card.
 	fleetPrefix = "10.77.255.254/16"
 	// clusterPort is where nodes meet each other.

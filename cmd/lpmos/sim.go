@@ -276,7 +276,7 @@ func labFleet() *cobra.Command {
 		o := &operator{rack: lab.NewClient(p.Dir), image: p.Image}
 		options := sim.Options{
 			Device: "eth0", Dir: filepath.Join(p.Dir, "machines"), Machines: p.Machines, Install: p.Install, Shapes: p.Shapes, Stagger: p.Stagger,
-			Loss: p.Loss, Short: p.Short, Quick: p.Quick, Seed: p.Seed, Servers: len(o.processes(ctx)), Approve: o.approve, Processes: o.processes,
+			Loss: p.Loss, Short: p.Short, Quick: p.Quick, Seed: p.Seed, Servers: len(o.processes(ctx)), Approve: o.approve, Processes: o.processes, Counters: o.counters,
 			Say: func(format string, args ...any) { tell(fleetLine{Say: fmt.Sprintf(format, args...)}) },
 		}
 		if p.Kill != "" {
@@ -366,6 +366,24 @@ func (o *operator) processes(ctx context.Context) map[string]int {
 	for _, n := range state.Nodes {
 		if n.PID != 0 {
 			all[n.Name] = n.PID
+		}
+	}
+	return all
+}
+
+// counters are what the nodes that are well have counted on the wire.
+func (o *operator) counters(ctx context.Context) map[string]map[string]uint64 {
+	state, err := o.rack.State(ctx)
+	if err != nil {
+		return nil
+	}
+	all := map[string]map[string]uint64{}
+	for _, n := range state.Nodes {
+		if !n.Well() {
+			continue
+		}
+		if seen, err := client.AtTheNode(n.DataDir()).Network(ctx); err == nil {
+			all[n.Name] = seen.Counters
 		}
 	}
 	return all

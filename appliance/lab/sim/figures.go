@@ -27,6 +27,8 @@ type Result struct {
 	Restarts  map[string]int   `json:"restarts,omitempty"`
 	Trouble   map[string]int   `json:"trouble,omitempty"`
 	Nodes     map[string]Usage `json:"nodes,omitempty"`
+	// Counters are what each node has counted on the wire, by its name.
+	Counters map[string]map[string]uint64 `json:"counters,omitempty"`
 }
 
 // Step is how long one step took, in seconds, over all who went through it.
@@ -166,6 +168,28 @@ func (r Result) Print(w io.Writer) {
 		n := r.Nodes[name]
 		fmt.Fprintf(w, "%s: %.1f s of processor time, at most %.0f MB of memory\n", name, n.CPUSeconds, float64(n.MaxRSS)/1e6)
 	}
+	for _, name := range sorted(r.Counters) {
+		var told []string
+		for _, event := range sorted(r.Counters[name]) {
+			if worth(event) && r.Counters[name][event] > 0 {
+				told = append(told, fmt.Sprintf("%s %d", event, r.Counters[name][event]))
+			}
+		}
+		if len(told) > 0 {
+			fmt.Fprintf(w, "%s counted: %s\n", name, strings.Join(told, ", "))
+		}
+	}
+}
+
+// worth says whether people should be shown what a node counted: what it did not do, and
+// what had to wait.
+func worth(event string) bool {
+	for _, word := range []string{"drop", "refused", "failed", "panic", "wait", "dhcp.nak", "not found", "wrong"} {
+		if strings.Contains(event, word) {
+			return true
+		}
+	}
+	return false
 }
 
 func sorted[T any](m map[string]T) []string {

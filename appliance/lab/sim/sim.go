@@ -31,6 +31,8 @@ type Options struct {
 	Approve func(ctx context.Context, mac, hostname string) error
 	// Processes are the nodes by name, as far as they run.
 	Processes func(ctx context.Context) map[string]int
+	// Counters are what each node that runs has counted on the wire; nil: nobody is asked.
+	Counters func(ctx context.Context) map[string]map[string]uint64
 	// Fault is what happens to the nodes half-way; nil: nothing.
 	Fault *Fault
 	Say   func(format string, args ...any) // what happens, a line each
@@ -65,6 +67,9 @@ func (o Options) defaults() (Options, error) {
 	}
 	return o, nil
 }
+
+// countersTime is how long the nodes may take to say what they have counted.
+const countersTime = 10 * time.Second
 
 // run is a fleet that is on.
 type run struct {
@@ -124,6 +129,11 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	all.Wait()
 	res := r.result(took)
 	res.Nodes = use.result()
+	if o.Counters != nil {
+		ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), countersTime)
+		defer cancel()
+		res.Counters = o.Counters(ask)
+	}
 	return res, err
 }
 

@@ -164,6 +164,7 @@ func TestTheTableSaysWhatWasMeasured(t *testing.T) {
 	}
 	r := (&run{Options: Options{Machines: 2, Install: 1}, wire: &ethernet{sent: 12, lost: 3}, fig: f, reported: map[string]bool{"a": true}}).result(20 * time.Second)
 	r.Nodes = map[string]Usage{"n1": {CPUSeconds: 1.5, MaxRSS: 50e6}}
+	r.Counters = map[string]map[string]uint64{"n1": {"dhcp.ack": 6, "dhcp.drop.busy": 2, "http.file": 3, "tftp.failed": 0}}
 	var out bytes.Buffer
 	r.Print(&out)
 	want := `            step  n     p50     p95     p99     max  retries  failed
@@ -174,6 +175,7 @@ func TestTheTableSaysWhatWasMeasured(t *testing.T) {
 1 of 2 machines reached the agent, 0 of 1 are installed and up, in 20.0 s. They sent 12 DHCP packets, 6.0 each (3 packets were lost), fetched 0.00 GB to boot and opened 0 connections as agents.
 2 times a boot began anew: GET … reset
 n1: 1.5 s of processor time, at most 50 MB of memory
+n1 counted: dhcp.drop.busy 2
 `
 	if out.String() != want {
 		t.Errorf("printed\n%s\nwant\n%s", out.String(), want)
