@@ -28,7 +28,8 @@ func (p *pace) allow(now time.Time, span time.Duration, most int) bool {
 }
 
 // bucket lets something happen a number of times at once, and from then on so often in
-// a second. It is full at the beginning. Nil lets everything happen.
+// a second. It is full at the beginning. Nil, and one without a size, let everything
+// happen.
 type bucket struct {
 	burst, each float64
 
@@ -39,7 +40,7 @@ type bucket struct {
 
 // allow takes one, if there is one.
 func (b *bucket) allow(now time.Time) bool {
-	if b == nil {
+	if b == nil || b.burst == 0 {
 		return true
 	}
 	b.mu.Lock()

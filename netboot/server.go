@@ -57,6 +57,7 @@ type Server struct {
 	stats      counters
 	strangers  strangers
 	newcomers  bucket
+	turns      turns
 	complaints pace
 	ready      chan struct{}
 
@@ -98,13 +99,16 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{
+	s := &Server{
 		cfg:       cfg,
 		leases:    leases,
+		turns:     turns{places: turnPlaces},
 		newcomers: bucket{burst: strangersAtOnce, each: strangersEach},
 		sightings: NewSightings(rememberedMachines, rememberedSightings, cfg.OnSighting),
 		ready:     make(chan struct{}),
-	}, nil
+	}
+	s.turns.overtime = func() { s.stats.add("http.overtime") }
+	return s, nil
 }
 
 // Close closes the book of leases. It is for a Server that is never run.
@@ -118,6 +122,9 @@ func (s *Server) Sightings() *Sightings { return s.sightings }
 
 // Stats are the counters so far.
 func (s *Server) Stats() Stats { return s.stats.snapshot() }
+
+// Transfers is how many boot files are on their way over HTTP, and how many wait.
+func (s *Server) Transfers() Transfers { return s.turns.now() }
 
 // Alarms is what is wrong on the networks served, in sentences: other DHCP servers.
 func (s *Server) Alarms() []string {
@@ -138,7 +145,7 @@ func (s *Server) Leases() []Lease { return s.leases.All() }
 func (s *Server) Handler() http.Handler {
 	return &bootHTTP{
 		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
-		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers,
+		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, turns: &s.turns,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
