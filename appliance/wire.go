@@ -421,6 +421,11 @@ func (s *sightingSeam) Counters() map[string]uint64 {
 	return all
 }
 
+func (s *sightingSeam) Transfers() api.Transfers {
+	t := s.server.Transfers()
+	return api.Transfers{Places: t.Places, Running: t.Running, Waiting: t.Waiting}
+}
+
 func (s *sightingSeam) Interfaces() []api.Interface {
 	s.mu.Lock()
 	interfaces := s.interfaces

@@ -29,8 +29,8 @@ type responder struct {
 	loaders    *loaders
 	uefiLoader UEFILoader
 	tries      *tries
-	strangers  *pace // DISCOVERs of machines nobody knows
-	complaints *pace // lines of the log that a packet can cause
+	strangers  *bucket // DISCOVERs of machines nobody knows
+	complaints *pace   // lines of the log that a packet can cause
 	shortages  *shortages
 	quiet      func() string                                            // why nothing is lent to new machines; empty: it is. nil: always
 	probe      func(ctx context.Context, addr netip.Addr) (card string) // who uses an address; nil: nobody is asked
@@ -77,9 +77,24 @@ func (r *responder) foreign(req request) bool {
 	return req.kind == dhcpv4.MessageTypeDiscover && from.IsValid() && !from.IsUnspecified() && slices.Contains(nodeAddrs(r.neighbours, netip.AddrPortFrom(r.link.addr, uint16(r.bootPort))), from)
 }
 
-// strangersEach is how many DISCOVERs of unknown machines are looked at in a second:
-// more than a room full of racks sends when its power comes back.
-const strangersEach = 200
+// When the power of a room full of racks comes back, all of its machines ask at once,
+// and a firmware that is not answered waits for four seconds, and then for eight. So
+// many DISCOVERs of unknown machines are looked at in one go, and when those are spent
+// so many in a second.
+const (
+	strangersAtOnce = 2000
+	strangersEach   = 200
+)
+
+// stranger reports whether nobody knows the machine: the fleet has no address for it,
+// and it has come to no lease here, which made-up machines do not get for a packet.
+func (r *responder) stranger(mac string) bool {
+	if _, known := r.fixed(mac); known {
+		return false
+	}
+	lease, lent := r.leases.Of(mac)
+	return !lent || !r.now().Before(lease.Until)
+}
 
 // complaintsEach is how many lines in ten seconds the packets of a link may cause.
 const complaintsEach = 20
@@ -93,7 +108,7 @@ func (r *responder) mayComplain() bool {
 func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	r.stats.add("dhcp.discover")
 	_, known := r.fixed(req.machine.MAC)
-	if !known && !r.strangers.allow(r.now(), time.Second, strangersEach) {
+	if r.stranger(req.machine.MAC) && !r.strangers.allow(r.now()) {
 		// Made-up machines cost nothing to send. Those that are known are answered.
 		return r.drop(req, "too many strangers", "")
 	}

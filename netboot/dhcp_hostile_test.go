@@ -226,6 +226,52 @@ func TestS22_DHCPStarvation(t *testing.T) {
 	}
 }
 
+// A room full of racks whose power comes back is no flood: every machine is offered an
+// address when it first asks, and one that has come to a lease is none of the strangers
+// that are counted.
+func TestARoomThatPowersOnIsNoFlood(t *testing.T) {
+	in := testInterface(ModeDHCP)
+	in.Range = span("10.77.16.0", "10.77.31.255")
+	s := newSetupAt(t, in, "10.77.0.1/16", nil)
+	r := s.responder(s.link)
+	ask := func(n int) bool {
+		mac := net.HardwareAddr{2, 0, 0, 0, byte(n >> 8), byte(n)}
+		req, drop := parseRequest(packet{kind: discover, mac: mac.String()}.bytes(), netip.MustParseAddrPort("0.0.0.0:68"))
+		if drop != "" {
+			t.Fatal(drop)
+		}
+		out, ok := r.answer(t.Context(), req)
+		if ok {
+			d, err := dhcpv4.FromBytes(out.packet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lent, _ := netip.AddrFromSlice(d.YourIPAddr.To4())
+			if n == 0 {
+				if err := s.leases.Commit(mac.String(), lent, s.clock().Add(time.Minute), r.terms()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return ok
+	}
+	for n := range strangersAtOnce {
+		if !ask(n) {
+			t.Fatalf("machine %d is not answered: %v", n, s.Stats())
+		}
+	}
+	if ask(strangersAtOnce) {
+		t.Error("one more is answered: there is no limit")
+	}
+	if !ask(0) {
+		t.Error("a machine with a lease waits behind strangers")
+	}
+	s.pass(time.Minute)
+	if !ask(0) || !ask(strangersAtOnce) {
+		t.Error("nobody is answered a minute later")
+	}
+}
+
 // The same on a wire: a machine boots while its Ethernet is flooded.
 func TestS22_AMachineBootsInAFlood(t *testing.T) {
 	w := newWire(t)

@@ -17,7 +17,7 @@ import (
 
 // inFlight bounds how many packets of one port are worked on at once. Leases
 // that wait for the disk together share a write, so it is many.
-const inFlight = 256
+const inFlight = 1024
 
 // answerFunc decides on a request; false means that it is not answered.
 type answerFunc func(context.Context, request) (reply, bool)

@@ -15,6 +15,7 @@ import (
 type bootHTTP struct {
 	files     *Files
 	scripts   *scripts
+	turns     *turns
 	sightings *Sightings
 	stats     *counters
 	log       *slog.Logger
@@ -119,7 +120,9 @@ func (h *bootHTTP) text(w http.ResponseWriter, r *http.Request, script string) {
 	_, _ = io.WriteString(w, script)
 }
 
-// file serves one boot file, in ranges if asked.
+// file serves one boot file, in ranges if asked. Those that are long are served in
+// turns; what needs no bytes, because the machine asks for none or has them, does not
+// wait.
 func (h *bootHTTP) file(w http.ResponseWriter, r *http.Request, name string) {
 	f, ok := h.files.find(name)
 	if !ok {
@@ -130,9 +133,51 @@ func (h *bootHTTP) file(w http.ResponseWriter, r *http.Request, name string) {
 		return
 	}
 	h.stats.add("http.file")
+	from, name := peer(r), strings.TrimLeft(name, "/")
+	mac, waited := h.sightings.holder(from), ""
+	tell := func(step Step, format string, args ...any) {
+		if mac != "" && r.Method == http.MethodGet {
+			h.sightings.Add(Sighting{At: h.now(), MAC: mac, Kind: KindHTTP, Addr: from, Step: step, File: name, Size: f.size, Text: fmt.Sprintf(format, args...)})
+		}
+	}
+	if r.Method == http.MethodGet && f.size >= turnBytes && !has(r, f) {
+		began := h.now()
+		done, err := h.turns.take(r.Context(), from, func(before int) {
+			h.stats.add("http.wait")
+			waited = " after waiting"
+			tell(StepAsked, "waits for its turn to fetch %s: %s before it", name, machines(before))
+		})
+		if err != nil {
+			h.stats.add("http.wait.given up")
+			tell(StepStopped, "gave up waiting for its turn to fetch %s after %s", name, h.now().Sub(began).Round(100*time.Millisecond))
+			return
+		}
+		defer done()
+		if waited != "" {
+			waited += " for " + h.now().Sub(began).Round(100*time.Millisecond).String()
+		}
+	}
 	w.Header().Set("ETag", f.etag)
 	w.Header().Set("Content-Type", "application/octet-stream")
-	h.watched(w, r, name, f.size, func(w http.ResponseWriter) { http.ServeContent(w, r, "", time.Time{}, f.reader()) })
+	h.watched(w, r, name, waited, f.size, func(w http.ResponseWriter) { http.ServeContent(w, r, "", time.Time{}, f.reader()) })
+}
+
+// has says whether the machine has the file and asks if it is still the same (RFC 9110
+// section 13.1.2).
+func has(r *http.Request, f file) bool {
+	for _, tag := range strings.Split(r.Header.Get("If-None-Match"), ",") {
+		if strings.TrimPrefix(strings.TrimSpace(tag), "W/") == f.etag {
+			return true
+		}
+	}
+	return false
+}
+
+func machines(n int) string {
+	if n == 1 {
+		return "1 other is"
+	}
+	return fmt.Sprintf("%d others are", n)
 }
 
 // nodeAddr is the address the request came in on: the one address the machine

@@ -66,7 +66,8 @@ type Server struct {
 	sightings  *Sightings
 	stats      counters
 	strangers  strangers
-	newcomers  pace
+	newcomers  bucket
+	turns      turns
 	complaints pace
 	shortages  shortages
 	ready      chan struct{}
@@ -122,13 +123,17 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.Join(err, leases.Close())
 	}
 	cfg.Fleet = reserved
-	return &Server{
+	s := &Server{
 		cfg:       cfg,
 		leases:    leases,
 		reserved:  reserved,
+		turns:     turns{places: turnPlaces},
+		newcomers: bucket{burst: strangersAtOnce, each: strangersEach},
 		sightings: NewSightings(rememberedMachines, rememberedSightings, cfg.OnSighting),
 		ready:     make(chan struct{}),
-	}, nil
+	}
+	s.turns.overtime = func() { s.stats.add("http.overtime") }
+	return s, nil
 }
 
 // Close closes the book of leases. It is for a Server that is never run.
@@ -142,6 +147,9 @@ func (s *Server) Sightings() *Sightings { return s.sightings }
 
 // Stats are the counters so far.
 func (s *Server) Stats() Stats { return s.stats.snapshot() }
+
+// Transfers is how many boot files are on their way over HTTP, and how many wait.
+func (s *Server) Transfers() Transfers { return s.turns.now() }
 
 // Alarms is what is wrong on the networks served, in sentences: other DHCP
 // servers, and no address left.
@@ -169,7 +177,7 @@ func (s *Server) FreeLease(addr netip.Addr) (Holding, error) { return s.leases.F
 // Handler serves everything below BootPath. The caller listens with it at the
 // interfaces' addresses on Config.BootPort.
 func (s *Server) Handler() http.Handler {
-	return &bootHTTP{files: s.cfg.Files, scripts: s.scripts(), sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
+	return &bootHTTP{files: s.cfg.Files, turns: &s.turns, scripts: s.scripts(), sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
 }
 
 func (s *Server) scripts() *scripts {
@@ -319,6 +327,9 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			opened = append(opened, raw)
 			ra := &routerServer{link: l, sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
 			services = append(services, func(ctx context.Context) error { return ra.serve(ctx, raw) })
+		}
+		for _, short := range kernelLimits("/proc/sys/net", l) {
+			s.cfg.Log.Warn("the kernel is set up for fewer machines than this network may have", "interface", l.Name, "reason", short)
 		}
 		for _, n := range l.all() {
 			s.cfg.Log.Info("netboot serves an interface", "interface", n.Name, "mode", n.Mode, "address", n.addr, "network", n.subnet, "range", n.Range, "behind relays", n.behind)

@@ -15,6 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// waitingBytes is how much may wait at a port to be read: what a thousand machines send
+// in the moment when a room gets its power back. A packet of theirs takes a kilobyte of
+// it, and one that finds no place is sent again after four seconds.
+const waitingBytes = 2 << 20
+
 // listenUDP opens a UDP port on one interface only: SO_BINDTODEVICE makes the
 // kernel drop what comes in elsewhere, and sends nothing elsewhere. shared lets
 // another process have the port too, each getting a copy of every broadcast:
@@ -35,6 +40,8 @@ func listenUDPAt(ctx context.Context, device string, at netip.Addr, port int, sh
 				return
 			}
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+			// The kernel gives what it may (see kernelLimits).
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, waitingBytes)
 			if err == nil && shared {
 				err = errors.Join(
 					unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),

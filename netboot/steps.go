@@ -116,7 +116,7 @@ func (h *bootHTTP) tellMissing(from netip.Addr, name string) {
 
 // watched serves a boot file with HTTP and tells of it, if it is known who asks. A
 // machine that reads a file in ranges is told of once for each.
-func (h *bootHTTP) watched(w http.ResponseWriter, r *http.Request, name string, size int64, serve func(http.ResponseWriter)) {
+func (h *bootHTTP) watched(w http.ResponseWriter, r *http.Request, name, waited string, size int64, serve func(http.ResponseWriter)) {
 	from := peer(r)
 	mac := h.sightings.holder(from)
 	if mac == "" || r.Method != http.MethodGet {
@@ -124,7 +124,7 @@ func (h *bootHTTP) watched(w http.ResponseWriter, r *http.Request, name string, 
 		return
 	}
 	sg := Sighting{MAC: mac, Kind: KindHTTP, Addr: from, File: strings.TrimLeft(name, "/"), Size: size}
-	sg.At, sg.Step, sg.Text = h.now(), StepAsked, "fetches "+sg.File+" over HTTP"
+	sg.At, sg.Step, sg.Text = h.now(), StepAsked, "fetches "+sg.File+" over HTTP"+waited
 	h.sightings.Add(sg)
 	counted := &countedWriter{ResponseWriter: w}
 	serve(counted)

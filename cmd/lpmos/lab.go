@@ -20,7 +20,7 @@ func labCommand(node *nodeFlags) *cobra.Command {
 		labDo(dir, "on MACHINE", "Give a machine power", (*lab.Client).PowerOn),
 		labDo(dir, "off MACHINE", "Take a machine's power away", (*lab.Client).PowerOff),
 		labDo(dir, "reset MACHINE", "Press a machine's reset button", (*lab.Client).Reset),
-		labKill(dir),
+		labKill(dir), labSim(node, dir), labFleet(),
 		labDo(dir, "pause NODE", "Stop a node where it is; heal lets it go on", (*lab.Client).PauseNode),
 		labDo(dir, "cut NODE", "Take a node off the wire; heal puts it back", (*lab.Client).CutNode),
 		labDo(dir, "heal NODE", "Undo what was done to a node: start it, let it go on, put it back on the wire", (*lab.Client).HealNode),

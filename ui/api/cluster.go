@@ -33,6 +33,7 @@ type RegionList struct {
 type Network struct {
 	Interfaces []Interface       `json:"interfaces"`
 	Counters   map[string]uint64 `json:"counters" doc:"Packets since the start, by what became of them"`
+	Transfers  Transfers         `json:"transfers" doc:"Boot files on their way to machines over HTTP"`
 	Sightings  []Sighting        `json:"sightings" doc:"The last 200 of all machines, newest first"`
 	Machines   []OnWire          `json:"machines" doc:"The machines seen last and those that do not go on, newest first"`
 }
@@ -94,7 +95,7 @@ func (s *Server) getHealth(context.Context, *struct{}) (*struct{ Body Health }, 
 }
 
 func (s *Server) getNetwork(context.Context, *struct{}) (*struct{ Body Network }, error) {
-	n := Network{Interfaces: s.cfg.Sightings.Interfaces(), Counters: s.cfg.Sightings.Counters(), Sightings: s.cfg.Sightings.Recent(shownSightings)}
+	n := Network{Interfaces: s.cfg.Sightings.Interfaces(), Counters: s.cfg.Sightings.Counters(), Transfers: s.cfg.Sightings.Transfers(), Sightings: s.cfg.Sightings.Recent(shownSightings)}
 	if n.Interfaces == nil {
 		n.Interfaces = []Interface{}
 	}

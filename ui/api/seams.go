@@ -76,6 +76,8 @@ type Sightings interface {
 	Subscribe(f func(Sighting)) (cancel func())
 	// Counters since the start, by name.
 	Counters() map[string]uint64
+	// Transfers is how the boot files over HTTP stand now.
+	Transfers() Transfers
 	// Interfaces the node boots machines on.
 	Interfaces() []Interface
 	// Alarms is what is wrong on their networks now, in sentences.
@@ -130,6 +132,13 @@ type OnWire struct {
 	Text      string    `json:"text" doc:"The last that it did"`
 	Stall     *Stall    `json:"stall,omitempty"`
 	Node      string    `json:"node,omitempty" doc:"The node that saw it, if that is another"`
+}
+
+// Transfers is how the kernels and initramfs that machines boot from stand now.
+type Transfers struct {
+	Places  int `json:"places" doc:"So many are sent at once"`
+	Running int `json:"running"`
+	Waiting int `json:"waiting" doc:"For their turn"`
 }
 
 // Interface is a network the node boots machines on.
