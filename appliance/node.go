@@ -210,7 +210,7 @@ func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member
 	seen := &sightingSeam{interfaces: interfaces}
 	c := netboot.Config{
 		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{self.Node}, Neighbours: beside,
-		Log: log, KernelArgs: cfg.KernelArgs, NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish}
+		Log: log, KernelArgs: cfg.KernelArgs, NoRouterAdverts: cfg.QuietRouters, TFTPSinglePort: cfg.TFTPOnePort, OnSighting: seen.publish}
 	bootTrust(self.id, &c)
 	boot, err := netboot.New(c)
 	if err != nil {
