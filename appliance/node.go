@@ -216,7 +216,7 @@ func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member
 	}
 	c := netboot.Config{
 		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{self.Node}, Neighbours: beside,
-		Log: log, KernelArgs: cfg.KernelArgs, UEFILoader: netboot.UEFILoader(cfg.UEFILoader), NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish, Journey: journey, Elsewhere: seen.elsewhere}
+		Log: log, KernelArgs: cfg.KernelArgs, UEFILoader: netboot.UEFILoader(cfg.UEFILoader), NoRouterAdverts: cfg.QuietRouters, TFTPSinglePort: cfg.TFTPOnePort, OnSighting: seen.publish, Journey: journey, Elsewhere: seen.elsewhere}
 	for _, r := range cfg.Reservations {
 		c.Reservations = append(c.Reservations, netboot.Reservation{Machine: r.Machine, Addr: netip.MustParseAddr(r.Address)}) // config has checked it
 	}

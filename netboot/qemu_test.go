@@ -266,6 +266,9 @@ func TestRealFirmware(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
+			if c.machine.uefi && !c.machine.rom {
+				ovmfWindow(t, s)
+			}
 		})
 	}
 }
@@ -276,6 +279,41 @@ func consoleSays(console, pattern string) error {
 		return fmt.Errorf("not on the console: %q", pattern)
 	}
 	return err
+}
+
+// ovmfWindow wants to have seen OVMF fetch its loader in the windows it asks for (RFC 7440).
+func ovmfWindow(t *testing.T, s *setup) {
+	t.Helper()
+	for _, sg := range s.Sightings().Of(macA) {
+		if how := sg.TFTP; how != nil && how.File == LoaderUEFI && how.End == TFTPSent && how.Window == 4 && how.Block == tftpBlock {
+			return
+		}
+	}
+	t.Error("OVMF has not fetched its loader in windows of 4 blocks")
+}
+
+func TestRealFirmwareFromASinglePort(t *testing.T) {
+	if os.Getenv(qemuEnv) == "" {
+		t.Skip("slow; set " + qemuEnv + "=1")
+	}
+	w := newWire(t)
+	s := newSetup(t, ModeDHCP)
+	s.cfg.Files = realFiles(t)
+	s.cfg.Now = time.Now
+	s.cfg.TFTPSinglePort = true
+	w.start(s)
+	w.power(qemu{uefi: true, mac: macA, disk: uefiDisk(t, false)})
+	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
+	defer cancel()
+	if err := eventually(ctx, func() error {
+		if s.Stats()["tftp.sent"] == 0 {
+			return fmt.Errorf("nothing was fetched: %v", s.Stats())
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	ovmfWindow(t, s)
 }
 
 // eventually waits until cond holds.

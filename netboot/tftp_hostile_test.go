@@ -19,6 +19,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // lines is a log that can be read while it is written.
@@ -476,6 +478,53 @@ func FuzzTFTPRequest(f *testing.F) {
 		if answer := got.answer(math.MaxInt64); len(answer) > len(b)+32 {
 			t.Fatalf("%d bytes are answered with %q", len(b), answer)
 		}
+	})
+}
+
+// FuzzTFTPAnswer: whatever a client sends during a transfer, nothing but its own file's
+// blocks are sent, an error ends it without an answer, and nothing panics.
+func FuzzTFTPAnswer(f *testing.F) {
+	f.Add([]byte("\x00\x04\x00\x00"), []byte("\x00\x04\x00\x02"))
+	f.Add([]byte("\x00\x05\x00\x08User aborted\x00"), []byte("\x00\x05\x00\x00"))
+	f.Add([]byte("\x00\x04\x00\x02"), []byte("\x00\x05"))
+	f.Add(make([]byte, tftpLargest), []byte("\x00\x06blksize\x008\x00"))
+	s := newSetup(f, ModeDHCP)
+	null, err := unix.Open("/dev/null", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { unix.Close(null) })
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		fd, err := unix.Dup(null)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tf := s.tftp(s.link)
+		l := &tftpLoop{t: tf, clients: map[netip.AddrPort]*tftpTransfer{}, sockets: map[int32]*tftpTransfer{}}
+		file, _ := tf.find(LoaderUEFI)
+		req := tftpRequest{name: LoaderUEFI, block: 1468, window: 16}
+		x := &tftpTransfer{tftpSender: newTFTPSender(file.Size(), 1468, 16, true, 0), client: netip.MustParseAddrPort("10.77.0.9:70"), asked: req, req: req,
+			file: file, oack: req.answer(file.Size()), block: 1468, fd: fd, whole: true}
+		tf.begin(x.client.Addr())
+		l.clients[x.client], l.sockets[int32(fd)] = x, x
+		now := time.Unix(1700000000, 0)
+		l.send(x, x.start(now))
+		for _, came := range [][]byte{a, b, a, b} {
+			before := *x.tftpSender
+			now = now.Add(time.Millisecond)
+			l.take(x, came, now)
+			ended := l.clients[x.client] == nil
+			if hungUp := len(came) >= 4 && came[0] == 0 && came[1] == tftpError; ended != hungUp {
+				t.Fatalf("after %q it is over: %v", came, ended)
+			}
+			if ended {
+				if *x.tftpSender != before {
+					t.Fatalf("an error was answered: %+v", *x.tftpSender)
+				}
+				return
+			}
+		}
+		l.end(x, errTFTPStop)
 	})
 }
 

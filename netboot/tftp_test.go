@@ -162,6 +162,15 @@ func TestTFTPOnAWire(t *testing.T) {
 		t.Errorf("stats: %v", st)
 	}
 
+	// What is said to everybody is another server's matter too.
+	before := s.Stats()["tftp.refused.malformed"]
+	if got := w.datagram(t, "10.77.0.255:69", rrq("snponly.efi", "octet")); got != nil {
+		t.Errorf("a request to everybody was answered: %.20q", got)
+	}
+	if s.Stats()["tftp.refused.malformed"] != before+1 {
+		t.Error("a request to everybody did not come")
+	}
+
 	// A block is never longer than what fits the link, as it is now.
 	w.run("ip", "link", "set", "br0", "mtu", "1400")
 	if got := w.datagram(t, "10.77.0.1:69", rrq("snponly.efi", "octet", "blksize", "1468")); string(got) != "\x00\x06blksize\x001368\x00" {
@@ -173,7 +182,7 @@ func TestTFTPOnAWire(t *testing.T) {
 	w.inside("ip", "address", "add", "192.168.9.9/24", "dev", "v1")
 	w.run("ip", "route", "add", "192.168.9.0/24", "dev", "br0")
 	w.inside("ip", "route", "add", "10.77.0.1/32", "dev", "v1", "src", "192.168.9.9")
-	before := s.Stats()["tftp.refused.no such file"]
+	before = s.Stats()["tftp.refused.no such file"]
 	if got := w.datagram(t, "10.77.0.1:69", []byte("\x00\x01nothing\x00octet\x00")); got != nil {
 		t.Errorf("a stranger was answered: %q", got)
 	}

@@ -35,6 +35,7 @@ type Config struct {
 	UEFILoader   string        `yaml:"uefi_loader"`
 	ReleaseAfter time.Duration `yaml:"release_after"`
 	QuietRouters bool          `yaml:"no_router_advertisement"`
+	TFTPOnePort  bool          `yaml:"tftp_single_port"`
 	CopyLimit    int           `yaml:"copy_limit"` // megabytes a second; 0 is none
 	FetchFrom    []string      `yaml:"fetch_from"` // networks, see FetchPrefixes
 	LogLevel     string        `yaml:"log_level"`

@@ -77,6 +77,7 @@ func TestBadConfigurationSaysWhereAndWhat(t *testing.T) {
 		{"no length of time", "release_after: soon\n", "lpmos.yaml", `"soon"; write it as 90s`, ""},
 		{"copying at a negative speed", "copy_limit: -1\n", "copy_limit", "write 100, or 0 for no limit", ""},
 		{"a length of time without its unit", "release_after: 5\n", ":1:16", `"5" is no length of time`, ""},
+		{"no yes or no for TFTP", "tftp_single_port: 69\n", ":1:19", "write true or false", ""},
 		{"no yes or no", "no_router_advertisement: perhaps\n", ":1:26", "write true or false", ""},
 		{"no text", "name: [a]\n", ":1:7", "is no text", ""},
 		{"no range", "interfaces: [{name: a, mode: dhcp, range: all}]\n", "interfaces[0]", `range "all": want FIRST-LAST`, ""},

@@ -129,6 +129,15 @@ var Keys = []Key{
 			}
 			return nil
 		}},
+	{Name: "tftp_single_port", usual: "false",
+		Doc: "Send all that TFTP sends from port 69, for a firewall that lets nothing else through. It is slower, and a forged request with a forged answer makes the node send a whole file: leave it off where it is not needed.",
+		get: func(c *Config) string { return strconv.FormatBool(c.TFTPOnePort) },
+		set: func(c *Config, v string) (err error) {
+			if c.TFTPOnePort, err = strconv.ParseBool(v); err != nil {
+				return fmt.Errorf("%q is neither true nor false", v)
+			}
+			return nil
+		}},
 	{Name: "copy_limit", usual: "100",
 		Doc: "How many megabytes of images a second this node copies from other nodes, 0 for no limit. What a machine waits for is never slowed down.",
 		get: func(c *Config) string { return strconv.Itoa(c.CopyLimit) },
@@ -246,7 +255,7 @@ func Reference() string {
 			b.WriteString("reservations: []\n# reservations:\n#   - machine: 52:54:00:12:34:56\n#     address: 10.0.0.50\n")
 		case "hosts", "fetch_from":
 			b.WriteString(k.Name + ": []\n")
-		case "boot_port", "release_after", "no_router_advertisement", "copy_limit":
+		case "boot_port", "release_after", "no_router_advertisement", "tftp_single_port", "copy_limit":
 			fmt.Fprintf(&b, "%s: %s\n", k.Name, k.usual)
 		default:
 			fmt.Fprintf(&b, "%s: %q\n", k.Name, k.usual)
