@@ -22,7 +22,7 @@ LISTEN   ?= 127.0.0.1:8080
 GO_FILES := $(shell git ls-files -co --exclude-standard '*.go') go.mod go.sum
 UI_FILES := $(shell git ls-files -co --exclude-standard ui/static)
 
-.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale bench-netboot lint fuzz fuzz-long reproducible sbom vuln supply kill-test chaos deps clean
+.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale bench-netboot lint fuzz fuzz-long reproducible sbom vuln supply kill-test chaos clients deps clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -49,6 +49,9 @@ test-journey: deps build images ui/e2e/node_modules/.installed
 
 test-firmware: deps build ## boot SeaBIOS and OVMF in every way against the netboot code alone
 	LPMOS_TEST_QEMU=1 LPMOS_TEST_KERNEL=$(CURDIR)/$(ASSETS)/vmlinuz $(GO) test -count=1 -timeout 30m -v -run TestRealFirmware ./netboot
+
+clients: deps ## run the DHCP clients of others against this server, and write netboot/CLIENTS.md
+	LPMOS_CLIENT_TABLE=$(CURDIR)/netboot/CLIENTS.md go test -count=1 -v -run TestClientTable ./netboot/
 
 kill-test: deps build images ## kill -9 the node that serves an install, $(KILLS) times: one alone, and one of three
 	LPMOS_KILLS=$(KILLS) $(GO) test -count=1 -timeout 240m -tags journey -run 'TestNodeKilled|TestServingNodeKilled' ./appliance/journey -v
