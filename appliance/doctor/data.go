@@ -135,14 +135,13 @@ func mountOf(dir string) string {
 // a name, of which nothing is left whatever happens.
 func (h *Host) dataSync(ctx context.Context) Finding {
 	dir := h.existing()
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	f, err := nameless(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return skip("no file may be made in %s to measure with: %v", dir, err)
+	}
 	if err != nil {
-		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.EOPNOTSUPP) {
-			return skip("no file may be made in %s to measure with: %v", dir, err)
-		}
 		return fail("df -h "+dir, "no file can be made in %s: %v", dir, err)
 	}
-	f := os.NewFile(uintptr(fd), "measure")
 	defer f.Close()
 	times := make([]time.Duration, 0, syncTries)
 	block := make([]byte, 4096)
@@ -166,6 +165,22 @@ func (h *Host) dataSync(ctx context.Context) Finding {
 		return warn("put data_dir on an SSD", "%s: every decision of the cluster waits for it", text)
 	}
 	return ok("%s", text)
+}
+
+// nameless makes a file that nobody else finds and that is gone when it is closed.
+func nameless(dir string) (*os.File, error) {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOENT) { // a file system without such
+		f, err := os.CreateTemp(dir, ".lpmos-doctor-")
+		if err != nil {
+			return nil, err
+		}
+		return f, os.Remove(f.Name())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), dir), nil
 }
 
 func shortTime(d time.Duration) string {

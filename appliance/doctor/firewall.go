@@ -28,6 +28,9 @@ func (n *network) firewall(ctx context.Context) Finding {
 	}
 	nft, err := exec.LookPath("nft")
 	if err != nil {
+		nft, err = exec.LookPath("/usr/sbin/nft") // where a root's shell may not look
+	}
+	if err != nil {
 		return skip("there is no nft on this host to read the rules with")
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

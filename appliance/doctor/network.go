@@ -224,6 +224,9 @@ func (n *network) subnet(context.Context) Finding {
 
 func (n *network) udpPort(port int) func(context.Context) Finding {
 	return func(ctx context.Context) Finding {
+		if n.h.has("udp", port) {
+			return n.h.port("udp", port, nil) // one that is shared would now and then get a machine's packet
+		}
 		f := n.h.port("udp", port, netboot.TryPort(ctx, n.in, port))
 		if f.Verdict == Fail && port == 67 && n.in.Mode == netboot.ModeProxy {
 			f.Fix = "let it share the port: bind-interfaces in dnsmasq's configuration, then sudo systemctl restart dnsmasq"
@@ -257,6 +260,9 @@ func (h *Host) tcpPort(ctx context.Context, address, key string) Finding {
 	if err != nil || port == 0 {
 		return ok("%s: any port that is free", address)
 	}
+	if h.has("tcp", port) {
+		return h.port("tcp", port, nil)
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err == nil {
@@ -273,21 +279,25 @@ func (h *Host) tcpPort(ctx context.Context, address, key string) Finding {
 	return h.port("tcp", port, err)
 }
 
+// has says whether the node that runs here has a port open.
+func (h *Host) has(network string, port int) bool {
+	return h.node.pid != 0 && slices.ContainsFunc(netboot.Holders(network, port), func(o netboot.Holder) bool { return o.PID == h.node.pid })
+}
+
 // port judges what came of opening one. A node that runs here has its own open.
 func (h *Host) port(network string, port int, err error) Finding {
 	holders := netboot.Holders(network, port)
-	ours := h.node.pid != 0 && slices.ContainsFunc(holders, func(o netboot.Holder) bool { return o.PID == h.node.pid })
 	switch {
-	case ours:
+	case h.has(network, port):
 		return ok("%s port %d is open, by the node that runs here (process %d)", strings.ToUpper(network), port, h.node.pid)
-	case err == nil && h.node.pid != 0 && os.Geteuid() == 0:
+	case err == nil && h.node.runs && os.Geteuid() == 0:
 		return warn("start the node anew with this configuration", "%s port %d is free, although a node runs here (process %d): it was started with another configuration", strings.ToUpper(network), port, h.node.pid)
 	case err == nil:
 		return ok("%s port %d is free", strings.ToUpper(network), port)
 	case strings.Contains(err.Error(), "not permitted"), errors.Is(err, os.ErrPermission):
 		return skip("only root may try %s port %d: sudo lpmos doctor", strings.ToUpper(network), port)
-	case len(holders) == 0 && h.node.pid != 0:
-		return ok("%s port %d is open; by whom only root may see", strings.ToUpper(network), port)
+	case len(holders) == 0 && h.node.runs:
+		return ok("%s port %d is open, by the node as far as can be seen", strings.ToUpper(network), port)
 	}
 	return fail(endCommand(network, port, holders), "%v", err)
 }
@@ -333,7 +343,7 @@ func serviceIn(cgroup string) string {
 // otherServers listens who else answers. A node that runs here does that all the
 // time; what it has heard is as good.
 func (n *network) otherServers(ctx context.Context) Finding {
-	if n.h.node.pid != 0 {
+	if n.h.node.runs {
 		return n.heardByNode()
 	}
 	found, err := netboot.FindServers(ctx, n.Name, n.h.Listen)

@@ -17,7 +17,8 @@ import (
 
 // running is the node that runs on the data directory, if one does.
 type running struct {
-	pid    int // 0: none, or it cannot be asked
+	runs   bool
+	pid    int // 0: it is not of this host's processes, as in a container
 	health api.Health
 	view   *api.ClusterView
 }
@@ -53,7 +54,7 @@ func (h *Host) lookForNode(ctx context.Context) Finding {
 	if err != nil {
 		return fail("journalctl -u lpmos says what it does", "the node on %s (process %d) does not answer: %v", h.Config.DataDir, pid, err)
 	}
-	h.node.pid, h.node.health = pid, health
+	h.node.runs, h.node.pid, h.node.health = true, pid, health
 	switch view, err := c.Cluster(ctx); {
 	case err == nil:
 		h.node.view = &view

@@ -17,7 +17,7 @@ import (
 // What a node that runs says of itself.
 func TestANodeThatRuns(t *testing.T) {
 	healthy := func() *running {
-		return &running{pid: 1, health: api.Health{Node: "n1", Leader: "n1"}, view: &api.ClusterView{Summary: "1 node, n1 leads"}}
+		return &running{runs: true, pid: 1, health: api.Health{Node: "n1", Leader: "n1"}, view: &api.ClusterView{Summary: "1 node, n1 leads"}}
 	}
 	off := func(seconds float64, reachable bool) *running {
 		r := healthy()
@@ -52,7 +52,7 @@ func TestANodeThatRuns(t *testing.T) {
 
 // What it has heard on a network is told of that network alone.
 func TestWhatANodeHasHeard(t *testing.T) {
-	h := &Host{node: &running{pid: 1, view: &api.ClusterView{Alarms: []string{"another DHCP server answers: 10.0.0.9 (card 02:00:00:00:00:09) on eth1; find it and stop it"}}}}
+	h := &Host{node: &running{runs: true, pid: 1, view: &api.ClusterView{Alarms: []string{"another DHCP server answers: 10.0.0.9 (card 02:00:00:00:00:09) on eth1; find it and stop it"}}}}
 	for name, want := range map[string]Verdict{"eth1": Fail, "eth": OK, "eth10": OK, "eth0": OK} {
 		n := &network{h: h, Interface: config.Interface{Name: name, Mode: "dhcp"}}
 		if got := n.otherServers(t.Context()); got.Verdict != want {
