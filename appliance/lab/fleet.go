@@ -21,6 +21,9 @@ var errFleet = errors.New("there is no room for a fleet")
 // fleetPort is the near end of a fleet's cable.
 const fleetPort = "fleet0"
 
+// fleetCard is the hardware address of every fleet's own card.
+const fleetCard = "52:54:02:77:00:02"
+
 // endTrailer says how the fleet's process ended, behind all it has said.
 const endTrailer = "Lab-Fleet-End"
 
@@ -46,6 +49,13 @@ func (r *rack) simulate(w http.ResponseWriter, req *http.Request) {
 	}
 	// The kernel takes it away some time after the namespace; the next fleet plugs in now.
 	defer func() { _ = ip([]string{"link del " + fleetPort}) }()
+	// The nodes remember the card of the fleet before this one.
+	err = cable.inside(func() error { return ip([]string{"link set " + cableEnd + " address " + fleetCard}) })
+	if err != nil {
+		cable.ns.Close()
+		reply(w, nil, err)
+		return
+	}
 	var complaint strings.Builder
 	cmd := exec.CommandContext(req.Context(), r.Binary, "lab", "fleet")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

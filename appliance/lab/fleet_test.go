@@ -31,7 +31,7 @@ func fleetForTest() error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(string(plan), addrs[0])
+	fmt.Println(string(plan), addrs[0], card.HardwareAddr)
 	switch string(plan) {
 	case "fail":
 		return errors.New("two machines\nare missing")
@@ -52,7 +52,7 @@ func TestAFleetRunsOnTheRacksWire(t *testing.T) {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	var out bytes.Buffer
-	if err := c.Simulate(patience(t), []byte("hello"), &out); err != nil || out.String() != "hello "+fleetPrefix+"\n" {
+	if err := c.Simulate(patience(t), []byte("hello"), &out); err != nil || out.String() != "hello "+fleetPrefix+" "+fleetCard+"\n" {
 		t.Errorf("%q, %v", out.String(), err)
 	}
 	out.Reset()
