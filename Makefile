@@ -18,11 +18,12 @@ KILLS    ?= 20
 SEEDS    ?= 200
 LAB_DIR  ?= build/rack
 LISTEN   ?= 127.0.0.1:8080
+MACHINES ?= 1000
 
 GO_FILES := $(shell git ls-files -co --exclude-standard '*.go') go.mod go.sum
 UI_FILES := $(shell git ls-files -co --exclude-standard ui/static)
 
-.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale bench-netboot lint fuzz fuzz-long reproducible sbom vuln supply kill-test chaos clients deps clean
+.PHONY: help run demo sim test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale bench-netboot lint fuzz fuzz-long reproducible sbom vuln supply kill-test chaos clients deps clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -33,6 +34,10 @@ run: deps build image-debian ## start a node and a virtual rack of two machines,
 demo: deps build image-debian ## the same, unattended: install Debian 12 on both and wait until they are up
 	bin/lpmos lab up --dir $(LAB_DIR) --machines 2 --firmware bios,uefi --listen $(LISTEN) --image debian-12=build/images/debian-12.raw \
 	  --auto-approve --until-up
+
+sim: build ## $(MACHINES) simulated machines power on at once against one node, and against three of which one is killed half-way
+	bin/lpmos lab sim --dir build/sim --machines $(MACHINES)
+	bin/lpmos lab sim --dir build/sim --machines $(MACHINES) --nodes 3 --kill-node 50%
 
 test: deps lint test-unit test-ui test-journey ## everything: rules, packets, real clients, QEMU machines, a real browser
 

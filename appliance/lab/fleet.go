@@ -18,6 +18,12 @@ import (
 // errFleet is one fleet too many, or a rack without room for one.
 var errFleet = errors.New("there is no room for a fleet")
 
+// fleetPort is the near end of a fleet's cable.
+const fleetPort = "fleet0"
+
+// fleetCard is the hardware address of every fleet's own card.
+const fleetCard = "52:54:02:77:00:02"
+
 // endTrailer says how the fleet's process ended, behind all it has said.
 const endTrailer = "Lab-Fleet-End"
 
@@ -36,8 +42,17 @@ func (r *rack) simulate(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	defer r.fleet.Unlock()
-	cable, err := plug("fleet0", fleetPrefix)
+	cable, err := plug(fleetPort, fleetPrefix)
 	if err != nil {
+		reply(w, nil, err)
+		return
+	}
+	// The kernel takes it away some time after the namespace; the next fleet plugs in now.
+	defer func() { _ = ip([]string{"link del " + fleetPort}) }()
+	// The nodes remember the card of the fleet before this one.
+	err = cable.inside(func() error { return ip([]string{"link set " + cableEnd + " address " + fleetCard}) })
+	if err != nil {
+		cable.ns.Close()
 		reply(w, nil, err)
 		return
 	}
@@ -50,8 +65,7 @@ func (r *rack) simulate(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Trailer", endTrailer)
 	gone := make(chan error, 1)
 	err = cable.start(cmd, func(err error) { gone <- err })
-	// The process holds the namespace, and with it the cable, which is gone with both.
-	cable.ns.Close()
+	cable.ns.Close() // the process holds it
 	if err == nil {
 		err = <-gone
 	}

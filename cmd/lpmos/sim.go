@@ -59,8 +59,8 @@ func labSim(node *nodeFlags, dir *string) *cobra.Command {
 	var shortMB float64
 	cmd := &cobra.Command{Use: "sim", Short: "Boot a fleet of simulated machines against a node or a cluster",
 		Long: "Has any number of machines power on, boot as firmware does and run the agent's own code, on a\n" +
-			"network of their own, and prints how long every step took. Uses the rack that runs in --dir if\n" +
-			"there is one that this command has made, or makes one and takes it down. Ends with an error\n" +
+			"network of their own, and prints how long every step took. Uses the rack that runs in --dir,\n" +
+			"which lpmos lab up --fleet has made, or makes one and takes it down. Ends with an error\n" +
 			"unless every machine has reached the agent and every one that is to be installed its own disk.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
