@@ -30,9 +30,11 @@ const diskStarts = `BdsDxe: starting Boot[0-9A-F]+ "[^"]*" from PciRoot\(0x0\)/P
 // qemu is a machine with one network card and one disk.
 type qemu struct {
 	uefi bool
-	rom  bool   // keep QEMU's iPXE in the card; without it the firmware's own PXE asks
-	disk string // raw image
-	mac  string
+	// secure: the firmware starts only what Microsoft has signed
+	secure bool
+	rom    bool   // keep QEMU's iPXE in the card; without it the firmware's own PXE asks
+	disk   string // raw image
+	mac    string
 }
 
 func (w *wire) power(m qemu) (serial string) {
@@ -53,7 +55,13 @@ func (w *wire) power(m qemu) (serial string) {
 		"-drive", "if=none,id=d,format=raw,file=" + m.disk, "-device", "virtio-blk-pci,drive=d,bootindex=2",
 	}
 	if m.uefi {
-		vars, err := os.ReadFile(ovmf + "OVMF_VARS_4M.fd")
+		kind := ""
+		if m.secure {
+			kind = ".ms"
+			args[1] = "q35,smm=on"
+			args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1")
+		}
+		vars, err := os.ReadFile(ovmf + "OVMF_VARS_4M" + kind + ".fd")
 		if err != nil {
 			w.t.Skip(err)
 		}
@@ -61,7 +69,7 @@ func (w *wire) power(m qemu) (serial string) {
 		if err := os.WriteFile(own, vars, 0o600); err != nil {
 			w.t.Fatal(err)
 		}
-		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+"OVMF_CODE_4M.fd", "-drive", "if=pflash,format=raw,file="+own,
+		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+"OVMF_CODE_4M"+kind+".fd", "-drive", "if=pflash,format=raw,file="+own,
 			// Without it OVMF tries PXE over IPv6 between the card and the disk,
 			// and waits 68 s for a DHCPv6 server that is not there.
 			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
@@ -213,6 +221,46 @@ func TestRealFirmware(t *testing.T) {
 				t.Logf("%7.3f s  %s", sg.At.Sub(begin).Seconds(), sg.Text)
 			}
 			t.Logf("%7.3f s  done; %v", time.Since(begin).Seconds(), s.Stats())
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// What real firmware does when it stops is what the rules were made from.
+func TestRealFirmwareStalls(t *testing.T) {
+	if os.Getenv(qemuEnv) == "" {
+		t.Skip("slow; set " + qemuEnv + "=1")
+	}
+	for _, c := range []struct {
+		name    string
+		machine qemu
+		id      string
+	}{
+		{"Secure Boot refuses the loader", qemu{uefi: true, secure: true}, "loader-silent"},
+		{"a kernel without its initramfs", qemu{uefi: true}, "agent-never-spoke"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWire(t)
+			s := newSetup(t, ModeDHCP)
+			s.cfg.Files = realFiles(t)
+			s.cfg.Now = time.Now
+			s.fleet.boots(macA, Decision{Action: BootAgent, Reason: "the test says so"})
+			w.start(s)
+			c.machine.mac, c.machine.disk = macA, uefiDisk(t)
+			w.power(c.machine)
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Second)
+			defer cancel()
+			err := eventually(ctx, func() error {
+				if stall, ok := s.Sightings().Stall(macA); !ok || stall.ID != c.id {
+					return fmt.Errorf("named %q", stall.ID)
+				}
+				return nil
+			})
+			for _, sg := range s.Sightings().Of(macA) {
+				t.Logf("%s  %s", sg.At.Format("05.000"), sg.Text)
+			}
 			if err != nil {
 				t.Error(err)
 			}
