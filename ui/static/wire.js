@@ -14,7 +14,7 @@ export class Page {
     this.problem = '';
     this.notes = h('div');
     this.card = h('section.card');
-    root.replaceChildren(h('article.sheet', null, h('header', null, h('a.crumb', { href: '#/network' }, '← Network'), h('h1.mono', null, mac), this.notes), this.card));
+    root.replaceChildren(h('article.sheet', null, h('header', null, h('a.crumb', { href: '#/network' }, '← Network'), h('h1', null, h('span.mono', null, mac)), this.notes), this.card));
     this.onframe = (/** @type {any} */ e) => {
       const f = e.detail;
       if (f.type === 'sighting' && f.mac === mac || f.type === 'snapshot' || f.type === 'resumed' || f.machine?.ids?.macs?.includes(mac)) this.later();
