@@ -316,6 +316,46 @@ func TestRealFirmwareFromASinglePort(t *testing.T) {
 	ovmfWindow(t, s)
 }
 
+// What real firmware does when it stops is what the rules were made from.
+func TestRealFirmwareStalls(t *testing.T) {
+	if os.Getenv(qemuEnv) == "" {
+		t.Skip("slow; set " + qemuEnv + "=1")
+	}
+	for _, c := range []struct {
+		name    string
+		machine qemu
+		id      string
+	}{
+		{"Secure Boot refuses the loader", qemu{uefi: true, secure: true}, "loader-silent"},
+		{"an agent that no node answers", qemu{uefi: true}, "agent-never-spoke"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWire(t)
+			s := newSetup(t, ModeDHCP)
+			s.cfg.Files = realFiles(t)
+			s.cfg.Now = time.Now
+			s.fleet.boots(macA, Decision{Action: BootAgent, Reason: "the test says so"})
+			w.start(s)
+			c.machine.mac, c.machine.disk = macA, uefiDisk(t, c.machine.secure)
+			w.power(c.machine)
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Second)
+			defer cancel()
+			err := eventually(ctx, func() error {
+				if stall, ok := s.Sightings().Stall(macA); !ok || stall.ID != c.id {
+					return fmt.Errorf("named %q", stall.ID)
+				}
+				return nil
+			})
+			for _, sg := range s.Sightings().Of(macA) {
+				t.Logf("%s  %s", sg.At.Format("05.000"), sg.Text)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // eventually waits until cond holds.
 func eventually(ctx context.Context, cond func() error) error {
 	tick := time.NewTicker(20 * time.Millisecond)

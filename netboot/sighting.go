@@ -119,7 +119,9 @@ func NewSightings(machines, each int, notify func(Sighting)) *Sightings {
 	}
 }
 
-// Add remembers a sighting. One without a MAC is not kept.
+// Add remembers a sighting. One without a MAC is not kept, nor one of a file that is
+// asked for again at once: firmware asks twice, and whoever asks a thousand times
+// would push out what others did.
 func (s *Sightings) Add(sg Sighting) {
 	if sg.MAC == "" {
 		return
@@ -130,6 +132,12 @@ func (s *Sightings) Add(sg Sighting) {
 		sg.UUID = t.uuid
 	} else if sg.UUID != "" {
 		t.uuid = sg.UUID
+	}
+	if n := len(t.seen); n > 0 && (sg.Step == StepAsked || sg.Step == StepMissing) {
+		if last := t.seen[n-1]; last.Step == sg.Step && last.Text == sg.Text && sg.At.Sub(last.At) < time.Second {
+			s.mu.Unlock()
+			return
+		}
 	}
 	if len(t.seen) == s.each {
 		copy(t.seen, t.seen[1:])

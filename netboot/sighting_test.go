@@ -40,6 +40,27 @@ func TestSightingsAreBoundedBothWays(t *testing.T) {
 	}
 }
 
+func TestWhatIsAskedAgainAtOnceIsSeenOnce(t *testing.T) {
+	s := NewSightings(10, 10, nil)
+	at := time.Unix(1, 0)
+	for _, sg := range []Sighting{
+		{Step: StepAsked, Text: "a"}, {Step: StepAsked, Text: "a"}, {Step: StepAsked, Text: "b"}, {Step: StepMissing, Text: "b"}, {Step: StepMissing, Text: "b"},
+		{Step: StepOffer, Text: "c"}, {Step: StepOffer, Text: "c"},
+	} {
+		sg.MAC, sg.At = "m", at
+		s.Add(sg)
+	}
+	s.Add(Sighting{MAC: "m", At: at, Step: StepAsked, Text: "d"})
+	s.Add(Sighting{MAC: "m", At: at.Add(time.Second), Step: StepAsked, Text: "d"})
+	text := ""
+	for _, sg := range s.Of("m") {
+		text += sg.Text
+	}
+	if text != "abbccdd" {
+		t.Errorf("seen %s, want abbccdd", text)
+	}
+}
+
 func TestRecentIsNewestFirst(t *testing.T) {
 	s := NewSightings(10, 10, nil)
 	for i, mac := range []string{"m1", "m2", "m1", "m3"} {

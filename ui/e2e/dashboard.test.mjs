@@ -39,7 +39,7 @@ const taskIn = (node, status) => [...node.fleet.tasks.values()].find((t) => t.st
 const machineIn = (node, phase) => [...node.fleet.machines.values()].find((m) => m.phase === phase);
 
 /** A machine that no agent has reported, and that stands. */
-const stranger = (node) => ({ mac: '52:54:00:ff:ff:01', address: '10.77.0.180', at: new Date().toISOString(), text: 'fetched snponly.efi over TFTP (173792 bytes)', node: 'n2', stall: [...node.fleet.machines.values()].find((m) => m.stall)?.stall });
+const stranger = (node) => ({ mac: '52:54:00:ff:ff:01', address: '10.77.0.180', at: new Date().toISOString(), text: 'fetched snponly.efi over TFTP (173792 bytes)', node: 'n2', timeline: node.fleet.machines.get('m-000004').timeline, stall: [...node.fleet.machines.values()].find((m) => m.stall)?.stall });
 
 test('the first load is small and asks no other host', async (t) => {
   const node = new FakeNode({ machines: 0 });
@@ -249,6 +249,15 @@ test('machines nobody knows are on the network page, with why they stand', async
   const said = await line.textContent();
   for (const want of ['10.77.0.180', 'stalled', 'did Secure Boot refuse it?', 'switch Secure Boot off', '(n2)']) assert.ok(said.includes(want), `${want} in ${said}`);
   assert.equal(await page.getAttribute('.tall tbody tr:first-child', 'data-mac'), node.fleet.machines.get('m-000004').ids.macs[0], 'who stands comes first');
+  await page.click('tr[data-mac="52:54:00:ff:ff:01"] a');
+  await page.waitForSelector('h1:text("52:54:00:ff:ff:01")');
+  await page.waitForSelector('.note.stall');
+  await page.waitForSelector('.way-line li[data-milestone=loader]');
+  // Once its agent reports it is a machine like any other.
+  Object.assign(node.strangers[0], { machine_id: 'm-000005' });
+  const frame = { type: 'sighting', time: new Date().toISOString(), at: new Date().toISOString(), mac: '52:54:00:ff:ff:01', kind: 'http', text: 'fetched initrd' };
+  for (const v of node.viewers) v.send(frame);
+  await page.waitForFunction(() => location.hash === '#/m/m-000005');
 });
 
 test('what machines say is text and never markup', async (t) => {
@@ -468,7 +477,7 @@ for (const scheme of ['light', 'dark']) {
     await page.keyboard.press('Escape');
     node.fleet.stall('m-000004', true);
     node.strangers = [stranger(node)];
-    for (const hash of ['#/', '#/m/m-000004', '#/network']) {
+    for (const hash of ['#/', '#/m/m-000004', '#/network', '#/w/52:54:00:ff:ff:01']) {
       await page.goto(base + hash);
       await page.waitForSelector('.stalled:visible');
       await check(`${hash}, with a machine that stands`);
@@ -527,7 +536,7 @@ test('at 320 pixels nothing runs off the side', async (t) => {
   node.fleet.look(cluster('cut-off'));
   node.fleet.stall(machineIn(node, 'waiting').id, true);
   node.strangers = [stranger(node)];
-  for (const hash of ['#/', `#/m/${machineIn(node, 'waiting').id}`, '#/images', '#/network', '#/c', '#/a']) {
+  for (const hash of ['#/', `#/m/${machineIn(node, 'waiting').id}`, '#/images', '#/network', '#/w/52:54:00:ff:ff:01', '#/c', '#/a']) {
     await page.goto(base + hash);
     await page.waitForSelector('#fleet:not([hidden]) tr[data-key], .card >> nth=0');
     const [wide, is] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);

@@ -187,7 +187,7 @@ export class FakeNode {
       }),
       'GET network': () => ({ interfaces: [{ name: 'br0', mode: 'dhcp', address: '10.77.0.1/24', range: '10.77.0.100-10.77.0.199' }], counters: { dhcp_received: 812, dhcp_dropped_malformed: 2, tftp_reads: 40 }, sightings: [...f.machines.values()].slice(0, 40).flatMap((x) => [...x.sightings, ...x.timeline.map((m) => ({ at: m.at, mac: x.ids.macs[0], kind: m.source, text: m.text }))]).slice(0, 200),
         machines: [...[...f.machines.values()].slice(0, 8).map((x) => ({ mac: x.ids.macs[0], address: x.agent_ip, machine_id: x.id, name: x.name, at: x.timeline.at(-1).at, text: x.timeline.at(-1).text, stall: x.stall })), ...this.strangers] }),
-      'GET wire id': () => { const x = [...f.machines.values()].find((y) => y.ids.macs.includes(id)); if (!x) throw problem(404, `nothing was seen of ${id}`); return { mac: id, timeline: x.timeline }; },
+      'GET wire id': () => { const x = [...f.machines.values()].find((y) => y.ids.macs.includes(id)) ?? this.strangers.find((y) => y.mac === id); if (!x) throw problem(404, `nothing was seen of ${id}`); return { mac: id, machine_id: x.machine_id ?? x.id, stall: x.stall, timeline: x.timeline }; },
     };
     const words = kind === 'cluster' ? (id === 'nodes' ? [deed] : [id]) : [id && 'id', verb];
     const answer = answers[[q.method, kind, ...words].filter(Boolean).join(' ')];

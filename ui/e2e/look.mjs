@@ -58,6 +58,7 @@ const shots = {
   'stalled-fleet': { then: stalls }, 'stalled-fleet-dark': { scheme: 'dark', then: stalls }, 'stalled-fleet-320': { width: 320, height: 640, then: stalls },
   'stalled-machine': { hash: '#/m/m-000004', height: 1100, then: stalledPage }, 'stalled-machine-dark': { hash: '#/m/m-000004', height: 1100, scheme: 'dark', then: stalledPage }, 'stalled-machine-320': { hash: '#/m/m-000004', width: 320, height: 1200, then: stalledPage },
   'stalled-network': { hash: '#/network', height: 900, then: stalledPage }, 'stalled-network-dark': { hash: '#/network', height: 900, scheme: 'dark', then: stalledPage },
+  'stranger': { hash: '#/network', then: async (p, n) => { await stalls(p, n); n.strangers[0].timeline = n.fleet.machines.get('m-000004').timeline; await p.goto(p.url().split('#')[0] + '#/w/52:54:00:ff:ff:01'); await p.waitForSelector('.way-line'); } },
   images: { hash: '#/images' }, network: { hash: '#/network', scheme: 'dark' }, help: { then: (p) => p.keyboard.press('?') },
 };
 if (!only || only.split(',').includes('gallery')) {

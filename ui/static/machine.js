@@ -5,6 +5,7 @@
 import { api } from './api.js';
 import { disks } from './disks.js';
 import { h, keep, state } from './html.js';
+import { stallNote, timeline } from './timeline.js';
 import { bytes, clock, duration, memory, plural, rate, stamp, text, when } from './text.js';
 
 const stages = [['partitioning', 20], ['downloading', 60], ['installing', 90], ['configuring', 100]];
@@ -90,7 +91,7 @@ export class Page {
     this.show('disks', [inv?.disks, dies], () => inv?.disks && [h('h2', null, 'Disks'), inv.disks.length ? disks(inv.disks, dies) : h('p.soft', null, 'The agent found no disk.')]);
     this.show('plan', [row.task, row.machine?.installed, tick && row.working], () => this.plan(row));
     this.show('log', [row.task?.logs, this.task?.logs?.length], () => this.log(row));
-    this.show('timeline', [(this.full ?? this.wire)?.timeline], () => this.timeline());
+    this.show('timeline', [(this.full ?? this.wire)?.timeline], () => { const known = this.full ?? this.wire; return known && timeline(known.timeline ?? []); });
     this.show('hardware', [inv, row.machine?.ids], () => inv && this.hardware(inv, row));
     this.show('memory', [inv?.memory], () => inv?.memory?.dimms?.length && this.memory(inv.memory));
     this.show('nics', [inv?.nics], () => inv?.nics?.length && this.nics(inv.nics));
@@ -108,8 +109,7 @@ export class Page {
     const m = row.machine, t = row.task;
     const s = row.stall;
     return [
-      s && h('div.note.bad.stall', { role: 'alert' }, h('p', null, h('b.stalled', null, h('i', { aria: { hidden: 'true' } }), text.stalled), ' ', h('b', null, s.text)), h('p', null, h('b', null, `${text.whatToDo}: `), s.hint),
-        h('p.soft', null, text.standsSince(stamp(s.since, this.app.store.now())), s.node && ` Node ${s.node} has seen it.`)),
+      s && stallNote(s, this.app.store.now()),
       t?.error && h('div.note.bad', null, h('p', null, h('b', null, t.error.message)), t.error.details && h('p.mono', null, t.error.details), h('p.soft', null, t.error.code)),
       (m?.held ?? t?.held) && h('div.note.bad', { role: 'alert' }, h('p', null, h('b', null, 'Held: '), `${(m?.held ?? t?.held).reason}.`), h('p', null, `It waits since ${stamp((m?.held ?? t?.held).since, this.app.store.now())}, with its screen saying so. Look at the console of the machine, then release it.`)),
       t?.review && t.status === 'needs_review' && h('p.note.bad', null, h('b', null, 'Nothing is written until you look again: '), t.review),
@@ -173,35 +173,6 @@ export class Page {
       : h('p.soft', null, text.empty.log)];
   }
 
-  /** The newest boot as a line of milestones; all that was seen, and the boots before, on demand. */
-  timeline() {
-    const known = this.full ?? this.wire;
-    /** @type {any[]} */ const all = known?.timeline ?? [];
-    if (!known) return null;
-    if (!all.length) return [h('h2', null, text.timeline.title), h('p.soft', null, text.empty.timeline)];
-    const begins = all.findLastIndex((m) => m.begins && m.milestone === 'asks');
-    const from = Math.max(0, begins);
-    const line = all.slice(from).filter((m) => m.milestone || m.stall);
-    const longest = Math.max(1, ...line.map((m) => m.waited ? 0 : m.took_ms ?? 0));
-    return [h('h2', null, text.timeline.title),
-      line.length && h('ol.way-line', { tabIndex: 0, aria: { label: text.timeline.title } }, line.map((m) => this.moment(m, longest))),
-      h('details', null, h('summary', null, `${text.timeline.every} (${all.length - from})`), seen(all.slice(from))),
-      from > 0 && h('details', null, h('summary', null, `${text.timeline.before} (${all.slice(0, from).filter((m) => m.milestone === 'asks').length || 1})`), seen(all.slice(0, from)))];
-  }
-
-  /** @param {any} m @param {number} longest ms */
-  moment(m, longest) {
-    const stands = m.stall && m.hint;
-    const bar = h('i');
-    bar.style.transform = `scaleX(${Math.min(1, (m.took_ms ?? 0) / longest).toFixed(4)})`;
-    return h('li', { data: { milestone: m.milestone || m.step, ...(m.slowest ? { slowest: '' } : {}) } },
-      h('time', { title: m.at }, clock(m.at)),
-      stands ? h('b.stalled', null, h('i', { aria: { hidden: 'true' } }), text.stalled) : h('b', null, text.timeline[m.milestone || m.step] ?? m.milestone),
-      h('span.took', null, m.took_ms > 0 && [h('span.span', { aria: { hidden: 'true' } }, !m.waited && bar), h('span', null, took(m.took_ms)),
-        m.slowest && h('em', null, text.timeline.slowest), m.waited && h('em.soft', null, text.timeline.waited)]),
-      h('span', null, m.text, m.hint && h('span.soft', null, ` ${text.whatToDo}: ${m.hint}`), m.node && h('span.soft', null, ` (${m.node})`)));
-  }
-
   hardware(inv, row) {
     const s = inv.system ?? {}, f = inv.firmware ?? {}, c = inv.cpu ?? {};
     const ids = row.machine?.ids ?? {};
@@ -235,14 +206,6 @@ export class Page {
     return h('details', { ontoggle: (/** @type {any} */ e) => { if (e.target.open) pre.textContent = JSON.stringify({ machine: this.full ?? undefined, task: this.task ?? undefined }, null, 2); } }, h('summary', null, 'Everything, as the API tells it'), pre);
   }
 }
-
-/** Every moment, the newest first. @param {any[]} all */
-function seen(all) {
-  return h('ol.lines.kinds', { tabIndex: 0, aria: { label: text.timeline.every } }, [...all].reverse().map((m) => h('li', null, h('time', { title: m.at }, clock(m.at)), h('span.kind', null, m.source), h('span', null, m.text, m.node && h('span.soft', null, ` (${m.node})`)))));
-}
-
-/** A time that is over, to a tenth of a second if it was short. @param {number} ms */
-function took(ms) { return ms < 9950 ? `${(ms / 1000).toFixed(1)} s` : duration(ms); }
 
 /** @param {[string, any][]} pairs */
 function facts(pairs) {

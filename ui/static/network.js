@@ -3,6 +3,7 @@
 
 import { api } from './api.js';
 import { h, keep } from './html.js';
+import { stalledSign } from './timeline.js';
 import { clock, span, text, when } from './text.js';
 
 const most = 200;
@@ -77,9 +78,9 @@ export class Page {
     return h('div.wide.tall', { tabIndex: 0, role: 'region', aria: { label: w.title } }, h('table.plain', null,
       h('thead', null, h('tr', null, [w.machine, w.address, w.last, w.ago].map((x) => h('th', { scope: 'col' }, x)))),
       h('tbody', null, machines.map((m) => h('tr', { data: { mac: m.mac } },
-        h('td', null, m.machine_id ? h('a', { href: `#/m/${m.machine_id}`, title: m.mac }, m.name) : h('span.mono', null, m.mac)),
+        h('td', null, m.machine_id ? h('a', { href: `#/m/${m.machine_id}`, title: m.mac }, m.name) : h('a.mono', { href: `#/w/${m.mac}` }, m.mac)),
         h('td.mono', null, m.address ?? ''),
-        h('td', null, m.stall ? [h('p', null, h('b.stalled', null, h('i', { aria: { hidden: 'true' } }), text.stalled), ' ', m.stall.text), h('p.soft', null, `${text.whatToDo}: ${m.stall.hint}`)] : m.text, m.node && h('span.soft', null, ` (${m.node})`)),
+        h('td', null, m.stall ? [h('p', null, stalledSign(), ' ', m.stall.text), h('p.soft', null, `${text.whatToDo}: ${m.stall.hint}`)] : m.text, m.node && h('span.soft', null, ` (${m.node})`)),
         h('td.age', null, span(now - when(m.at))))))));
   }
 

@@ -89,7 +89,7 @@ export const text = {
     agent: 'agent reported', task: 'task made', approved: 'approved', erasing: 'erasing', downloading: 'writing', installing: 'verifying', configuring: 'made bootable', written: 'installed', failed: 'failed', up: 'came up',
     stalled: 'stalled', 'goes-on': 'goes on',
   },
-  wire: { title: 'Machines on the wire', machine: 'Machine', address: 'Address', last: 'The last that it did', ago: 'Ago', none: 'No machine was seen on the wire since this node started.' },
+  wire: { title: 'Machines on the wire', machine: 'Machine', address: 'Address', last: 'The last that it did', ago: 'Ago', none: 'No machine was seen on the wire since this node started.', stranger: 'No agent has reported from it yet.' },
   paused: 'paused: what you see stands still',
   all: 'All',
   /** @param {number} n @param {number} of */
