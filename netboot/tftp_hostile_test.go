@@ -52,12 +52,17 @@ type tftpRig struct {
 
 func newTFTPRig(t *testing.T) *tftpRig {
 	t.Helper()
-	return newTFTPRigOf(t, false)
+	return newTFTPRigWith(t, func(*setup) {})
 }
 
 // newTFTPRigOf makes one whose replies leave from a port for each transfer, or from
 // the one that requests come to.
 func newTFTPRigOf(t *testing.T, singlePort bool) *tftpRig {
+	t.Helper()
+	return newTFTPRigWith(t, func(s *setup) { s.cfg.TFTPSinglePort = singlePort })
+}
+
+func newTFTPRigWith(t *testing.T, change func(*setup)) *tftpRig {
 	t.Helper()
 	if os.Getenv(inNamespace) != "" {
 		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
@@ -67,7 +72,7 @@ func newTFTPRigOf(t *testing.T, singlePort bool) *tftpRig {
 	in := Interface{Name: "lo", Mode: ModeProxy}
 	r := &tftpRig{setup: newSetupAt(t, in, "127.0.0.1/24", nil), t: t, log: &lines{}}
 	r.cfg.Log = slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	r.cfg.TFTPSinglePort = singlePort
+	change(r.setup)
 	ctx, cancel := context.WithCancel(context.Background())
 	conn, err := listenUDP(ctx, "lo", 0, false)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/pin/tftp/v3"
@@ -147,6 +148,35 @@ func TestTFTPOverABadPath(t *testing.T) {
 				t.Errorf("the file took %d packets", p.seen)
 			}
 		})
+	}
+}
+
+// A file of more than 65535 blocks, whose numbers begin again at 0, arrives whole.
+func TestTFTPMoreBlocksThanNumbers(t *testing.T) {
+	long := make([]byte, 66_000*8)
+	for i := range long {
+		long[i] = byte(i * i >> 7)
+	}
+	r := newTFTPRigWith(t, func(s *setup) {
+		files := testFilesWithout(LoaderUEFI)
+		files[LoaderUEFI] = &fstest.MapFile{Data: long}
+		var err error
+		if s.cfg.Files, err = LoadFiles(files); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r.timePasses()
+	for _, command := range [][]string{
+		{"atftp", "--option", "blksize 8", "--option", "windowsize 64", "-g", "-r", "FILE", "-l", "OUT", "HOST", "PORT"},
+		{"curl", "-s", "--tftp-blksize", "8", "-o", "OUT", "tftp://HOST:PORT/FILE"},
+	} {
+		if _, err := exec.LookPath(command[0]); err != nil {
+			t.Logf("%s is not installed", command[0])
+			continue
+		}
+		if got, err := fetch(t, command, r.port, LoaderUEFI); err != nil || !bytes.Equal(got, long) {
+			t.Errorf("%s: %d bytes of %d: %v", command[0], len(got), len(long), err)
+		}
 	}
 }
 
@@ -377,5 +407,39 @@ func TestTFTPTransferIsTold(t *testing.T) {
 		if got := x.String(); got != c.want {
 			t.Errorf("got  %s\nwant %s", got, c.want)
 		}
+	}
+}
+
+// On a wire that drops long frames, without a word to anybody, a real client fails once,
+// the timeline says why, and the next time it gets its file.
+func TestTFTPWireOfShortFrames(t *testing.T) {
+	if _, err := exec.LookPath("busybox"); err != nil {
+		t.Skip(err)
+	}
+	w := newWire(t)
+	s := newSetup(t, ModeDHCP)
+	s.timePasses()
+	w.start(s)
+	const mac = "52:54:00:12:34:56"
+	s.sightings.holds(mac, netip.MustParseAddr("10.77.0.120"))
+	w.inside("ip", "address", "add", "10.77.0.120/24", "dev", "v1")
+	w.inside("ip", "link", "set", "v1", "mtu", "1000")
+	out := filepath.Join(t.TempDir(), "out")
+	get := []string{"busybox", "tftp", "-g", "-b", "1468", "-r", LoaderUEFI, "-l", out, "10.77.0.1"}
+	if said, err := w.command(get...).CombinedOutput(); err == nil {
+		t.Fatalf("a block of 1468 bytes passed a wire of 1000: %s", said)
+	}
+	if err := eventually(t.Context(), func() error {
+		seen := s.sightings.Of(mac)
+		if len(seen) == 0 || !strings.HasSuffix(seen[len(seen)-1].Text, "over TFTP at block 1: a 1468-byte block does not pass this path") {
+			return fmt.Errorf("it is told as %+v", seen)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.inside(get...)
+	if got, err := os.ReadFile(out); err != nil || !bytes.Equal(got, testFiles[LoaderUEFI].Data) {
+		t.Errorf("%d bytes: %v", len(got), err)
 	}
 }

@@ -105,8 +105,12 @@ func (t *tftpServer) newLoop(conn *net.UDPConn) (*tftpLoop, error) {
 		return nil, errors.Join(err, l.poll.Close())
 	}
 	l.ready = func(fd uintptr) bool {
-		l.came, l.failed = unix.EpollWait(int(fd), l.events[:], 0)
-		return l.came > 0 || l.failed != nil && l.failed != unix.EINTR
+		n, err := unix.EpollWait(int(fd), l.events[:], 0)
+		for err == unix.EINTR {
+			n, err = unix.EpollWait(int(fd), l.events[:], 0)
+		}
+		l.came, l.failed = max(n, 0), err
+		return n != 0
 	}
 	raw, err := conn.SyscallConn()
 	if err == nil {
