@@ -129,19 +129,36 @@ func TestAnAddressIsAskedForOnce(t *testing.T) {
 	p.ask(ctx, addr.Next()) // must return
 }
 
-// A flood of strangers is no flood of ARP, and nobody waits for long.
+// A flood of strangers is no flood of ARP: so many at once, so many a second. The
+// clock stands still.
 func TestAFloodIsNoneOfARP(t *testing.T) {
-	p, sent := askable(func(netip.Addr) string { return "" })
-	var wg sync.WaitGroup
-	for i := range 5000 {
-		wg.Go(func() { p.ask(t.Context(), netip.AddrFrom4([4]byte{10, 78, byte(i >> 8), byte(i)})) })
+	p, _ := askable(func(netip.Addr) string { return "" })
+	p.wait = time.Second // so that none ends before all have begun
+	var begun, wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	for i := range 2000 {
+		begun.Add(1)
+		wg.Go(func() {
+			defer func() { begun.Done() }()
+			short, stop := context.WithTimeout(ctx, 10*time.Millisecond)
+			defer stop()
+			p.ask(short, netip.AddrFrom4([4]byte{10, 78, byte(i >> 8), byte(i)}))
+		})
 	}
+	begun.Wait()
+	cancel()
 	wg.Wait()
-	if n := sent.Load(); n < 2 || n > 2*arpASecond {
-		t.Errorf("%d packets within a second, want at most %d", n, 2*arpASecond)
+	if n := p.stats.snapshot()["arp.asked"]; n > arpAtOnce {
+		t.Errorf("%d addresses asked for at once, want at most %d", n, arpAtOnce)
 	}
-	if n := p.stats.snapshot()["arp.not asked"]; n < 5000-arpASecond {
-		t.Errorf("%d were not asked for", n)
+
+	p, sent := askable(func(netip.Addr) string { return "" })
+	p.wait, p.again = time.Millisecond, time.Microsecond
+	for i := range 1000 {
+		p.ask(t.Context(), netip.AddrFrom4([4]byte{10, 79, byte(i >> 8), byte(i)}))
+	}
+	if st := p.stats.snapshot(); st["arp.asked"] != arpASecond || st["arp.not asked"] != 1000-arpASecond || sent.Load() > 2*arpASecond {
+		t.Errorf("within a second: %v, %d packets; want %d", st, sent.Load(), arpASecond)
 	}
 }
 

@@ -46,11 +46,37 @@ func (c *clientRun) step(column, counter string, do func() error) {
 	c.t.Helper()
 	before := c.s.Stats()[counter]
 	err := do()
-	for end := time.Now().Add(clientTime); err == nil && c.s.Stats()[counter] == before; time.Sleep(10 * time.Millisecond) {
+	c.told(column, c.counted(counter, before, clientTime, err))
+}
+
+// counted waits until the server has counted one more.
+func (c *clientRun) counted(counter string, before uint64, wait time.Duration, err error) error {
+	for end := time.Now().Add(wait); err == nil && c.s.Stats()[counter] == before; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			err = fmt.Errorf("the server counted no %s: %v", counter, c.s.Stats())
 		}
 	}
+	return err
+}
+
+// signal is a step that a signal starts. One that comes while the client is busy is
+// lost on some, so it is sent until something comes of it.
+func (c *clientRun) signal(column, counter string, cmd *exec.Cmd, sig syscall.Signal) {
+	c.t.Helper()
+	before := c.s.Stats()[counter]
+	err := cmd.Process.Signal(sig)
+	for range int(clientTime / (2 * time.Second)) {
+		if err != nil || c.counted(counter, before, 2*time.Second, nil) == nil {
+			break
+		}
+		err = cmd.Process.Signal(sig)
+	}
+	c.told(column, c.counted(counter, before, 0, err))
+}
+
+// told notes what came of a step.
+func (c *clientRun) told(column string, err error) {
+	c.t.Helper()
 	if err != nil {
 		c.does[column] = "FAILED"
 		c.t.Errorf("%s: %v", column, err)
@@ -147,8 +173,8 @@ var dhcpClients = []clientTool{
 			cmd = c.start("udhcpc", "-i", "v1", "-f", "-t", "5", "-T", "2", "-s", c.script())
 			return c.has("10.77.0.100")
 		})
-		c.step("renew", "dhcp.ack", func() error { return cmd.Process.Signal(syscall.SIGUSR1) })
-		c.step("release", "dhcp.release", func() error { return cmd.Process.Signal(syscall.SIGUSR2) })
+		c.signal("renew", "dhcp.ack", cmd, syscall.SIGUSR1)
+		c.signal("release", "dhcp.release", cmd, syscall.SIGUSR2)
 	}},
 	{"dhcpcd", "dhcpcd-base", "dhcpcd", false, func(c *clientRun) {
 		var cmd *exec.Cmd
@@ -157,8 +183,8 @@ var dhcpClients = []clientTool{
 			cmd = c.start(dhcpcd...)
 			return c.has("10.77.0.100")
 		})
-		c.step("renew", "dhcp.ack", func() error { return cmd.Process.Signal(syscall.SIGUSR1) })
-		c.step("release", "dhcp.release", func() error { return cmd.Process.Signal(syscall.SIGALRM) })
+		c.signal("renew", "dhcp.ack", cmd, syscall.SIGUSR1)
+		c.signal("release", "dhcp.release", cmd, syscall.SIGALRM)
 		if !c.full {
 			return
 		}
@@ -191,7 +217,7 @@ var dhcpClients = []clientTool{
 			return c.has("10.77.0.100")
 		})
 		c.step("renew", "dhcp.ack", func() error { return nil })
-		c.step("release", "dhcp.release", func() error { return cmd.Process.Signal(syscall.SIGTERM) })
+		c.signal("release", "dhcp.release", cmd, syscall.SIGTERM)
 	}},
 	{"perfdhcp", "kea-admin", "perfdhcp", true, func(c *clientRun) {
 		c.w.inside("ip", "address", "add", "10.77.0.3/24", "dev", "v1")

@@ -58,9 +58,10 @@ func reserve(f Fleet, all []Reservation, ids func(string) []string, leases *Leas
 	return r, nil
 }
 
-// saw notes which card a machine asks with whose UUID was reserved an address.
+// saw notes which card a machine asks with whose UUID was reserved an address. On
+// nil, nothing is reserved.
 func (r *reserving) saw(m Machine) {
-	if len(r.byID) == 0 {
+	if r == nil || len(r.byID) == 0 {
 		return
 	}
 	for _, uuid := range m.UUIDs() {

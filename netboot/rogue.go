@@ -103,6 +103,9 @@ func (o *otherServers) quiet() string {
 
 // rival is another server that gives addresses now. o.mu is held.
 func (o *otherServers) rival(now time.Time) (otherServer, bool) {
+	if len(o.known) == 0 { // as always; it is asked for every DISCOVER
+		return otherServer{}, false
+	}
 	nodes := o.nodes()
 	for _, k := range o.known {
 		if k.lends && now.Sub(k.heard) < rivalGone && !slices.Contains(nodes, k.addr) {
@@ -255,8 +258,12 @@ func (o *otherServers) forget(now time.Time) {
 	})
 }
 
-func (o *otherServers) nodes() []netip.Addr {
-	return nodeAddrs(o.neighbours, netip.AddrPortFrom(o.link.addr, uint16(o.bootPort)))
+// nodes are the addresses of the other nodes, those of each network of this wire.
+func (o *otherServers) nodes() (out []netip.Addr) {
+	for _, n := range o.link.onWire() {
+		out = append(out, nodeAddrs(o.neighbours, netip.AddrPortFrom(n.addr, uint16(o.bootPort)))...)
+	}
+	return out
 }
 
 // alarm is what is wrong with a server, in a sentence; empty if nothing is.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,7 +47,7 @@ func leaseExport(node *nodeFlags) *cobra.Command {
 		Long: "csv      one line an address, with a heading\n" +
 			"dnsmasq  a file for dnsmasq's dhcp-hostsfile: MAC,ADDRESS,NAME\n" +
 			"isc      host declarations for dhcpd.conf\n\n" +
-			"dnsmasq and isc name kept and lent addresses; what rests or has ended is nobody's.",
+			"dnsmasq and isc name kept, reserved and lent addresses of which the MAC is known.",
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 			write, ok := leaseFormats[format]
 			if !ok {
@@ -104,7 +105,7 @@ func leasesISC(w io.Writer, leases []api.Lease) error {
 // held are the leases of which somebody has the address.
 func held(leases []api.Lease) (out []api.Lease) {
 	for _, l := range leases {
-		if (l.State == api.LeaseKept || l.State == api.LeaseLent) && l.MAC != "" {
+		if slices.Contains([]string{api.LeaseKept, api.LeaseLent, api.LeaseReserved}, l.State) && l.MAC != "" {
 			out = append(out, l)
 		}
 	}

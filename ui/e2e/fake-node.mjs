@@ -185,6 +185,8 @@ export class FakeNode {
         f.emit('node_deleted', { id: m.id, name: m.name });
         f.note(`removed node ${m.name}`);
       }),
+      'GET leases': () => ({ leases: [{ address: '10.77.0.9', state: 'resting', until: new Date(Date.now() + 6e5).toISOString(), node: 'n1', why: 'in use by card 52:54:00:ff:ff:09, which was not lent it' },
+        { address: '10.77.0.150', state: 'lent', mac: '52:54:00:ff:ff:01', until: new Date(Date.now() + 36e5).toISOString(), node: 'n1' }] }),
       'GET network': () => ({ interfaces: [{ name: 'br0', mode: 'dhcp', address: '10.77.0.1/24', range: '10.77.0.100-10.77.0.199' }], counters: { dhcp_received: 812, dhcp_dropped_malformed: 2, tftp_reads: 40 }, sightings: [...f.machines.values()].slice(0, 40).flatMap((x) => [...x.sightings, ...x.timeline.map((m) => ({ at: m.at, mac: x.ids.macs[0], kind: m.source, text: m.text }))]).slice(0, 200),
         machines: [...[...f.machines.values()].slice(0, 8).map((x) => ({ mac: x.ids.macs[0], address: x.agent_ip, machine_id: x.id, name: x.name, at: x.timeline.at(-1).at, text: x.timeline.at(-1).text, stall: x.stall })), ...this.strangers] }),
       'GET wire id': () => { const x = [...f.machines.values()].find((y) => y.ids.macs.includes(id)) ?? this.strangers.find((y) => y.mac === id); if (!x) throw problem(404, `nothing was seen of ${id}`); return { mac: id, machine_id: x.machine_id ?? x.id, stall: x.stall, timeline: x.timeline }; },

@@ -56,6 +56,7 @@ export const api = {
   removeToken: (/** @type {string} */ t) => call('DELETE', `/tokens/${id(t)}`),
   network: () => call('GET', '/network'),
   wire: (/** @type {string} */ mac) => call('GET', `/wire/${id(mac)}`),
+  leases: () => call('GET', '/leases'),
   audit: (/** @type {number} */ limit) => call('GET', `/audit?limit=${limit}`),
   token: () => call('POST', '/cluster/tokens'),
   promote: (/** @type {string} */ n) => call('POST', `/cluster/nodes/${id(n)}/promote`),

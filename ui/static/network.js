@@ -18,7 +18,9 @@ export class Page {
     this.top = h('section.card');
     this.wire = h('section.card');
     this.list = h('section.card');
-    root.replaceChildren(h('article.sheet', null, h('header', null, h('h1', null, 'Network')), this.top, this.wire, this.list));
+    this.used = h('section.card');
+    /** @type {any[]} */ this.leases = [];
+    root.replaceChildren(h('article.sheet', null, h('header', null, h('h1', null, 'Network')), this.top, this.wire, this.list, this.used));
     this.onframe = (/** @type {any} */ e) => {
       const f = e.detail;
       if (f.type === 'sighting') {
@@ -46,6 +48,7 @@ export class Page {
       this.network = await api.network();
       this.lines = [...(this.network.sightings ?? [])].sort((a, b) => when(b.at) - when(a.at)).slice(0, most);
       this.problem = '';
+      this.leases = (await api.leases()).leases ?? [];
     } catch (e) {
       this.problem = e instanceof Error ? e.message : String(e);
     }
@@ -70,6 +73,15 @@ export class Page {
     keep(this.list, [this.lines, Boolean(n)], () => [h('h2', null, 'Boot requests'), this.lines.length
       ? h('ol.lines.macs', { tabIndex: 0, aria: { label: 'Boot requests, newest first' } }, this.lines.map((s) => h('li', null, h('time', { title: s.at }, clock(s.at)), this.who(s.mac), h('span.kind', null, s.kind), h('span', null, s.text))))
       : n && h('p.soft', null, text.empty.network)]);
+    keep(this.used, [this.leases], () => [h('h2', null, 'Addresses in use'), this.leases.length ? this.addresses() : h('p.soft', null, text.empty.leases)]);
+  }
+
+  /** Who has which address: what all nodes know, and what this one has lent. */
+  addresses() {
+    const head = ['Address', 'State', 'Who', 'Until', ''];
+    return h('div.wide', { tabIndex: 0, role: 'region', aria: { label: 'Addresses in use' } }, h('table.plain', null, h('thead', null, h('tr', null, head.map((x) => h(x ? 'th' : 'td', x ? { scope: 'col' } : null, x)))),
+      h('tbody', null, this.leases.map((l) => h('tr', null, h('td.mono', null, l.address), h('td', null, l.state), h('td', null, l.mac ? this.who(l.mac) : null),
+        h('td', null, l.until ? h('time', { title: l.until }, clock(l.until)) : null), h('td', null, l.why ?? ''))))));
   }
 
   /** Known or not: who was seen last, and who stands. @param {any[]} machines @param {number} now */

@@ -112,6 +112,7 @@ export const text = {
     images: 'No image yet. An image is a raw disk image (also .gz, .xz, .zst) that boots by itself.',
     imagesHow: 'Add one above, or on the node: lpmos image import FILE --name debian-12',
     network: 'No machine has asked for anything since this node started.',
+    leases: 'No address is kept or lent.',
     log: 'Nothing has happened yet.',
     audit: 'Nobody has done anything yet.',
     timeline: 'This node has heard nothing of it on the wire since it started.',
