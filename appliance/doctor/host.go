@@ -28,6 +28,9 @@ type Host struct {
 	Now       func() time.Time
 	Inner     []string      // arguments with which this program is a process of the self-test
 	Listen    time.Duration // for other DHCP servers, on each interface
+	// Inside says that this is the node itself, which has its ports open, starts no
+	// programs and is not root.
+	Inside bool
 	// CheckDir refuses a data directory that a node would not give to its user.
 	CheckDir func(dir string) error
 
@@ -95,15 +98,18 @@ func (h *Host) configuration(context.Context) Finding {
 		}
 		return f
 	}
-	from := "flags, variables and defaults, since no file was named"
-	if h.File != "" {
-		from = h.File
+	from := "read from flags, variables and defaults, since no file was named"
+	switch {
+	case h.Inside:
+		from = "it is what this node was started with"
+	case h.File != "":
+		from = "read from " + h.File
 	}
 	if len(h.Config.Interfaces) == 0 {
 		return warn("sudo lpmos up asks which network to serve; or name one: --interface NAME,mode=proxy",
-			"read from %s; no interface is named, so no machine is served", from)
+			"%s; no interface is named, so no machine is served", from)
 	}
-	return ok("read from %s", from)
+	return ok("%s", from)
 }
 
 // privileges says what the node here would be allowed, or is.
@@ -206,6 +212,9 @@ func (h *Host) selfTest() Check {
 	}
 	return Check{ID: "self-test",
 		Look: func(ctx context.Context) Finding {
+			if h.Inside {
+				return skip("a node starts no programs; lpmos doctor on its host boots itself")
+			}
 			if t = selfTest(ctx, h.Inner); t.Broken != "" {
 				return skip("no machine was booted to try: %s", t.Broken)
 			}

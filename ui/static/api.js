@@ -55,6 +55,7 @@ export const api = {
   addToken: (/** @type {any} */ body) => call('POST', '/tokens', body),
   removeToken: (/** @type {string} */ t) => call('DELETE', `/tokens/${id(t)}`),
   network: () => call('GET', '/network'),
+  doctor: () => call('GET', '/doctor'),
   audit: (/** @type {number} */ limit) => call('GET', `/audit?limit=${limit}`),
   token: () => call('POST', '/cluster/tokens'),
   promote: (/** @type {string} */ n) => call('POST', `/cluster/nodes/${id(n)}/promote`),

@@ -214,10 +214,10 @@ store.addEventListener('moved', (/** @type {any} */ e) => {
   }, 5000);
 });
 
-// Addresses: #/ , #/m/ID , #/t/ID , #/images , #/network , #/c , #/a , #/u; the search and the order are in them too.
+// Addresses: #/ , #/m/ID , #/t/ID , #/images , #/network , #/doctor , #/c , #/a , #/u; the search and the order are in them too.
 const places = {
   m: () => import('./machine.js'), t: () => import('./machine.js'),
-  images: () => import('./images.js'), network: () => import('./network.js'),
+  images: () => import('./images.js'), network: () => import('./network.js'), doctor: () => import('./doctor.js'),
   c: () => import('./cluster.js'), a: () => import('./audit.js'), u: () => import('./access.js'),
 };
 let here = '', scrolled = 0;
@@ -231,7 +231,7 @@ async function route() {
   const params = new URLSearchParams(search);
   const onFleet = !(place in places);
   if (here === 'fleet' && !onFleet) scrolled = scrollY;
-  const tab = onFleet || place === 'm' || place === 't' ? 'fleet' : place;
+  const tab = onFleet || place === 'm' || place === 't' ? 'fleet' : place === 'doctor' ? 'network' : place;
   for (const a of document.querySelectorAll('.places a')) {
     const mine = /** @type {HTMLElement} */ (a).dataset.place === tab;
     if (mine) a.setAttribute('aria-current', 'page'); else a.removeAttribute('aria-current');

@@ -44,6 +44,7 @@ export class Page {
     keep(this.top, [n?.interfaces, n?.counters, this.problem], () => [
       this.problem && h('p.note.bad', null, this.problem),
       n && h('h2', null, 'Listening'),
+      n && h('p', null, h('a', { href: '#/doctor' }, 'What keeps machines from booting here?')),
       n && h('dl.facts', null, (n.interfaces ?? []).map((/** @type {any} */ i) => [h('dt.mono', null, i.name), h('dd', null, [i.mode && `${i.mode}: ${modes[i.mode] ?? ''}`, i.address, i.range && `gives ${i.range}`].filter(Boolean).join(' · '))])),
       n?.counters && h('details', null, h('summary', null, 'Counters'), h('dl.facts', null, Object.entries(n.counters).sort().map(([k, v]) => [h('dt.mono', null, k), h('dd', null, Number(v).toLocaleString('en'))]))),
     ]);
