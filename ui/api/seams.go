@@ -104,7 +104,7 @@ type Contact interface {
 	LastContact(machineID string) time.Time
 }
 
-// Config is what a Server is made of. All but Membership, Examine, OnImport and Logger
+// Config is what a Server is made of. All but Membership, OnImport and Logger
 // must be set.
 type Config struct {
 	Cluster   Cluster
@@ -113,8 +113,6 @@ type Config struct {
 	Contact   Contact
 	// Membership, if set, is who is of the cluster.
 	Membership Membership
-	// Examine, if set, looks for what keeps machines from booting off this node's host.
-	Examine func(context.Context) Examination
 
 	Name    string // of this node
 	Region  string // of this node; the region of a task that names none
@@ -127,6 +125,9 @@ type Config struct {
 	// OnImport, if set, hears how an image import goes.
 	OnImport func(ImportProgress)
 	Logger   *slog.Logger
+
+	// Examine, if set, looks for what keeps machines from booting off this node's host.
+	Examine func(context.Context) Examination
 }
 
 // ImportProgress is how far an import has come.

@@ -214,11 +214,12 @@ store.addEventListener('moved', (/** @type {any} */ e) => {
   }, 5000);
 });
 
-// Addresses: #/ , #/m/ID , #/t/ID , #/images , #/network , #/doctor , #/c , #/a , #/u; the search and the order are in them too.
+// Addresses: #/ , #/m/ID , #/t/ID , #/images , #/network , #/c , #/a , #/u; the search and the order are in them too.
 const places = {
   m: () => import('./machine.js'), t: () => import('./machine.js'),
-  images: () => import('./images.js'), network: () => import('./network.js'), doctor: () => import('./doctor.js'),
+  images: () => import('./images.js'), network: () => import('./network.js'),
   c: () => import('./cluster.js'), a: () => import('./audit.js'), u: () => import('./access.js'),
+  doctor: () => import('./doctor.js'),
 };
 let here = '', scrolled = 0;
 history.scrollRestoration = 'manual';
@@ -231,7 +232,7 @@ async function route() {
   const params = new URLSearchParams(search);
   const onFleet = !(place in places);
   if (here === 'fleet' && !onFleet) scrolled = scrollY;
-  const tab = onFleet || place === 'm' || place === 't' ? 'fleet' : place === 'doctor' ? 'network' : place;
+  const tab = onFleet || place === 'm' || place === 't' ? 'fleet' : place;
   for (const a of document.querySelectorAll('.places a')) {
     const mine = /** @type {HTMLElement} */ (a).dataset.place === tab;
     if (mine) a.setAttribute('aria-current', 'page'); else a.removeAttribute('aria-current');

@@ -16,7 +16,7 @@ export class Page {
     this.problem = '';
     this.top = h('section.card');
     this.list = h('section.card');
-    root.replaceChildren(h('article.sheet', null, h('header', null, h('h1', null, 'Network')), this.top, this.list));
+    root.replaceChildren(h('article.sheet', null, h('header', null, h('h1', null, 'Network'), h('a', { href: '#/doctor' }, 'What keeps machines from booting here?')), this.top, this.list));
     this.onframe = (/** @type {any} */ e) => {
       const f = e.detail;
       if (f.type === 'sighting') this.lines = [f, ...this.lines].slice(0, most);
@@ -44,7 +44,6 @@ export class Page {
     keep(this.top, [n?.interfaces, n?.counters, this.problem], () => [
       this.problem && h('p.note.bad', null, this.problem),
       n && h('h2', null, 'Listening'),
-      n && h('p', null, h('a', { href: '#/doctor' }, 'What keeps machines from booting here?')),
       n && h('dl.facts', null, (n.interfaces ?? []).map((/** @type {any} */ i) => [h('dt.mono', null, i.name), h('dd', null, [i.mode && `${i.mode}: ${modes[i.mode] ?? ''}`, i.address, i.range && `gives ${i.range}`].filter(Boolean).join(' · '))])),
       n?.counters && h('details', null, h('summary', null, 'Counters'), h('dl.facts', null, Object.entries(n.counters).sort().map(([k, v]) => [h('dt.mono', null, k), h('dd', null, Number(v).toLocaleString('en'))]))),
     ]);

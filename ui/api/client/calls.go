@@ -207,13 +207,6 @@ func (c *Client) Network(ctx context.Context) (n api.Network, err error) {
 	return n, err
 }
 
-// Examine is what keeps machines from booting off the node, as far as it can see
-// from inside.
-func (c *Client) Examine(ctx context.Context) (e api.Examination, err error) {
-	err = c.list(ctx, "doctor", &e)
-	return e, err
-}
-
 // Cluster is how the cluster looks from the node.
 func (c *Client) Cluster(ctx context.Context) (v api.ClusterView, err error) {
 	err = c.list(ctx, "cluster", &v)
