@@ -458,8 +458,8 @@ test('the keyboard goes everywhere', async (t) => {
 
 test('the doctor names the cause and what mends it, in words and not by colour', async (t) => {
   const { node, page } = await visit(t, { machines: 1 });
-  await page.goto(`${page.url().split('#')[0]}#/network`);
-  await page.click('text=What keeps machines from booting here?');
+  await page.goto(`${page.url().split('#')[0]}#/c`);
+  await page.click('text=What keeps machines from booting off this node?');
   await page.waitForSelector('.checks li');
   assert.match(await page.textContent('.note.bad'), /The cause: eno2 link: no carrier/);
   assert.deepEqual(await page.$$eval('.checks .kind', (all) => all.map((e) => e.textContent)), ['✔ ok', '! warning', '✘ fails', '- left out']);

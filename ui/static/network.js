@@ -16,7 +16,7 @@ export class Page {
     this.problem = '';
     this.top = h('section.card');
     this.list = h('section.card');
-    root.replaceChildren(h('article.sheet', null, h('header', null, h('h1', null, 'Network'), h('a', { href: '#/doctor' }, 'What keeps machines from booting here?')), this.top, this.list));
+    root.replaceChildren(h('article.sheet', null, h('header', null, h('h1', null, 'Network')), this.top, this.list));
     this.onframe = (/** @type {any} */ e) => {
       const f = e.detail;
       if (f.type === 'sighting') this.lines = [f, ...this.lines].slice(0, most);
