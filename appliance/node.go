@@ -150,7 +150,8 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		API: api.Config{
 			Cluster: clusterSeam{cluster}, Images: imageSeam{store, images.NewFetcher(cfg.FetchPrefixes())}, Sightings: seen, Contact: agents, Membership: membersOf(self), Leases: leaseSeam{boot},
 			Name: cfg.Name, Region: cfg.Region, Version: version,
-			Now: time.Now, NewID: newTaskID, NewToken: newToken, Logger: log},
+			Now: time.Now, NewID: newTaskID, NewToken: newToken, Logger: log,
+			Examine: examiner(cfg, version)},
 		Static: static, Reload: reload, Hosts: cfg.Hosts, Figures: cluster.Figures})
 	if err != nil {
 		return errors.Join(err, boot.Close())

@@ -281,6 +281,9 @@ func (h *Host) tcpPort(ctx context.Context, address, key string) Finding {
 
 // has says whether the node that runs here has a port open.
 func (h *Host) has(network string, port int) bool {
+	if h.Inside {
+		return h.node.runs // it serves nothing before it has them all
+	}
 	return h.node.pid != 0 && slices.ContainsFunc(netboot.Holders(network, port), func(o netboot.Holder) bool { return o.PID == h.node.pid })
 }
 

@@ -181,6 +181,9 @@ type Config struct {
 	// OnImport, if set, hears how an image import goes.
 	OnImport func(ImportProgress)
 	Logger   *slog.Logger
+
+	// Examine, if set, looks for what keeps machines from booting off this node's host.
+	Examine func(context.Context) Examination
 }
 
 // ImportProgress is how far an import has come.

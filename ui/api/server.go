@@ -33,6 +33,8 @@ type Server struct {
 	api     huma.API
 	openapi []byte
 	plans   planMemory
+
+	examining chan struct{} // a place for the one examination under way
 }
 
 // New makes a server. It fails if something it stands on is not given.
@@ -40,7 +42,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Cluster == nil || cfg.Images == nil || cfg.Sightings == nil || cfg.Contact == nil || cfg.Now == nil || cfg.NewID == nil || cfg.NewToken == nil {
 		return nil, errors.New("api: the configuration is not complete")
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, started: cfg.Now(), mux: door.NewMux(Refuse)}
+	s := &Server{cfg: cfg, log: cfg.Logger, started: cfg.Now(), mux: door.NewMux(Refuse), examining: make(chan struct{}, 1)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -67,6 +69,7 @@ func New(cfg Config) (*Server, error) {
 	s.leaseRoutes()
 	s.imageRoutes()
 	s.clusterRoutes()
+	s.doctorRoutes()
 	s.memberRoutes()
 	s.signInRoutes()
 	s.peopleRoutes()

@@ -77,6 +77,7 @@ func TestEveryRouteTakesItsMethodsAlone(t *testing.T) {
 		"/api/v1/images/none":                "DELETE",
 		"/api/v1/regions":                    "GET HEAD",
 		"/api/v1/stats":                      "GET HEAD",
+		"/api/v1/doctor":                     "GET HEAD",
 		"/api/v1/health":                     "GET HEAD",
 		"/api/v1/network":                    "GET HEAD",
 		"/api/v1/wire/none":                  "GET HEAD",

@@ -273,6 +273,7 @@ test('what machines say is text and never markup', async (t) => {
     }
     for (const m of fleet.cluster.members) Object.assign(m, { name: evil, region: evil, version: evil, address: evil, dashboard: `javascript:${evil}`, warnings: [evil] });
     fleet.cluster.problem = evil;
+    fleet.examination = { verdict: 'fail', checks: [{ id: evil, of: evil, depth: 0, verdict: 'fail', reason: evil, fix: evil }, { id: 'x', depth: 9, verdict: evil, reason: evil }] };
     fleet.audit = [{ index: 1, at: new Date().toISOString(), by: evil, what: evil }];
     for (const x of fleet.tasks.values()) Object.assign(x, { logs: [{ at: new Date().toISOString(), text: evil }], error: { code: evil, message: evil, details: evil }, ...fleet.planFor(x) });
   } });
@@ -280,7 +281,7 @@ test('what machines say is text and never markup', async (t) => {
   const dialogs = [];
   page.on('dialog', (d) => { dialogs.push(d.message()); d.dismiss(); });
   const base = page.url().split('#')[0];
-  for (const hash of ['#/m/m-000004', '#/m/m-000009', '#/network', '#/images', '#/c', '#/a', '#/']) {
+  for (const hash of ['#/m/m-000004', '#/m/m-000009', '#/network', '#/doctor', '#/images', '#/c', '#/a', '#/']) {
     await page.goto(base + hash);
     await live(page);
     await page.waitForFunction((h) => h === '#/images' || document.body.textContent.includes('<img src=x'), hash);
@@ -461,7 +462,7 @@ for (const scheme of ['light', 'dark']) {
     await page.waitForSelector('tr[data-key]');
     await check('fleet');
     const base = page.url().split('#')[0];
-    for (const [hash, ready] of [[`#/m/${machineIn(node, 'waiting').id}`, '.disk'], [`#/m/${machineIn(node, 'installing').id}`, '.way .track'], [`#/m/${machineIn(node, 'failed').id}`, '.note.bad'], ['#/images', '#page tbody'], ['#/network', '.lines li'], ['#/c', `${nodeRow('n-3')} button`], ['#/a', '.lines li']]) {
+    for (const [hash, ready] of [[`#/m/${machineIn(node, 'waiting').id}`, '.disk'], [`#/m/${machineIn(node, 'installing').id}`, '.way .track'], [`#/m/${machineIn(node, 'failed').id}`, '.note.bad'], ['#/images', '#page tbody'], ['#/network', '.lines li'], ['#/doctor', '.checks li'], ['#/c', `${nodeRow('n-3')} button`], ['#/a', '.lines li']]) {
       await page.goto(base + hash);
       await page.waitForSelector(ready);
       await check(hash);
@@ -528,6 +529,21 @@ test('the keyboard goes everywhere', async (t) => {
   await page.keyboard.press('g');
   await page.keyboard.press('n');
   await page.waitForSelector('h1:text("Network")');
+});
+
+test('the doctor names the cause and what mends it, in words and not by colour', async (t) => {
+  const { node, page } = await visit(t, { machines: 1 });
+  await page.goto(`${page.url().split('#')[0]}#/c`);
+  await page.click('text=What keeps machines from booting off this node?');
+  await page.waitForSelector('.checks li');
+  assert.match(await page.textContent('.note.bad'), /The cause: eno2 link: no carrier/);
+  assert.deepEqual(await page.$$eval('.checks .kind', (all) => all.map((e) => e.textContent)), ['✔ ok', '! warning', '✘ fails', '- left out']);
+  assert.match(await page.textContent('.checks li:nth-child(2)'), /What mends it: sudo timedatectl/);
+  await page.setViewportSize({ width: 320, height: 640 });
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'nothing runs off the side at 320 pixels');
+  node.fleet.examination = { verdict: 'ok', checks: [{ id: 'configuration', depth: 0, verdict: 'ok', reason: 'fine' }] };
+  await page.click('text=Look again');
+  await page.waitForSelector('.note.bad', { state: 'detached' });
 });
 
 test('at 320 pixels nothing runs off the side', async (t) => {

@@ -153,6 +153,9 @@ export class FakeNode {
     if (kind === 'tasks' && id && !t) throw problem(404, `there is no task ${id}`);
     if (kind === 'machines' && id && !m) throw problem(404, `there is no machine ${id}`);
     const answers = {
+      'GET doctor': () => f.examination ?? { verdict: 'fail', checks: [
+        { id: 'configuration', depth: 0, verdict: 'ok', reason: 'it is what this node was started with' }, { id: 'clock', depth: 1, verdict: 'warn', reason: 'nothing keeps this clock right', fix: 'sudo timedatectl set-ntp true' },
+        { id: 'link', of: 'eno2', depth: 2, verdict: 'fail', reason: 'no carrier: nothing is plugged in, or the other end is off', fix: 'ip link show eno2' }, { id: 'bmc', depth: 0, verdict: 'skip', reason: 'this version switches no machine on by itself' }] },
       'GET tasks': () => ({ tasks: [...f.tasks.values()].filter((x) => x.machine_id === url.searchParams.get('machine_id')).map(listed) }),
       'GET tasks id': () => ({ ...t, hardware: f.machines.get(t.machine_id)?.inventory ?? null }),
       'POST tasks': () => f.makeTask(body),

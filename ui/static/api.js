@@ -58,6 +58,7 @@ export const api = {
   wire: (/** @type {string} */ mac) => call('GET', `/wire/${id(mac)}`),
   leases: () => call('GET', '/leases'),
   audit: (/** @type {number} */ limit) => call('GET', `/audit?limit=${limit}`),
+  doctor: () => call('GET', '/doctor'),
   token: () => call('POST', '/cluster/tokens'),
   promote: (/** @type {string} */ n) => call('POST', `/cluster/nodes/${id(n)}/promote`),
   demote: (/** @type {string} */ n) => call('POST', `/cluster/nodes/${id(n)}/demote`),

@@ -219,6 +219,7 @@ const places = {
   m: () => import('./machine.js'), t: () => import('./machine.js'),
   images: () => import('./images.js'), network: () => import('./network.js'), w: () => import('./wire.js'),
   c: () => import('./cluster.js'), a: () => import('./audit.js'), u: () => import('./access.js'),
+  doctor: () => import('./doctor.js'),
 };
 let here = '', scrolled = 0;
 history.scrollRestoration = 'manual';
