@@ -201,3 +201,18 @@ func TestParseRange(t *testing.T) {
 		}
 	}
 }
+
+// What a room costs whose machines all ask at once, and nobody has had an address yet.
+func BenchmarkAThousandStrangersAreOffered(b *testing.B) {
+	in := testInterface(ModeDHCP)
+	in.Range = span("10.77.64.0", "10.77.127.255")
+	for b.Loop() {
+		s := newSetupAt(b, in, "10.77.0.1/16", nil)
+		terms := s.responder(s.link).terms()
+		for n := range 1000 {
+			if _, ok := s.leases.Offer(fmt.Sprintf("02:00:00:00:%02x:%02x", n>>8, n&255), terms, netip.Addr{}); !ok {
+				b.Fatal("no address is left")
+			}
+		}
+	}
+}
