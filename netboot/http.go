@@ -249,7 +249,9 @@ func (h *bootHTTP) file(w http.ResponseWriter, r *http.Request, name string) {
 	tell("fetches %s over HTTP%s", name, waited)
 	w.Header().Set("ETag", f.etag)
 	w.Header().Set("Content-Type", "application/octet-stream")
-	http.ServeContent(w, r, "", time.Time{}, f.reader())
+	content, done := f.content()
+	defer done()
+	http.ServeContent(w, r, "", time.Time{}, content)
 }
 
 // has says whether the machine has the file and asks if it is still the same (RFC 9110
