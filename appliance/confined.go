@@ -12,6 +12,7 @@ import (
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/lpmos/lpmos/appliance/confine"
 	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/netboot"
 )
 
 // Confine takes from this process what a node does not need, before it serves
@@ -88,7 +89,7 @@ func CheckDataDir(dir string) error {
 		switch name := f.Name(); {
 		case slices.Contains([]string{"raft", "raft.restoring", "trust", "trust.new", "trust.joining"}, name):
 			return nil // a node's, whatever else somebody keeps there
-		case !slices.Contains([]string{"images", "leases.db", "lost+found"}, name):
+		case !slices.Contains([]string{"images", "leases.db", netboot.BootFilesDir, "lost+found"}, name):
 			stranger = name
 		}
 	}

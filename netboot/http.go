@@ -159,7 +159,9 @@ func (h *bootHTTP) file(w http.ResponseWriter, r *http.Request, name string) {
 	}
 	w.Header().Set("ETag", f.etag)
 	w.Header().Set("Content-Type", "application/octet-stream")
-	h.watched(w, r, name, waited, f.size, func(w http.ResponseWriter) { http.ServeContent(w, r, "", time.Time{}, f.reader()) })
+	content, done := f.content()
+	defer done()
+	h.watched(w, r, name, waited, f.size, func(w http.ResponseWriter) { http.ServeContent(w, r, "", time.Time{}, content) })
 }
 
 // has says whether the machine has the file and asks if it is still the same (RFC 9110

@@ -65,6 +65,7 @@ type Leases struct {
 	byMAC    map[string]Lease
 	byAddr   map[netip.Addr]string // owner of a lease, running or over
 	offers   map[netip.Addr]Lease  // not on disk: a lost offer is asked for again
+	found    map[netip.Addr]Lease  // by the first of a range, what was last offered of it for the first time, and until when others go on from there
 	resting  map[netip.Addr]rest
 	declines map[string][]time.Time
 	closed   []Range // nothing in these is lent anew
@@ -151,6 +152,7 @@ func newLeases(now func() time.Time) *Leases {
 		byMAC:    make(map[string]Lease),
 		byAddr:   make(map[netip.Addr]string),
 		offers:   make(map[netip.Addr]Lease),
+		found:    make(map[netip.Addr]Lease),
 		resting:  make(map[netip.Addr]rest),
 		declines: make(map[string][]time.Time),
 	}
@@ -204,16 +206,25 @@ func (l *Leases) Offer(mac string, terms Terms, hint netip.Addr) (addr netip.Add
 	}
 	var oldest Lease
 	for _, r := range terms.From {
-		for a := r.First; r.Contains(a); a = a.Next() {
-			if l.lends(a, mac, now, terms) != nil {
-				continue
-			}
-			owner, had := l.byAddr[a]
-			if !had {
-				return l.hold(mac, a, now), true
-			}
-			if was := l.byMAC[owner]; !oldest.Addr.IsValid() || was.Until.Before(oldest.Until) {
-				oldest = was
+		// From where one was found a moment ago, and then from the beginning: else each
+		// of a thousand machines that ask at once goes past all those before it.
+		begin := r.First
+		if last := l.found[r.First]; r.Contains(last.Addr) && now.Before(last.Until) {
+			begin = last.Addr
+		}
+		for _, part := range []Range{{begin, r.Last}, {r.First, begin.Prev()}} {
+			for a := part.First; part.Contains(a); a = a.Next() {
+				if l.lends(a, mac, now, terms) != nil {
+					continue
+				}
+				owner, had := l.byAddr[a]
+				if !had {
+					l.found[r.First] = Lease{Addr: a, Until: now.Add(time.Second)}
+					return l.hold(mac, a, now), true
+				}
+				if was := l.byMAC[owner]; !oldest.Addr.IsValid() || was.Until.Before(oldest.Until) {
+					oldest = was
+				}
 			}
 		}
 	}

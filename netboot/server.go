@@ -24,7 +24,7 @@ const (
 // needed.
 type Config struct {
 	Interfaces []Interface
-	DataDir    string // leases.db goes here
+	DataDir    string // leases.db goes here, and copies of boot files (BootFilesDir)
 	BootPort   int    // TCP port on which Handler is served at each interface's address
 	Files      *Files
 	Fleet      Fleet
@@ -133,6 +133,9 @@ func New(cfg Config) (*Server, error) {
 		ready:     make(chan struct{}),
 	}
 	s.turns.overtime = func() { s.stats.add("http.overtime") }
+	if err := cfg.Files.spool(filepath.Join(cfg.DataDir, BootFilesDir)); err != nil {
+		cfg.Log.Warn("boot files are sent from memory, which takes more of the processor", "reason", err)
+	}
 	return s, nil
 }
 
