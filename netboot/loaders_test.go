@@ -96,24 +96,24 @@ func TestAScriptForGRUBIsItsMachines(t *testing.T) {
 	s.fleet.boots(macA, Decision{Action: BootAgent, Reason: "a task waits"})
 	tf := s.tftp(s.link)
 	at, other := netip.MustParseAddr("10.77.0.100"), netip.MustParseAddr("10.77.0.101")
-	stub := read(t, tf, "grub/grub.cfg", at)
+	stub := readTFTP(t, tf, "grub/grub.cfg", at)
 	_, path, _ := strings.Cut(stub, "(tftp,10.77.0.1)/")
 	path, _, _ = strings.Cut(path, `"`)
 	path = strings.NewReplacer("${net_default_mac}", macA, "${uuid}", "").Replace(path)
-	if got := read(t, tf, path, at); !strings.Contains(got, "linux (tftp,10.77.0.1)/vmlinuz") || !strings.Contains(got, "lpmos.claim=claim-") {
+	if got := readTFTP(t, tf, path, at); !strings.Contains(got, "linux (tftp,10.77.0.1)/vmlinuz") || !strings.Contains(got, "lpmos.claim=claim-") {
 		t.Errorf("its own script is\n%s", got)
 	}
-	if got := read(t, tf, path, other); got != "" {
+	if got := readTFTP(t, tf, path, other); got != "" {
 		t.Errorf("another address got\n%s", got)
 	}
 	s.pass(time.Hour)
-	if got := read(t, tf, path, at); got != "" {
+	if got := readTFTP(t, tf, path, at); got != "" {
 		t.Errorf("an hour later it got\n%s", got)
 	}
 }
 
-// read is the whole of a file over TFTP; empty when there is none.
-func read(t *testing.T, tf *tftpServer, name string, from netip.Addr) string {
+// readTFTP is the whole of a file over TFTP; empty when there is none.
+func readTFTP(t *testing.T, tf *tftpServer, name string, from netip.Addr) string {
 	t.Helper()
 	f, ok := tf.find(name, from)
 	if !ok {

@@ -250,7 +250,7 @@ test('machines nobody knows are on the network page, with why they stand', async
   for (const want of ['10.77.0.180', 'stalled', 'did Secure Boot refuse it?', 'switch Secure Boot off', '(n2)']) assert.ok(said.includes(want), `${want} in ${said}`);
   assert.equal(await page.getAttribute('.tall tbody tr:first-child', 'data-mac'), node.fleet.machines.get('m-000004').ids.macs[0], 'who stands comes first');
   await page.click('tr[data-mac="52:54:00:ff:ff:01"] a');
-  await page.waitForSelector('h1:text("52:54:00:ff:ff:01")');
+  await page.waitForSelector('h1:has-text("52:54:00:ff:ff:01")');
   await page.waitForSelector('.note.stall');
   await page.waitForSelector('.way-line li[data-milestone=loader]');
   // Once its agent reports it is a machine like any other.
