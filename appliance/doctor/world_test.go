@@ -85,16 +85,20 @@ func newOffice(t *testing.T) *office {
 	if os.Getenv(inNamespace) == "" {
 		t.Skip("needs a network namespace")
 	}
-	sleep := exec.Command("sleep", "infinity")
-	sleep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if err := sleep.Start(); err != nil {
+	there := exec.Command("cat") // it lives as long as its input is open, which ends with this process at the latest
+	there.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	hold, err := there.StdinPipe()
+	if err == nil {
+		err = there.Start()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	o := &office{t: t, pid: sleep.Process.Pid, dir: t.TempDir()}
+	o := &office{t: t, pid: there.Process.Pid, dir: t.TempDir()}
 	t.Cleanup(func() {
 		o.run("ip", "link", "del", "eth0")
-		sleep.Process.Kill()
-		sleep.Wait()
+		hold.Close()
+		there.Wait()
 	})
 	o.run("ip", "link", "set", "lo", "up")
 	o.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far0", "netns", strconv.Itoa(o.pid))
