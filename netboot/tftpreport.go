@@ -31,6 +31,7 @@ type TFTPTransfer struct {
 	Block    int     `json:"block"`              // the length of a block in bytes
 	Window   int     `json:"window"`             // blocks sent at once
 	Answered bool    `json:"answered,omitempty"` // the client acknowledged something, be it the options alone
+	Tries    int     `json:"tries,omitempty"`    // how often the block it stopped at was sent
 	End      TFTPEnd `json:"end"`
 	Code     uint16  `json:"code,omitempty"` // of the error it hung up with
 	Said     string  `json:"said,omitempty"` // and its text
@@ -39,7 +40,16 @@ type TFTPTransfer struct {
 // Oversized says that the client heard the node's short packet with the options, and
 // then not one long block: something on the way drops frames of that length.
 func (x TFTPTransfer) Oversized() bool {
-	return x.Answered && x.Blocks == 0 && x.Block > tftpPlain && x.Size >= int64(x.Block) && (x.End == TFTPSilent || x.End == TFTPAnother)
+	if !x.Answered || x.Blocks > 0 || x.Block <= tftpPlain || x.Size < int64(x.Block) {
+		return false
+	}
+	switch x.End {
+	case TFTPSilent, TFTPAnother:
+		return true
+	case TFTPHungUp, TFTPRefused: // or it may have been in a hurry
+		return x.Tries >= tftpFirst
+	}
+	return false
 }
 
 // String is the transfer in a sentence without its subject.
@@ -74,6 +84,9 @@ func (x *tftpTransfer) report(err error) TFTPTransfer {
 		File: tftpTold(x.req.name), Size: x.file.Size(), Bytes: min(blocks*int64(x.block), x.file.Size()),
 		Blocks: blocks, Block: x.block, Window: int(x.window), Answered: x.answered,
 	}
+	if !x.done() {
+		r.Tries = x.tries
+	}
 	var hungUp tftpHungUp
 	switch {
 	case err == nil:
@@ -85,7 +98,7 @@ func (x *tftpTransfer) report(err error) TFTPTransfer {
 		}
 	case errors.Is(err, errTFTPRefused) && x.answered && x.next > x.last:
 		// It has all but said so: its last acknowledgement was lost, and it is gone.
-		r.End, r.Blocks, r.Bytes = TFTPSent, x.last, r.Size
+		r.End, r.Blocks, r.Bytes, r.Tries = TFTPSent, x.last, r.Size, 0
 	case errors.Is(err, errTFTPRefused):
 		r.End = TFTPRefused
 	case errors.Is(err, errTFTPSilent):

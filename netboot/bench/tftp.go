@@ -171,6 +171,7 @@ func benchTFTP(w *wire, o options) error {
 			return err
 		}
 	}
+	fmt.Println("\nThe file lpmos sends is mapped into its memory, as the boot files of a node are, and counts in its RSS.")
 	return nil
 }
 
