@@ -316,3 +316,25 @@ func TestBehindARealRelay(t *testing.T) {
 		t.Errorf("stats: %v", a)
 	}
 }
+
+// Two networks on one wire: a machine that asks for an address of the second gets it
+// by this node's address there, and its loader too.
+func TestTwoNetworksOnOneWire(t *testing.T) {
+	w := newWire(t)
+	w.run("ip", "address", "add", "10.78.0.1/24", "dev", "br0")
+	s := newSetupOf(t, ModeDHCP, []string{"10.77.0.1/24", "10.78.0.1/24"}, second)
+	w.start(s)
+	if got := w.lease(t, "-r", "10.78.0.101"); got != "10.78.0.101" {
+		t.Errorf("asked for 10.78.0.101, got %q", got)
+	}
+	if got := w.lease(t); got != "10.78.0.101" {
+		t.Errorf("its address was 10.78.0.101, now it got %q", got)
+	}
+	w.inside("ip", "address", "add", "10.78.0.101/24", "dev", "v1")
+	if got := w.inside("busybox", "tftp", "-g", "-b", "1468", "-r", LoaderUEFIAll, "-l", "/dev/stdout", "10.78.0.1"); got != string(testFiles[LoaderUEFIAll].Data) {
+		t.Errorf("fetched %q over TFTP", got)
+	}
+	if st := s.Stats(); st["dhcp.nak"] != 0 {
+		t.Errorf("stats: %v", st)
+	}
+}
