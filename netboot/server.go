@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -133,6 +134,9 @@ func New(cfg Config) (*Server, error) {
 		ready:     make(chan struct{}),
 	}
 	s.turns.overtime = func() { s.stats.add("http.overtime") }
+	if !slices.ContainsFunc(cfg.Interfaces, func(i Interface) bool { return i.Mode == ModeDHCP || i.Mode == ModeProxy }) {
+		return s, nil // nobody boots here
+	}
 	if err := cfg.Files.spool(filepath.Join(cfg.DataDir, BootFilesDir)); err != nil {
 		cfg.Log.Warn("boot files are sent from memory, which takes more of the processor", "reason", err)
 	}
