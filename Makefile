@@ -56,7 +56,7 @@ test-firmware: deps build ## boot SeaBIOS and OVMF in every way against the netb
 	LPMOS_TEST_QEMU=1 LPMOS_TEST_KERNEL=$(CURDIR)/$(ASSETS)/vmlinuz $(GO) test -count=1 -timeout 30m -v -run TestRealFirmware ./netboot
 
 clients: deps ## run the DHCP clients of others against this server, and write netboot/CLIENTS.md
-	LPMOS_CLIENT_TABLE=$(CURDIR)/netboot/CLIENTS.md go test -count=1 -v -run TestClientTable ./netboot/
+	LPMOS_CLIENT_TABLE=$(CURDIR)/netboot/CLIENTS.md $(GO) test -count=1 -v -run TestClientTable ./netboot/
 
 kill-test: deps build images ## kill -9 the node that serves an install, $(KILLS) times: one alone, and one of three
 	LPMOS_KILLS=$(KILLS) $(GO) test -count=1 -timeout 240m -tags journey -run 'TestNodeKilled|TestServingNodeKilled' ./appliance/journey -v

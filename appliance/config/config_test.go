@@ -200,3 +200,30 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+// FuzzInterfaceFlag: an interface that a flag says is said by its flag form again.
+func FuzzInterfaceFlag(f *testing.F) {
+	f.Add("eno2,mode=dhcp,range=10.0.0.100-10.0.0.199,dns=10.0.0.1+10.0.0.2,option.150=ip:10.0.0.4,network=10.9.0.0/24,relays=10.9.0.1,mtu=1400;eno3,mode=proxy")
+	f.Add("a,option.x=1")
+	f.Add("a,network=,network=b,beside_other_server=true")
+	f.Fuzz(func(t *testing.T, v string) {
+		var c, again Config
+		if setInterfaces(&c, v) != nil {
+			return
+		}
+		var form []string
+		for _, i := range c.Interfaces {
+			if i.Name == "" {
+				return
+			}
+			form = append(form, i.String())
+			_ = i.check()
+		}
+		if err := setInterfaces(&again, strings.Join(form, ";")); err != nil {
+			t.Fatalf("%q became %q: %v", v, form, err)
+		}
+		if d := cmp.Diff(c.Interfaces, again.Interfaces); d != "" {
+			t.Fatalf("%q became %q:\n%s", v, form, d)
+		}
+	})
+}
