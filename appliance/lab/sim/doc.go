@@ -14,5 +14,5 @@
 // would have taken another machine than the one that is tested.
 //
 // What is not simulated: the router solicitations of iPXE, the time that a kernel takes
-// to start, and the renewal of leases.
+// to start, and the renewal of leases. What TFTP sends again is not counted.
 package sim
