@@ -106,6 +106,10 @@ func TestRealClients(t *testing.T) {
 		lf, pf := filepath.Join(dir, "lease"), filepath.Join(dir, "pid")
 		client := []string{"dhclient", "-4", "-1", "-v", "-sf", script, "-lf", lf, "-pf", pf}
 		w.inside(append(client, "v1")...)
+		// It goes on in the background, and can be ended once it has said as which process.
+		if err := eventually(t.Context(), func() error { _, err := os.Stat(pf); return err }); err != nil {
+			t.Fatal(err)
+		}
 		if got := told(); !strings.Contains(got, "BOUND 10.77.0.100 255.255.255.0 10.77.0.1 10.77.0.53 \n") {
 			t.Errorf("dhclient was told\n%s", got)
 		}
