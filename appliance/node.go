@@ -33,18 +33,22 @@ import (
 // Run runs a node until ctx ends. It returns nil after an orderly stop, also when
 // ctx ends while the node still starts; an error says what could not be opened,
 // or what broke. A new data directory becomes a cluster of this node alone.
-func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger, tell Teller) error {
-	return run(ctx, cfg, Invitation{}, version, log, tell)
+func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger, look Examiner, tell Teller) error {
+	return run(ctx, cfg, Invitation{}, version, log, look, tell)
 }
+
+// Examiner looks for what keeps machines from booting off the node's host. It comes from
+// outside, because it is made of packages that may start programs, and a node is not.
+type Examiner func(context.Context) api.Examination
 
 // Join runs a node like Run; a new data directory becomes that of one more node
 // of the cluster it is invited to. A node that is of that cluster already just
 // runs.
-func Join(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger) error {
-	return run(ctx, cfg, inv, version, log, Teller{})
+func Join(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger, look Examiner) error {
+	return run(ctx, cfg, inv, version, log, look, Teller{})
 }
 
-func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger, tell Teller) (err error) {
+func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger, look Examiner, tell Teller) (err error) {
 	started := time.Now()
 	manager, err := systemd.NewTeller(os.Getenv)
 	if err != nil {
@@ -151,7 +155,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 			Cluster: clusterSeam{cluster}, Images: imageSeam{store, images.NewFetcher(cfg.FetchPrefixes())}, Sightings: seen, Contact: agents, Membership: membersOf(self), Leases: leaseSeam{boot},
 			Name: cfg.Name, Region: cfg.Region, Version: version,
 			Now: time.Now, NewID: newTaskID, NewToken: newToken, Logger: log,
-			Examine: examiner(cfg, version)},
+			Examine: look},
 		Static: static, Reload: reload, Hosts: cfg.Hosts, Figures: cluster.Figures})
 	if err != nil {
 		return errors.Join(err, boot.Close())

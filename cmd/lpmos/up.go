@@ -53,9 +53,9 @@ func upCommand() *cobra.Command {
 				return err
 			}
 			if len(args) == 0 {
-				return appliance.Run(cmd.Context(), cfg, version, log, appliance.Teller{To: cmd.ErrOrStderr(), Person: isTerminal(cmd.ErrOrStderr())})
+				return appliance.Run(cmd.Context(), cfg, version, log, examiner(cfg), appliance.Teller{To: cmd.ErrOrStderr(), Person: isTerminal(cmd.ErrOrStderr())})
 			}
-			return appliance.Join(cmd.Context(), cfg, appliance.Invitation{Token: token, Address: args[0]}, version, log)
+			return appliance.Join(cmd.Context(), cfg, appliance.Invitation{Token: token, Address: args[0]}, version, log, examiner(cfg))
 		},
 	}
 	cmd.Flags().StringVar(&token, "join", "", "join the cluster that printed this `TOKEN`; - reads it from standard input")
