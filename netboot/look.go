@@ -2,7 +2,6 @@ package netboot
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -12,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // What can be found out of an interface before a node serves it, by the same code
@@ -178,9 +175,9 @@ func FindHosts(ctx context.Context, name string, in Range, wait time.Duration) (
 	if err != nil {
 		return nil, err
 	}
-	s, err := openRaw(l.index, unix.ETH_P_ARP, true)
+	s, err := openARP(l)
 	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", name, err)
+		return nil, err
 	}
 	defer s.Close()
 	over, cancel := context.WithTimeout(ctx, wait)
@@ -192,7 +189,7 @@ func FindHosts(ctx context.Context, name string, in Range, wait time.Duration) (
 		if !in.Contains(a) {
 			break
 		}
-		if err := s.send(whoHas(l, a), broadcastCard); err != nil {
+		if err := s.send(arpProbe(l.mac, a), broadcastCard); err != nil {
 			return nil, fmt.Errorf("ask on %s who has %s: %w", name, a, err)
 		}
 		a = a.Next()
@@ -208,27 +205,8 @@ func FindHosts(ctx context.Context, name string, in Range, wait time.Duration) (
 		if err != nil {
 			return nil, fmt.Errorf("listen on %s who has an address: %w", name, err)
 		}
-		if has, ok := claimant(buf[:n]); ok && in.Contains(has) && has != l.addr && !slices.Contains(found, has) {
+		if _, has, ok := parseARP(buf[:n]); ok && in.Contains(has) && has != l.addr && !slices.Contains(found, has) {
 			found = append(found, has)
 		}
 	}
-}
-
-// whoHas asks who has an address.
-func whoHas(l link, who netip.Addr) []byte {
-	b := []byte{0, 1, 8, 0, 6, 4, 0, 1} // Ethernet, IPv4, a request
-	b = append(b, l.mac...)
-	b = append(b, l.addr.AsSlice()...)
-	b = append(b, 0, 0, 0, 0, 0, 0)
-	return append(b, who.AsSlice()...)
-}
-
-// claimant is the address that an ARP packet's sender says it has. One that only
-// asks for an address has none yet (RFC 5227).
-func claimant(b []byte) (netip.Addr, bool) {
-	if len(b) < 28 || !bytes.Equal(b[:6], []byte{0, 1, 8, 0, 6, 4}) {
-		return netip.Addr{}, false
-	}
-	a := netip.AddrFrom4([4]byte(b[14:18]))
-	return a, !a.IsUnspecified()
 }
