@@ -219,7 +219,7 @@ func TestMachinesWaitForTheirTurnWhereItIsSeen(t *testing.T) {
 	}
 	for n, want := range []string{"waits for its turn to fetch vmlinuz: 0 others are before it", "waits for its turn to fetch vmlinuz: 1 other is before it"} {
 		seen := s.Sightings().Of(turnMAC(n))
-		if len(seen) != 2 || seen[0].Text != want || !strings.HasPrefix(seen[1].Text, "fetches vmlinuz over HTTP after waiting for ") {
+		if len(seen) != 3 || seen[0].Text != want || !strings.HasPrefix(seen[1].Text, "fetches vmlinuz over HTTP after waiting for ") || !strings.HasPrefix(seen[2].Text, "fetched vmlinuz over HTTP") {
 			t.Errorf("machine %d: %+v", n, seen)
 		}
 	}

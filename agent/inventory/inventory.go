@@ -176,13 +176,13 @@ func clean(s string) string {
 			space = true
 			continue
 		}
+		if b.Len()+1+utf8.UTFMax > maxString { // a space and the longest rune
+			break
+		}
 		if space && b.Len() > 0 {
 			b.WriteByte(' ')
 		}
 		space = false
-		if b.Len()+4 > maxString {
-			break
-		}
 		b.WriteRune(r)
 	}
 	return b.String()
