@@ -176,13 +176,15 @@ func clean(s string) string {
 			space = true
 			continue
 		}
-		if b.Len()+1+utf8.UTFMax > maxString { // a space and the longest rune
-			break
-		}
+		gap := ""
 		if space && b.Len() > 0 {
-			b.WriteByte(' ')
+			gap = " "
 		}
 		space = false
+		if b.Len()+len(gap)+utf8.UTFMax > maxString {
+			break
+		}
+		b.WriteString(gap)
 		b.WriteRune(r)
 	}
 	return b.String()
