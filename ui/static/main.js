@@ -293,7 +293,8 @@ function look(/** @type {string} */ q, /** @type {string} */ sort) {
   history.replaceState(null, '', fleetHash(q, sort));
   route();
 }
-addEventListener('hashchange', route);
+// A login link that is opened where this page is already changes nothing but the hash.
+addEventListener('hashchange', () => { if (location.hash.startsWith('#login=')) location.reload(); else route(); });
 $('q').oninput = () => look($('q').value.trim(), fleet.sort);
 $('search').onsubmit = (/** @type {Event} */ e) => { e.preventDefault(); fleet.move(1); };
 $('q-help').textContent = text.filterHelp;
