@@ -16,7 +16,7 @@ export class Page {
     this.busy = false;
     this.again = h('button', { type: 'button', onclick: () => this.load() }, 'Look again');
     this.body = h('section.card');
-    root.replaceChildren(h('article.sheet', null, h('header', null, h('h1', null, 'Doctor'), this.again), this.body));
+    root.replaceChildren(h('article.sheet', null, h('header', null, h('h1', null, 'Doctor'), h('div.actions', null, this.again)), this.body));
     this.load();
   }
 
