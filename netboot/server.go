@@ -18,7 +18,7 @@ import (
 
 const (
 	rememberedMachines  = 4096
-	rememberedSightings = 48 // some 400 bytes each: two whole boots, and what went wrong before
+	rememberedSightings = 48 // two whole boots, and what went wrong before; see sightingsInAll
 )
 
 // Config is what a Server is made from. All fields without "optional" are

@@ -122,3 +122,80 @@ func TestLineOfProc(t *testing.T) {
 		}
 	}
 }
+
+// What is kept of all machines is bounded, and those unseen for longest lose first; a
+// few of each stay.
+func TestSightingsAreBoundedInAll(t *testing.T) {
+	s := NewSightings(4, 10, nil)
+	s.Bound(16) // so that each keeps 4
+	count := func(want string) {
+		t.Helper()
+		got, sum := "", 0
+		for i := range 6 {
+			n := len(s.Of(fmt.Sprintf("m%d", i)))
+			got, sum = got+fmt.Sprintf(" %d", n), sum+n
+		}
+		if got[1:] != want || s.kept != sum {
+			t.Fatalf("kept %s and counted %d, want %s", got[1:], s.kept, want)
+		}
+	}
+	add := func(mac string, n int) {
+		for i := range n {
+			s.Add(Sighting{MAC: mac, At: time.Unix(int64(i), 0), Text: fmt.Sprint(i)})
+		}
+	}
+	add("m0", 10)
+	add("m1", 6)
+	count("10 6 0 0 0 0")
+	add("m2", 1)
+	count("4 6 1 0 0 0")
+	if got := s.Of("m0"); got[0].Text != "6" || got[3].Text != "9" {
+		t.Errorf("not the newest are left: %v", got)
+	}
+	s.holds("m1", netip.MustParseAddr("10.0.0.1")) // as if it were seen
+	add("m2", 9)
+	count("4 4 5 0 0 0") // m2 itself was the only one left with more
+	add("m3", 20)
+	count("4 4 4 4 0 0")
+	add("m4", 10) // and m0 is gone
+	count("0 4 4 4 4 0")
+	s.Bound(8)
+	count("0 2 2 2 2 0")
+	s.Bound(16)
+	add("m4", 10)
+	count("0 2 2 2 10 0")
+}
+
+// Whoever shows what was seen last, every second, takes no more of it than is shown:
+// DHCP and TFTP wait for the same lock.
+func TestRecentTakesNoMoreThanIsShown(t *testing.T) {
+	s := NewSightings(rememberedMachines, rememberedSightings, nil)
+	for i := range 3 * sightingsShown {
+		s.Add(Sighting{MAC: stallMAC(i % 500), At: time.Unix(int64(i), 0)})
+	}
+	all := s.Recent(1000)
+	if len(all) != sightingsShown {
+		t.Errorf("%d, want %d", len(all), sightingsShown)
+	}
+	for i, sg := range all {
+		if want := int64(3*sightingsShown - 1 - i); sg.At.Unix() != want {
+			t.Fatalf("at %d is the sighting of %d, want that of %d", i, sg.At.Unix(), want)
+		}
+	}
+	if n := testing.AllocsPerRun(10, func() { s.Recent(200) }); n > 1 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// BenchmarkRecent is what the network page asks for every second, of a store that is full.
+func BenchmarkRecent(b *testing.B) {
+	s := NewSightings(rememberedMachines, rememberedSightings, nil)
+	for i := range rememberedMachines * rememberedSightings {
+		s.Add(Sighting{MAC: stallMAC(i % rememberedMachines), At: time.Unix(int64(i), 0), Step: StepOffer, Text: "was offered an address"})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Recent(200)
+		s.OnWire(200)
+	}
+}
