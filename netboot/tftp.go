@@ -97,7 +97,7 @@ func (t *tftpServer) take(b []byte, from netip.Addr) (tftpRequest, *io.SectionRe
 	if !ok {
 		t.stats.add("tftp.refused.no such file")
 		t.tellMissing(from, req.name)
-		t.log.Debug("unknown file asked for over TFTP", "from", from, "file", clip(req.name))
+		t.log.Debug("unknown file asked for over TFTP", "from", from, "file", clip(hidePath(req.name)))
 		return req, nil, errTFTPNoFile
 	}
 	return req, file, nil
