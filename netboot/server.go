@@ -69,7 +69,9 @@ type Server struct {
 	strangers  strangers
 	newcomers  bucket
 	turns      turns
-	complaints pace
+	complaints pace // of DHCP
+	unfetched  pace // of TFTP
+	unscripted pace // of scripts
 	shortages  shortages
 	ready      chan struct{}
 
@@ -190,7 +192,7 @@ func (s *Server) Handler() http.Handler {
 func (s *Server) scripts() *scripts {
 	return &scripts{
 		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, kernelArgs: s.cfg.KernelArgs,
-		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders,
+		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders, complaints: &s.unscripted,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -354,7 +356,7 @@ func (s *Server) responder(l link) *responder {
 
 func (s *Server) tftp(l link) *tftpServer {
 	return &tftpServer{
-		link: l, bootPort: s.cfg.BootPort, singlePort: s.cfg.TFTPSinglePort, files: s.cfg.Files, scripts: s.scripts(), loaders: &s.loaders,
+		link: l, bootPort: s.cfg.BootPort, singlePort: s.cfg.TFTPSinglePort, files: s.cfg.Files, scripts: s.scripts(), loaders: &s.loaders, complaints: &s.unfetched,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }

@@ -290,7 +290,7 @@ func (l *tftpLoop) request(now time.Time) error {
 	if err := l.begin(req, file, from, now); err != nil {
 		l.t.end(from.Addr())
 		l.t.stats.add("tftp.failed")
-		l.t.log.Warn("TFTP transfer failed", "from", from, "file", clip(tftpTold(req.name)), "err", err)
+		l.t.warnFailed("from", from, "file", clip(tftpTold(req.name)), "err", err)
 	}
 	return nil
 }
