@@ -155,7 +155,13 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 func (s *Server) Sightings() *Sightings { return s.sightings }
 
 // Stats are the counters so far.
-func (s *Server) Stats() Stats { return s.stats.snapshot() }
+func (s *Server) Stats() Stats {
+	all := s.stats.snapshot()
+	if n := s.sightings.tooMany(); n > 0 {
+		all["sightings.too many"] = n
+	}
+	return all
+}
 
 // Transfers is how many boot files are on their way over HTTP, and how many wait.
 func (s *Server) Transfers() Transfers { return s.turns.now() }

@@ -88,6 +88,11 @@ const (
 	sightingsInAll = 32768
 	// sightingsShown is how many of the newest are kept a second time, in their order.
 	sightingsShown = 256
+	// sightingsEach is how many a machine may cause in a second. A whole boot has fewer.
+	sightingsEach = 40
+	// A file that is not here is told so often in so long.
+	missingEach = 3
+	missingSpan = 10 * time.Second
 )
 
 // Sightings remembers the last things each machine did. It is bounded three ways.
@@ -109,6 +114,7 @@ type Sightings struct {
 	kept     int        // sightings in trails
 	newest   []Sighting // a ring of the last that came, whoever's
 	next     int        // where in it the next one goes
+	dropped  uint64     // that came too fast
 }
 
 // trail is what is remembered of one machine.
@@ -120,6 +126,8 @@ type trail struct {
 	stall   *Stall    // why it does not go on now
 	seen    []Sighting
 	long    *list.Element // in Sightings.long, if it is there
+	second  int64         // which one came counts
+	came    int
 }
 
 // NewSightings remembers each sightings of up to machines machines. notify,
@@ -168,8 +176,9 @@ func (s *Sightings) shed() {
 }
 
 // Add remembers a sighting. One without a MAC is not kept, nor one of a file that is
-// asked for again at once: firmware asks twice, and whoever asks a thousand times
-// would push out what others did.
+// asked for again at once: firmware asks twice. Whoever asks a thousand times, or for a
+// thousand files, would push out what others did here and at the other nodes: what is
+// too much is counted.
 func (s *Sightings) Add(sg Sighting) {
 	if sg.MAC == "" {
 		return
@@ -181,11 +190,14 @@ func (s *Sightings) Add(sg Sighting) {
 	} else if sg.UUID != "" {
 		t.uuid = sg.UUID
 	}
-	if n := len(t.seen); n > 0 && (sg.Step == StepAsked || sg.Step == StepMissing) {
-		if last := t.seen[n-1]; last.Step == sg.Step && last.Text == sg.Text && sg.At.Sub(last.At) < time.Second {
-			s.mu.Unlock()
-			return
-		}
+	if t.again(sg) {
+		s.mu.Unlock()
+		return
+	}
+	if t.tooFast(sg) {
+		s.dropped++
+		s.mu.Unlock()
+		return
 	}
 	sg.MAC = t.mac // which sightings share, too
 	s.keep(t, sg)
@@ -193,6 +205,47 @@ func (s *Sightings) Add(sg Sighting) {
 	if s.notify != nil {
 		s.notify(sg)
 	}
+}
+
+// again says whether a sighting says what others have just said. The lock is held.
+func (t *trail) again(sg Sighting) bool {
+	n := len(t.seen)
+	if n == 0 || sg.Step != StepAsked && sg.Step != StepMissing {
+		return false
+	}
+	if last := &t.seen[n-1]; last.Step == sg.Step && last.Text == sg.Text && sg.At.Sub(last.At) < time.Second {
+		return true
+	}
+	if sg.Step != StepMissing {
+		return false
+	}
+	times := 0
+	for i := range t.seen {
+		if one := &t.seen[i]; one.Step == StepMissing && one.Text == sg.Text && sg.At.Sub(one.At) < missingSpan {
+			times++
+		}
+	}
+	return times >= missingEach
+}
+
+// tooFast counts a sighting, and says whether there were enough of the machine in its
+// second. What this node says of it is always told. The lock is held.
+func (t *trail) tooFast(sg Sighting) bool {
+	if sg.Kind == KindStall || sg.Kind == KindAlarm {
+		return false
+	}
+	if second := sg.At.Unix(); second != t.second {
+		t.second, t.came = second, 0
+	}
+	t.came++
+	return t.came > sightingsEach
+}
+
+// tooMany is how many sightings were not kept because they came too fast.
+func (s *Sightings) tooMany() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dropped
 }
 
 // keep puts a sighting behind the others of a machine. s.mu is held.

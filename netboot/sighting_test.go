@@ -199,3 +199,60 @@ func BenchmarkRecent(b *testing.B) {
 		s.OnWire(200)
 	}
 }
+
+// A machine that asks for what is not here, over and over or for ever another file, is
+// told of a few times; what others did stays where it is.
+func TestAMachineThatAsksAThousandTimesIsToldOfAFewTimes(t *testing.T) {
+	at := netip.MustParseAddr("10.77.0.120")
+	for name, c := range map[string]struct {
+		file func(int) string
+		most int // sightings in 10 s
+	}{
+		"the same file":      {func(int) string { return "pxelinux.0" }, missingEach},
+		"two in turn":        {func(i int) string { return "pxelinux." + fmt.Sprint(i%2) }, 2 * missingEach},
+		"ever another file":  {func(i int) string { return fmt.Sprintf("pxelinux.cfg/%d", i) }, 10 * sightingsEach},
+		"a file that's here": {func(int) string { return LoaderUEFI }, 10 * sightingsEach},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSetup(t, ModeDHCP)
+			told := 0
+			s.sightings.notify = func(Sighting) { told++ }
+			s.sightings.holds(macB, at)
+			tftp := s.tftp(s.link)
+			for i := range 5000 {
+				s.get("GET", "/boot/"+c.file(i))
+				_, _, _ = tftp.take(rrq(c.file(i), "octet"), at)
+				s.pass(2 * time.Millisecond)
+			}
+			if told == 0 || told > 2*c.most {
+				t.Errorf("%d are told of 10000 requests, want at most %d", told, 2*c.most)
+			}
+			if dropped := s.Stats()["sightings.too many"]; (dropped > 0) != (c.most > 100) {
+				t.Errorf("counted are %d that are not kept", dropped)
+			}
+		})
+	}
+}
+
+// What is told less often still tells the stall, and the machine's stall is told
+// whatever it does.
+func TestAFileThatIsAskedForAllTheTimeIsAStall(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	at := netip.MustParseAddr("10.77.0.120")
+	s.sightings.holds(macB, at)
+	tftp := s.tftp(s.link)
+	for range 12 {
+		_, _, _ = tftp.take(rrq("pxelinux.0", "octet"), at)
+		s.pass(500 * time.Millisecond)
+	}
+	for range 2 * sightingsEach {
+		s.Sightings().Add(Sighting{At: s.clock(), MAC: macB, Kind: KindRouter, Text: "and a word that is no step"})
+	}
+	s.lookForStalls()
+	if stall, ok := s.Sightings().Stall(macB); !ok || stall.ID != "file-missing" {
+		t.Errorf("named %q", stall.ID)
+	}
+	if seen := s.Sightings().Of(macB); seen[len(seen)-1].Kind != KindStall {
+		t.Errorf("the stall is not told: %v", seen[len(seen)-1])
+	}
+}
