@@ -243,6 +243,10 @@ func (s *sightingSeam) keepOnly(members map[string]bool) {
 func (s *sightingSeam) ask(ctx context.Context, client *http.Client, base, id string) error {
 	s.mu.Lock()
 	o := s.others[id]
+	if o == nil { // it has left the cluster meanwhile
+		s.mu.Unlock()
+		return nil
+	}
 	q := url.Values{"life": {strconv.FormatInt(o.life, 10)}, "told": {strconv.FormatUint(o.told, 10)}}
 	s.mu.Unlock()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+wirePath+"?"+q.Encode(), nil)
@@ -428,7 +432,11 @@ func (s *sightingSeam) Counters() map[string]uint64 {
 }
 
 func (s *sightingSeam) Transfers() api.Transfers {
-	t := s.server.Transfers()
+	server := s.netboot()
+	if server == nil {
+		return api.Transfers{}
+	}
+	t := server.Transfers()
 	return api.Transfers{Places: t.Places, Running: t.Running, Waiting: t.Waiting}
 }
 

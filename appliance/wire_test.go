@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strconv"
@@ -167,5 +168,49 @@ func TestJourneys(t *testing.T) {
 		if got := journeyOf(&c.m, c.t, c.contact); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
+	}
+}
+
+// Other nodes ask, and people look, before netboot is open; and a node may leave the
+// cluster between being chosen and being asked.
+func TestWhatIsNotThereYetIsNotAskedOnTheWire(t *testing.T) {
+	s := newSightingSeam()
+	s.more = func() map[string]uint64 { return nil }
+	if got := s.Transfers(); got != (api.Transfers{}) {
+		t.Errorf("transfers before netboot is open: %+v", got)
+	}
+	if len(s.Recent(9)) != 0 || len(s.OnWire(9)) != 0 || len(s.Alarms()) != 0 {
+		t.Error("something was seen before netboot is open")
+	}
+	if !s.begin("gone", "node-g") {
+		t.Fatal("it is asked already")
+	}
+	s.keepOnly(nil)
+	if err := s.ask(t.Context(), http.DefaultClient, "http://127.0.0.1:1", "gone"); err != nil {
+		t.Errorf("a node that has left was asked: %v", err)
+	}
+	s.end("gone")
+}
+
+// All other nodes together may not take more memory than one.
+func TestOtherNodesShareWhatIsKept(t *testing.T) {
+	s := newSightingSeam()
+	members := map[string]bool{}
+	kept := func(id string) (n int) {
+		for i := range wireMachines {
+			n += len(s.others[id].seen.Of(strconv.Itoa(i)))
+		}
+		return n
+	}
+	for id := range 4 {
+		members[strconv.Itoa(id)] = true
+		s.begin(strconv.Itoa(id), "node")
+	}
+	s.keepOnly(members)
+	for i := range 2 * wireAll / 4 {
+		s.others["0"].seen.Add(netboot.Sighting{MAC: strconv.Itoa(i % 1000), At: time.Unix(int64(i), 0)})
+	}
+	if n := kept("0"); n > wireAll/4 || n < wireAll/8 {
+		t.Errorf("%d sightings of one of four nodes are kept, want at most %d", n, wireAll/4)
 	}
 }
