@@ -201,6 +201,8 @@ func TestRealFirmware(t *testing.T) {
 			[]string{"HTTP boot firmware", "boot file http", "fetches snponly.efi", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, agentSays},
 		{"secure boot starts the agent", qemu{uefi: true, secure: true}, ModeDHCP, BootAgent, false,
 			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "fetched shimx64.efi over TFTP", "fetched grubx64.efi over TFTP", "was told to start the agent", "fetched vmlinuz over TFTP", "fetched initrd over TFTP"}, agentSays},
+		{"secure boot waits where it is held", qemu{uefi: true, secure: true}, ModeDHCP, BootHold, false,
+			[]string{"fetched grubx64.efi over TFTP", "was told to wait", "was told to wait"}, "LPMOS: HELD"},
 		{"secure boot boots its disk", qemu{uefi: true, secure: true}, ModeDHCP, BootLocal, false,
 			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "PXE firmware, was lent 10.77.0.100 and the boot file none.efi"}, diskStarts},
 		{"an e1000 under bios starts the agent", qemu{rom: true, card: "e1000"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
