@@ -217,6 +217,10 @@ func TestRealFirmware(t *testing.T) {
 			[]string{"was told to start the agent", "fetches initrd"}, agentSays},
 		{"uefi beside dnsmasq", qemu{uefi: true}, ModeProxy, BootAgent, false,
 			[]string{"fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, agentSays},
+		{"bios beside Kea", qemu{rom: true}, ModeProxy, BootAgent, false,
+			[]string{"was told to start the agent", "fetches initrd"}, agentSays},
+		{"uefi beside Kea", qemu{uefi: true}, ModeProxy, BootAgent, false,
+			[]string{"fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, agentSays},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWire(t)
@@ -227,7 +231,10 @@ func TestRealFirmware(t *testing.T) {
 			s.cfg.Now = time.Now
 			s.fleet.boots(macA, Decision{Action: c.action, Reason: "the test says so"})
 			w.start(s)
-			if c.mode == ModeProxy {
+			switch {
+			case strings.HasSuffix(c.name, "Kea"):
+				startKea(t, w)
+			case c.mode == ModeProxy:
 				startDnsmasq(t, w, "dnsmasq")
 			}
 			c.machine.mac, c.machine.disk = macA, biosDisk(t)
