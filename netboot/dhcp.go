@@ -271,8 +271,12 @@ func (r *responder) inform(ctx context.Context, req request) (reply, bool) {
 	p := newReply(req, dhcpv4.MessageTypeAck, r.link.addr)
 	p.ClientIPAddr = req.client.AsSlice()
 	describe(p, req, r.link)
-	if file, _ := r.bootFile(ctx, req, req.client); file != "" {
-		bootFrom(p, req, r.link.addr, file)
+	// The answer goes where the packet says. The path of a machine's script goes to
+	// that machine alone; loaders are anybody's.
+	if req.machine.Firmware.Stage != StageIPXE || r.has(req.machine.MAC, req.client) {
+		if file, _ := r.bootFile(ctx, req, req.client); file != "" {
+			bootFrom(p, req, r.link.addr, file)
+		}
 	}
 	r.stats.add("dhcp.ack")
 	return r.finish(req, p, dhcpv4.MessageTypeAck, netip.Addr{}), true
@@ -480,6 +484,15 @@ func (r *responder) binding(mac string) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	return lease.Addr, true
+}
+
+// has reports whether this node knows the machine to have addr now.
+func (r *responder) has(mac string, addr netip.Addr) bool {
+	if fixed, ok := r.fixed(mac); ok {
+		return fixed == addr
+	}
+	lease, ok := r.leases.Of(mac)
+	return ok && lease.Addr == addr && r.now().Before(lease.Until)
 }
 
 // fixed is the address a known machine keeps for ever, if it is of this network.

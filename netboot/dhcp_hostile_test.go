@@ -420,3 +420,69 @@ func rogueOffer(xid [4]byte, hw net.HardwareAddr, server, file string) []byte {
 		BootFileName: file, Options: dhcpv4.Options{optMessageType: {byte(offer)}, optServerID: ip4(server)}}
 	return d.ToBytes()
 }
+
+// Whoever knows a machine's MAC may say it. The path of its script is told only where
+// the machine is; what to load before that is told to anybody.
+func TestS36_OnlyTheMachineIsToldItsPath(t *testing.T) {
+	firmware := map[uint8][]byte{60: []byte("PXEClient:Arch:00007:UNDI:003016"), 93: {0, 7}}
+	loader := map[uint8][]byte{60: firmware[60], 93: firmware[93], 77: []byte("iPXE")}
+	const path = "http://10.77.0.1/boot/PATH/script"
+	for _, c := range []struct {
+		name    string
+		prepare func(*testing.T, *setup)
+		opts    map[uint8][]byte
+		dhcp    string // what an INFORM gets
+		proxy   string // and what port 4011 does
+	}{
+		{"a stranger", nil, loader, "", path},
+		{"a known machine at its address", func(_ *testing.T, s *setup) { s.fleet.keeps(macA, pathAt) }, loader, path, path},
+		{"somebody else who says to be it", func(_ *testing.T, s *setup) { s.fleet.keeps(macA, pathAt.Next()) }, loader, "", ""},
+		{"one with a lease", func(t *testing.T, s *setup) { s.lendTo(t, macA, pathAt) }, loader, path, path},
+		{"one whose lease has ended", func(t *testing.T, s *setup) { s.lendTo(t, macA, pathAt); s.pass(2 * time.Hour) }, loader, "", path},
+		{"one with a lease of another address", func(t *testing.T, s *setup) { s.lendTo(t, macA, pathAt.Next()) }, loader, "", path},
+		{"one that says another's MAC", func(t *testing.T, s *setup) { s.lendTo(t, macB, pathAt) }, loader, "", path},
+		{"firmware of anybody", func(_ *testing.T, s *setup) { s.fleet.keeps(macA, pathAt.Next()) }, firmware, LoaderUEFI, LoaderUEFI},
+	} {
+		s := newSetup(t, ModeDHCP)
+		if c.prepare != nil {
+			c.prepare(t, s)
+		}
+		told := func(answer answerFunc, p packet) string {
+			req, drop := parseRequest(p.bytes(), netip.AddrPortFrom(pathAt, 68))
+			if drop != "" {
+				t.Fatal(drop)
+			}
+			out, ok := answer(t.Context(), req)
+			if !ok {
+				return ""
+			}
+			d, err := dhcpv4.FromBytes(out.packet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if at := strings.Split(d.BootFileName, "/"); len(at) == 6 && !s.paths().leads(at[4], macA, pathAt) {
+				t.Errorf("%s: its path does not lead to its script", c.name)
+			} else if len(at) == 6 && s.paths().leads(at[4], macA, pathAt.Next()) {
+				t.Errorf("%s: its path leads there from elsewhere, too", c.name)
+			}
+			return anyPath.ReplaceAllString(d.BootFileName, "/PATH/script")
+		}
+		r := s.responder(s.link)
+		if got := told(r.answer, packet{kind: inform, ciaddr: pathAt.String(), opts: c.opts}); got != c.dhcp {
+			t.Errorf("%s: INFORM is told %q, want %q", c.name, got, c.dhcp)
+		}
+		for _, ciaddr := range []string{pathAt.String(), ""} {
+			if got := told(r.proxyBoot, packet{kind: reqst, ciaddr: ciaddr, opts: c.opts}); got != c.proxy {
+				t.Errorf("%s: port 4011 says %q, want %q", c.name, got, c.proxy)
+			}
+		}
+	}
+}
+
+// lendTo lends the machine an address.
+func (s *setup) lendTo(t *testing.T, mac string, addr netip.Addr) {
+	t.Helper()
+	if d, _ := s.ask(t, packet{kind: reqst, mac: mac, opts: map[uint8][]byte{54: ip4("10.77.0.1"), 50: addr.AsSlice()}}); d == nil || d.MessageType() != ack {
+		t.Fatalf("%s is not lent %s: %v", mac, addr, d)
+	}
+}
