@@ -34,6 +34,7 @@ type responder struct {
 	shortages  *shortages
 	quiet      func() string                                            // why nothing is lent to new machines; empty: it is. nil: always
 	probe      func(ctx context.Context, addr netip.Addr) (card string) // who uses an address; nil: nobody is asked
+	waiting    *arpWaiting                                              // DISCOVERs that wait for that
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -87,13 +88,12 @@ const (
 )
 
 // stranger reports whether nobody knows the machine: the fleet has no address for it,
-// and it has come to no lease here, which made-up machines do not get for a packet.
+// and it has come to no lease here, which made-up machines do not get for a packet. A
+// lease that cannot be lent on does not count: else one card that has declined its own
+// could ask without end.
 func (r *responder) stranger(mac string) bool {
-	if _, known := r.fixed(mac); known {
-		return false
-	}
-	lease, lent := r.leases.Of(mac)
-	return !lent || !r.now().Before(lease.Until)
+	_, known := r.fixed(mac)
+	return !known && !r.holds(mac)
 }
 
 // complaintsEach is how many lines in ten seconds the packets of a link may cause.
@@ -108,15 +108,28 @@ func (r *responder) mayComplain() bool {
 func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	r.stats.add("dhcp.discover")
 	_, known := r.fixed(req.machine.MAC)
-	if r.stranger(req.machine.MAC) && !r.strangers.allow(r.now()) {
+	stranger := r.stranger(req.machine.MAC)
+	if stranger && !r.strangers.allow(r.now()) {
 		// Made-up machines cost nothing to send. Those that are known are answered.
 		return r.drop(req, "too many strangers", "")
 	}
 	if r.leave(req) {
 		return r.drop(req, "left to another node", "")
 	}
-	if why := r.silent(); why != "" && !known && !req.relay.IsValid() && !r.holds(req.machine.MAC) {
+	if why := r.silent(); why != "" && stranger && !req.relay.IsValid() {
 		return r.quieted(req, why)
+	}
+	if stranger && r.probe != nil && !req.relay.IsValid() {
+		first, room := r.waiting.enter(req.machine.MAC)
+		if !first {
+			return r.drop(req, "asks again while it waits", "")
+		}
+		defer r.waiting.leave(req.machine.MAC)
+		if !room {
+			r.stats.add("arp.not asked")
+			r = r.at(r.link)
+			r.probe = nil
+		}
 	}
 	addr, ok := r.unused(ctx, req)
 	if !ok && !req.relay.IsValid() {
@@ -148,11 +161,9 @@ func (r *responder) silent() string {
 	return r.quiet()
 }
 
-// holds reports whether the machine has a running lease of this node's.
-func (r *responder) holds(mac string) bool {
-	lease, ok := r.leases.Of(mac)
-	return ok && r.now().Before(lease.Until)
-}
+// holds reports whether the machine has a running lease of this node's, which it can
+// be offered again.
+func (r *responder) holds(mac string) bool { return r.leases.Holds(mac, r.terms()) }
 
 // quieted leaves a new machine without an answer and says so on its timeline.
 func (r *responder) quieted(req request, why string) (reply, bool) {

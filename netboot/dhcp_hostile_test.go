@@ -301,6 +301,34 @@ func TestS22_AMachineBootsInAFlood(t *testing.T) {
 	}
 }
 
+// Packets that find no place are dropped, and DISCOVERs take none of the others'.
+func TestDISCOVERsTakeNoOthersPlaces(t *testing.T) {
+	p := newPlaces()
+	var last func()
+	for range inFlight {
+		leave, ok := p.take(discover)
+		if !ok {
+			t.Fatal("there are too few")
+		}
+		last = leave
+	}
+	if _, ok := p.take(discover); ok {
+		t.Error("there is no limit")
+	}
+	for range inFlight {
+		if _, ok := p.take(reqst); !ok {
+			t.Fatal("a REQUEST waits behind DISCOVERs")
+		}
+	}
+	if _, ok := p.take(inform); ok {
+		t.Error("there is no limit for the others")
+	}
+	last()
+	if _, ok := p.take(discover); !ok {
+		t.Error("a place that was left is not there")
+	}
+}
+
 const floodEnv = "LPMOS_TEST_FLOOD"
 
 // TestFloodProcess asks for addresses without end, 5,000 a second at most.
