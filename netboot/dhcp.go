@@ -75,7 +75,7 @@ func (r *responder) foreign(req request) bool {
 		return req.kind != dhcpv4.MessageTypeRequest || req.serverID.IsValid()
 	}
 	from := req.from.Addr()
-	return req.kind == dhcpv4.MessageTypeDiscover && from.IsValid() && !from.IsUnspecified() && slices.Contains(nodeAddrs(r.neighbours, netip.AddrPortFrom(r.link.addr, uint16(r.bootPort))), from)
+	return req.kind == dhcpv4.MessageTypeDiscover && from.IsValid() && !from.IsUnspecified() && slices.Contains(nodeAddrs(r.neighbours), from)
 }
 
 // When the power of a room full of racks comes back, all of its machines ask at once,

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"slices"
 	"sync"
@@ -46,7 +45,6 @@ const (
 type otherServers struct {
 	link       link
 	neighbours Neighbours // nil: this node is alone
-	bootPort   int
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -258,13 +256,8 @@ func (o *otherServers) forget(now time.Time) {
 	})
 }
 
-// nodes are the addresses of the other nodes, those of each network of this wire.
-func (o *otherServers) nodes() (out []netip.Addr) {
-	for _, n := range o.link.onWire() {
-		out = append(out, nodeAddrs(o.neighbours, netip.AddrPortFrom(n.addr, uint16(o.bootPort)))...)
-	}
-	return out
-}
+// nodes are the addresses of the other nodes.
+func (o *otherServers) nodes() []netip.Addr { return nodeAddrs(o.neighbours) }
 
 // alarm is what is wrong with a server, in a sentence; empty if nothing is.
 func (o *otherServers) alarm(k otherServer) string {
@@ -306,22 +299,12 @@ func (o *otherServers) alarms() []string {
 	return out
 }
 
-// nodeAddrs are the addresses of the other nodes, as near to ours as they have.
-func nodeAddrs(n Neighbours, own netip.AddrPort) []netip.Addr {
+// nodeAddrs are the addresses of the other nodes, of which there may be none.
+func nodeAddrs(n Neighbours) []netip.Addr {
 	if n == nil {
 		return nil
 	}
-	var out []netip.Addr
-	for _, base := range n.Nodes(own) {
-		u, err := url.Parse(base)
-		if err != nil {
-			continue
-		}
-		if addr, err := netip.ParseAddr(u.Hostname()); err == nil {
-			out = append(out, addr)
-		}
-	}
-	return out
+	return n.Addresses()
 }
 
 // parseServerReply reads an IPv4 packet and returns the DHCP server's answer in it.

@@ -57,12 +57,13 @@ func TestS23_WhoIsARogueServer(t *testing.T) {
 		{"this node's own answer", ModeDHCP, []string{"10.77.0.1 x 02:00:00:00:00:01"}, nil},
 		{"this node's address from another card", ModeDHCP, []string{"10.77.0.1 x 52:54:00:66:66:66"}, []string{"in this node's name"}},
 		{"another node", ModeDHCP, []string{"10.77.0.2 x 52:54:00:00:00:02", "10.77.0.3 x 52:54:00:00:00:03"}, nil},
+		{"another node by its address of another network of the wire", ModeDHCP, []string{"10.78.0.2 - 52:54:00:00:00:02"}, nil},
 		{"two others", ModeDHCP, []string{"10.77.0.66 - 52:54:00:66:66:66", "10.77.0.67 - 52:54:00:66:66:67"}, []string{"10.77.0.66", "10.77.0.67"}},
 		{"the server a proxy works beside", ModeProxy, []string{"10.77.0.254 - 52:54:00:00:00:fe"}, nil},
 		{"which says what to boot, too", ModeProxy, []string{"10.77.0.254 x 52:54:00:00:00:fe"}, []string{"take that out of its configuration"}},
 		{"two of them", ModeProxy, []string{"10.77.0.254 - 52:54:00:00:00:fe", "10.77.0.66 - 52:54:00:66:66:66"}, []string{"another DHCP server answers: 10.77.0.66"}},
 	} {
-		others := &beside{self: "n1", urls: []string{"http://10.77.0.2:80", "https://10.77.0.3:8080", "::"}}
+		others := &beside{self: "n1", urls: []string{"http://10.77.0.2:80", "http://10.78.0.2:80", "https://10.77.0.3:8080", "::"}}
 		s := newSetupAt(t, testInterface(c.mode), "10.77.0.1/24", others)
 		o := s.watch(s.link)
 		for _, h := range c.heard {

@@ -363,7 +363,7 @@ func (s *Server) tftp(l link) *tftpServer {
 // watch looks out for other servers on a link.
 func (s *Server) watch(l link) *otherServers {
 	o := &otherServers{
-		link: l, neighbours: s.cfg.Neighbours, bootPort: s.cfg.BootPort, changed: make(chan struct{}, 1),
+		link: l, neighbours: s.cfg.Neighbours, changed: make(chan struct{}, 1),
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 	s.mu.Lock()
