@@ -48,8 +48,8 @@ func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
 	if !known || r.foreign(req) {
 		return r.drop(req, "another network", "")
 	}
-	if req.machine.Firmware.Netboots() {
-		r.sightings.netboots(req.machine.MAC, r.now())
+	if req.kind != dhcpv4.MessageTypeDiscover {
+		r.netboots(req)
 	}
 	switch req.kind {
 	case dhcpv4.MessageTypeDiscover:
@@ -64,6 +64,13 @@ func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
 		return r.release(req)
 	}
 	return r.drop(req, "message type", "")
+}
+
+// netboots notes a machine that boots from the network.
+func (r *responder) netboots(req request) {
+	if req.machine.Firmware.Netboots() {
+		r.sightings.netboots(req.machine.MAC, r.now())
+	}
 }
 
 // foreign reports whether a packet is of a network that is not served here. The
@@ -113,6 +120,7 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 		// Made-up machines cost nothing to send. Those that are known are answered.
 		return r.drop(req, "too many strangers", "")
 	}
+	r.netboots(req) // and not before, or they would push out what is remembered of others
 	if r.leave(req) {
 		return r.drop(req, "left to another node", "")
 	}

@@ -301,6 +301,22 @@ func TestS22_AMachineBootsInAFlood(t *testing.T) {
 	}
 }
 
+// Made-up machines that get no answer push out nothing of what is remembered of others.
+func TestAFloodOfStrangersHidesNobodysTrail(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	s.fleet.keeps(macA, pathAt)
+	s.lendTo(t, macA, pathAt)
+	for i := range strangersAtOnce + rememberedMachines {
+		s.ask(t, packet{kind: discover, mac: net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)}.String(), opts: map[uint8][]byte{60: []byte("PXEClient:Arch:00007:UNDI:003016"), 93: {0, 7}}})
+	}
+	if s.sightings.holder(pathAt) != macA || len(s.sightings.Of(macA)) == 0 {
+		t.Errorf("%s is held by %q; its trail is %v", pathAt, s.sightings.holder(pathAt), s.sightings.Of(macA))
+	}
+	if n := s.Stats()["dhcp.drop.too many strangers"]; n != rememberedMachines {
+		t.Errorf("%d were not answered", n)
+	}
+}
+
 // Packets that find no place are dropped, and DISCOVERs take none of the others'.
 func TestDISCOVERsTakeNoOthersPlaces(t *testing.T) {
 	p := newPlaces()
