@@ -268,7 +268,7 @@ func (r *responder) unused(ctx context.Context, req request) (addr netip.Addr, o
 	mac := req.machine.MAC
 	for range arpTries {
 		addr, ok = r.choose(req)
-		if !ok || r.probe == nil || req.relay.IsValid() {
+		if !ok || r.probe == nil || r.past(req) {
 			return addr, ok
 		}
 		if fixed, known := r.fixed(mac); known && fixed == addr {

@@ -185,10 +185,11 @@ func TestKnownMachinesDoNotWait(t *testing.T) {
 			s.ask(t, packet{kind: reqst, mac: macB, opts: map[uint8][]byte{54: us, 50: ip4("10.77.0.100")}})
 			s.pass(48 * time.Hour)
 		}, packet{kind: discover, opts: map[uint8][]byte{50: ip4("10.77.0.100")}}, 1, "10.77.0.100"},
-		{"one behind a relay", nil, packet{kind: discover, giaddr: "10.77.0.3"}, 0, "10.77.0.100"},
+		{"one behind a relay", nil, packet{kind: discover, giaddr: "10.79.0.1"}, 0, "10.79.0.100"},
+		{"one of this wire that says to be behind a relay", nil, packet{kind: discover, giaddr: "10.77.0.3"}, 1, "10.77.0.100"},
 		{"one that uses the address itself", nil, packet{kind: discover, opts: map[uint8][]byte{50: ip4("10.77.0.150")}}, 1, "10.77.0.150"},
 	} {
-		s := newSetup(t, ModeDHCP)
+		s := newSetupOf(t, ModeDHCP, []string{"10.77.0.1/24"}, behind)
 		if c.prepare != nil {
 			c.prepare(t, s)
 		}

@@ -124,10 +124,10 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	if r.leave(req) {
 		return r.drop(req, "left to another node", "")
 	}
-	if why := r.silent(); why != "" && stranger && !req.relay.IsValid() {
+	if why := r.silent(); why != "" && stranger && !r.past(req) {
 		return r.quieted(req, why)
 	}
-	if stranger && r.probe != nil && !req.relay.IsValid() {
+	if stranger && r.probe != nil && !r.past(req) {
 		first, room := r.waiting.enter(req.machine.MAC)
 		if !first {
 			return r.drop(req, "asks again while it waits", "")
@@ -200,7 +200,7 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 
 	case req.requested.IsValid() && !req.client.IsValid(): // init-reboot
 		if !r.link.subnet.Contains(req.requested) {
-			if r.silent() != "" && !req.relay.IsValid() {
+			if r.silent() != "" && !r.past(req) {
 				return r.drop(req, "unknown client", "") // the other server's, which may well serve that network here
 			}
 			return r.nak(req, "that address is of another network"), true
