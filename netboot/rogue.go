@@ -231,7 +231,7 @@ func (o *otherServers) note(s otherServer) string {
 	}
 	i := slices.IndexFunc(o.known, func(k otherServer) bool { return k.mac == s.mac && k.addr == s.addr })
 	if i < 0 {
-		if len(o.known) == maxOthers {
+		if len(o.known) == maxOthers && !(s.lends && o.makeRoom(s.heard)) {
 			return "" // there is an alarm already, sixteen times
 		}
 		s.first = o.link.Mode != ModeDHCP && s.lends && !slices.ContainsFunc(o.known, func(k otherServer) bool { return k.first })
@@ -245,6 +245,22 @@ func (o *otherServers) note(s otherServer) string {
 	}
 	k.warned = s.heard
 	return text
+}
+
+// makeRoom forgets a server that gives no addresses now, for one that does: else made-up
+// ones could hide it. It is the one that has not been heard of for longest. o.mu is held.
+func (o *otherServers) makeRoom(now time.Time) bool {
+	goes := -1
+	for i, k := range o.known {
+		if (!k.lends || now.Sub(k.heard) >= rivalGone) && !k.first && (goes < 0 || k.heard.Before(o.known[goes].heard)) {
+			goes = i
+		}
+	}
+	if goes < 0 {
+		return false
+	}
+	o.known = slices.Delete(o.known, goes, goes+1)
+	return true
 }
 
 // forget drops the servers that have not been heard of, and those that turned out

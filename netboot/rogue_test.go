@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
@@ -120,6 +121,39 @@ func TestS23_AnAlarmEndsWithItsCause(t *testing.T) {
 	}
 	if n := len(told.of(KindAlarm)); n > maxOthers+2 {
 		t.Errorf("told %d times", n)
+	}
+}
+
+// Sixteen made-up servers do not hide one that gives addresses.
+func TestS23_NoOtherHidesAServerThatLends(t *testing.T) {
+	card := func(n int) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 9, byte(n)} }
+	at := func(n int) string { return fmt.Sprintf("10.77.0.%d", 200+n) }
+	const real = "left to the DHCP server 10.77.0.66"
+	for _, c := range []struct {
+		name  string
+		frame func(server string) []byte
+		later time.Duration
+	}{
+		{"proxies", proxyFrame, 0},
+		{"servers that have gone", func(server string) []byte { return frame(server, "") }, rivalGone},
+	} {
+		s := newSetup(t, ModeDHCP)
+		o := s.watch(s.link)
+		for n := range maxOthers {
+			o.hear(c.frame(at(n)), card(n))
+		}
+		s.pass(c.later)
+		if got := o.quiet(); got != "" {
+			t.Fatalf("%s: quiet already: %s", c.name, got)
+		}
+		o.hear(frame("10.77.0.66", ""), rogueCard)
+		if got := o.quiet(); got != real {
+			t.Errorf("%s: quiet %q, want %q", c.name, got, real)
+		}
+		o.hear(proxyFrame(at(maxOthers)), card(maxOthers)) // one more takes nobody's place
+		if got := s.Alarms(); len(got) != maxOthers || o.quiet() != real {
+			t.Errorf("%s: %d alarms, quiet %q", c.name, len(got), o.quiet())
+		}
 	}
 }
 
