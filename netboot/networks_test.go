@@ -78,6 +78,11 @@ func TestEachNetworkHasItsOwn(t *testing.T) {
 
 		{name: "behind a relay", p: packet{kind: discover, giaddr: "10.79.0.1"}, want: offer, addr: "10.79.0.100", server: us, router: "10.79.0.1", to: "10.79.0.1:67"},
 		{name: "behind a relay of the wire's own network", p: packet{kind: discover, giaddr: "10.77.0.3"}, want: offer, addr: "10.77.0.100", server: us, to: "10.77.0.3:67"},
+		{name: "a relay that is everybody", p: packet{kind: discover, giaddr: "10.77.0.255"}, want: silence},
+		{name: "a relay that is everybody of a network behind one", p: packet{kind: discover, giaddr: "10.79.0.255"}, want: silence},
+		{name: "a relay that is a network", p: packet{kind: discover, giaddr: "10.79.0.0"}, want: silence},
+		{name: "a relay that is this node", p: packet{kind: discover, giaddr: "10.77.0.1"}, want: silence},
+		{name: "a relay that is this node elsewhere", p: packet{kind: reqst, giaddr: "10.78.0.1", opts: map[uint8][]byte{54: us, 50: ip4("10.77.0.150")}}, want: silence},
 		{name: "behind a relay nobody has named", p: packet{kind: discover, giaddr: "10.90.0.1"}, want: silence},
 		{name: "behind another than the relays that are named", p: packet{kind: discover, giaddr: "10.80.0.2"}, want: silence},
 		{name: "behind one of them", p: packet{kind: discover, giaddr: "10.80.0.1"}, want: offer, addr: "10.80.0.100", server: us, to: "10.80.0.1:67"},
