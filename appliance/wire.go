@@ -40,10 +40,12 @@ const (
 	// wireKept is how many sightings wait for nodes that were away.
 	wireKept = 2048
 	// wireLongest is the longest answer of another node, and wireMachines and
-	// wireEach bound what is kept of it.
+	// wireEach bound what is kept of it. wireAll is how many sightings are kept of all
+	// of them together, as many as netboot keeps of its own.
 	wireLongest  = 8 << 20
 	wireMachines = 4096
 	wireEach     = 48
+	wireAll      = 32768
 )
 
 // sightingSeam is what was seen on the wire, here and by the other nodes, as the API
@@ -226,11 +228,15 @@ func (s *sightingSeam) end(id string) {
 	}
 }
 
-// keepOnly forgets nodes that have left the cluster.
+// keepOnly forgets nodes that have left the cluster, and shares what may be kept among
+// the others.
 func (s *sightingSeam) keepOnly(members map[string]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.others, func(id string, _ *farNode) bool { return !members[id] })
+	for _, o := range s.others {
+		o.seen.Bound(wireAll / len(s.others))
+	}
 }
 
 // ask has a node tell what is new.

@@ -127,7 +127,7 @@ func (h *bootHTTP) file(w http.ResponseWriter, r *http.Request, name string) {
 	f, ok := h.files.find(name)
 	if !ok {
 		h.stats.add("http.not found")
-		h.log.Debug("unknown boot file asked for", "name", clip(name), "from", r.RemoteAddr)
+		h.log.Debug("unknown boot file asked for", "name", clip(hidePath(name)), "from", r.RemoteAddr)
 		h.tellMissing(peer(r), name)
 		http.NotFound(w, r)
 		return

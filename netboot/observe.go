@@ -122,7 +122,7 @@ func (o *observer) answered(reply *dhcpv4.DHCPv4, src netip.Addr, card string) {
 		file = string(b)
 	}
 	if file != "" {
-		text += " and the boot file " + clip(file)
+		text += " and the boot file " + clip(hidePath(file))
 	}
 	o.stats.add("observe.answered")
 	o.tell(mac, text, yours)

@@ -27,6 +27,12 @@ func (p *pace) allow(now time.Time, span time.Duration, most int) bool {
 	return p.n <= most
 }
 
+// mayComplain reports whether a packet may cause one more line of the log: whoever can
+// send one can send a thousand.
+func (p *pace) mayComplain(now time.Time) bool {
+	return p.allow(now, 10*time.Second, complaintsEach)
+}
+
 // bucket lets something happen a number of times at once, and from then on so often in
 // a second. It is full at the beginning. Nil, and one without a size, let everything
 // happen.

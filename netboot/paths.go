@@ -29,7 +29,9 @@ const (
 	pathMACBytes = 16
 )
 
-var pathCoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+const pathLetters = "abcdefghijklmnopqrstuvwxyz234567"
+
+var pathCoding = base32.NewEncoding(pathLetters).WithPadding(base32.NoPadding)
 
 // new makes the path for the machine with the MAC ("": whichever) at the address
 // (zero: wherever).
@@ -58,6 +60,31 @@ func (p paths) read(path string) ([]byte, bool) {
 	}
 	b, err := pathCoding.DecodeString(path)
 	return b, err == nil && len(b) == pathEndBytes+pathMACBytes
+}
+
+// hidePath is a name from the wire as people may read it: the path of a boot is between
+// a machine and its node. What is longer than a path and of its letters goes, too: a
+// path may have grown by what stood before it.
+func hidePath(name string) string {
+	least := pathCoding.EncodedLen(pathEndBytes + pathMACBytes)
+	var out strings.Builder
+	for len(name) > 0 {
+		n := 0
+		for n < len(name) && strings.IndexByte(pathLetters, name[n]) >= 0 {
+			n++
+		}
+		if n >= least {
+			out.WriteString("PATH")
+		} else {
+			out.WriteString(name[:n])
+		}
+		if n < len(name) {
+			out.WriteByte(name[n])
+			n++
+		}
+		name = name[n:]
+	}
+	return out.String()
 }
 
 // leads says whether a path was made for this machine at this address, and still

@@ -21,6 +21,7 @@ type scripts struct {
 	claim      func(mac string, addr netip.Addr) (string, error)
 	strangers  *strangers
 	loaders    *loaders
+	complaints *pace
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -62,7 +63,9 @@ func (s *scripts) of(ctx context.Context, in language, ask scriptAsk) (script st
 	}
 	if !leads {
 		s.stats.add("script.wrong path")
-		s.log.Warn("a boot script was asked for that is another machine's, or too late", "mac", mac, "from", ask.from)
+		if s.complaints.mayComplain(s.now()) {
+			s.log.Warn("a boot script was asked for that is another machine's, or too late", "mac", mac, "from", ask.from)
+		}
 		return "", nil, false
 	}
 	m := Machine{MAC: mac, Addr: ask.from, Firmware: Firmware{Stage: StageIPXE, ArchCode: -1}}

@@ -18,7 +18,7 @@ import (
 
 const (
 	rememberedMachines  = 4096
-	rememberedSightings = 48 // some 400 bytes each: two whole boots, and what went wrong before
+	rememberedSightings = 48 // two whole boots, and what went wrong before; see sightingsInAll
 )
 
 // Config is what a Server is made from. All fields without "optional" are
@@ -70,7 +70,9 @@ type Server struct {
 	newcomers  bucket
 	waiting    arpWaiting
 	turns      turns
-	complaints pace
+	complaints pace // of DHCP
+	unfetched  pace // of TFTP
+	unscripted pace // of scripts
 	shortages  shortages
 	ready      chan struct{}
 
@@ -154,7 +156,13 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 func (s *Server) Sightings() *Sightings { return s.sightings }
 
 // Stats are the counters so far.
-func (s *Server) Stats() Stats { return s.stats.snapshot() }
+func (s *Server) Stats() Stats {
+	all := s.stats.snapshot()
+	if n := s.sightings.tooMany(); n > 0 {
+		all["sightings.too many"] = n
+	}
+	return all
+}
 
 // Transfers is how many boot files are on their way over HTTP, and how many wait.
 func (s *Server) Transfers() Transfers { return s.turns.now() }
@@ -191,7 +199,7 @@ func (s *Server) Handler() http.Handler {
 func (s *Server) scripts() *scripts {
 	return &scripts{
 		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, kernelArgs: s.cfg.KernelArgs,
-		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders,
+		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders, complaints: &s.unscripted,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -355,7 +363,7 @@ func (s *Server) responder(l link) *responder {
 
 func (s *Server) tftp(l link) *tftpServer {
 	return &tftpServer{
-		link: l, bootPort: s.cfg.BootPort, singlePort: s.cfg.TFTPSinglePort, files: s.cfg.Files, scripts: s.scripts(), loaders: &s.loaders,
+		link: l, bootPort: s.cfg.BootPort, singlePort: s.cfg.TFTPSinglePort, files: s.cfg.Files, scripts: s.scripts(), loaders: &s.loaders, complaints: &s.unfetched,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }

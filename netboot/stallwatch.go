@@ -90,9 +90,9 @@ func (s *Sightings) watched(now time.Time) []string {
 
 // lastSeen is when the machine itself last did something. The lock is held.
 func (t *trail) lastSeen() time.Time {
-	for _, sg := range slices.Backward(t.seen) {
-		if sg.Kind != KindStall {
-			return sg.At
+	for i := len(t.seen) - 1; i >= 0; i-- {
+		if t.seen[i].Kind != KindStall {
+			return t.seen[i].At
 		}
 	}
 	return time.Time{}
@@ -172,12 +172,13 @@ func (s *Sightings) OnWire(n int) []OnWire {
 	for e := s.recent.Front(); e != nil && len(out) < n; e = e.Next() {
 		t := e.Value.(*trail)
 		m := OnWire{MAC: t.mac, Addr: t.addr}
-		for _, sg := range slices.Backward(t.seen) {
+		for i := len(t.seen) - 1; i >= 0; i-- {
+			sg := &t.seen[i]
 			if sg.Kind == KindStall || sg.Kind == KindAlarm {
 				continue
 			}
 			if m.Last.At.IsZero() {
-				m.Last = sg
+				m.Last = *sg
 			}
 			if m.Addr.IsValid() || sg.Addr.IsValid() { // what another node told says nothing of who holds what
 				m.Addr = cmp.Or(m.Addr, sg.Addr)

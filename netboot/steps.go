@@ -63,7 +63,7 @@ func proxyStep(kind dhcpv4.MessageType) Step {
 // tellMissing tells that a machine asked for a file that is not here, unless it only
 // looks whether there is one.
 func (t *tftpServer) tellMissing(from netip.Addr, name string) {
-	name = clip(strings.TrimLeft(name, "/"))
+	name = clip(hidePath(strings.TrimLeft(name, "/")))
 	if !onlyLooks(name) {
 		t.tellStep(from, Sighting{Step: StepMissing, File: name, Text: "asked for " + name + " over TFTP, which is not here"})
 	}
@@ -105,7 +105,7 @@ func (t *tftpServer) tellStep(from netip.Addr, sg Sighting) {
 
 // tellMissing tells that a machine asked for a file that is not here.
 func (h *bootHTTP) tellMissing(from netip.Addr, name string) {
-	name = clip(strings.TrimLeft(name, "/"))
+	name = clip(hidePath(strings.TrimLeft(name, "/")))
 	if onlyLooks(name) {
 		return
 	}

@@ -27,6 +27,7 @@ type tftpServer struct {
 	files      *Files
 	scripts    *scripts
 	loaders    *loaders
+	complaints *pace
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -78,7 +79,7 @@ func (t *tftpServer) take(req tftpRequest, from netip.Addr) (*io.SectionReader, 
 	if !ok {
 		t.stats.add("tftp.refused.no such file")
 		t.tellMissing(from, req.name)
-		t.log.Debug("unknown file asked for over TFTP", "from", from, "file", clip(req.name))
+		t.log.Debug("unknown file asked for over TFTP", "from", from, "file", clip(hidePath(req.name)))
 		return nil, nil, errTFTPNoFile
 	}
 	return file, served, nil
@@ -136,12 +137,20 @@ func (t *tftpServer) over(x *tftpTransfer, why error) {
 		t.log.Error("a TFTP transfer caused a panic; it was ended", append(about, "err", why)...)
 	default:
 		t.stats.add("tftp.failed")
-		t.log.Warn("TFTP transfer failed", append(about, "err", why)...)
+		t.warnFailed(append(about, "err", why)...)
 		if how.Oversized() {
 			t.shorten(from, time.Now())
 		}
 	}
 	t.tellStep(from, how.sighting())
+}
+
+// warnFailed says in the log that a transfer failed, if not too many did: nobody has to
+// be there for one to begin, and the counters and timelines tell of all.
+func (t *tftpServer) warnFailed(about ...any) {
+	if t.complaints.mayComplain(t.now()) {
+		t.log.Warn("TFTP transfer failed", about...)
+	}
 }
 
 // mayAsk counts the requests of an address. What is forgotten with every second

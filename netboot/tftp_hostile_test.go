@@ -656,3 +656,30 @@ func TestTFTPLeavesNothingBehind(t *testing.T) {
 		}
 	}
 }
+
+// Requests cost nothing to forge. What goes wrong with thousands of them is counted,
+// and does not fill the log.
+func TestForgedRequestsDoNotFillTheLog(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	log := &lines{}
+	s.cfg.Log = slog.New(slog.NewJSONHandler(log, nil))
+	for i := range 3000 {
+		from := netip.AddrFrom4([4]byte{10, 77, byte(i >> 8), byte(i)})
+		tftp := s.tftp(s.link)
+		tftp.over(&tftpTransfer{client: netip.AddrPortFrom(from, 2000), file: ofText("script"), tftpSender: newTFTPSender(6, 512, 1, false, 0),
+			req: tftpRequest{name: LoaderUEFI}}, errTFTPSilent)
+		_, _, _ = tftp.take(rrq("boot/"+strings.Repeat("a", 32)+"/"+macA+"//grub.cfg", "octet"), from)
+	}
+	said := func() (fetched, scripts int) {
+		all := strings.Join(log.all(), "\n")
+		return strings.Count(all, "TFTP transfer failed"), strings.Count(all, "a boot script was asked for")
+	}
+	if a, b := said(); a != complaintsEach || b != complaintsEach || s.Stats()["tftp.failed"] != 3000 || s.Stats()["script.wrong path"] != 3000 {
+		t.Errorf("%d and %d lines, want %d of each; counted %v", a, b, complaintsEach, s.Stats())
+	}
+	s.pass(10 * time.Second)
+	s.tftp(s.link).warnFailed()
+	if a, _ := said(); a != complaintsEach+1 {
+		t.Errorf("after 10 s there are %d lines, want one more", a)
+	}
+}

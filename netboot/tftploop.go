@@ -307,7 +307,7 @@ func (l *tftpLoop) request(now time.Time) error {
 	if err := l.begin(req, file, served, from, now); err != nil {
 		l.t.end(from.Addr())
 		l.t.stats.add("tftp.failed")
-		l.t.log.Warn("TFTP transfer failed", "from", from, "file", clip(req.name), "err", err)
+		l.t.warnFailed("from", from, "file", clip(tftpTold(req.name)), "err", err)
 	}
 	return nil
 }
@@ -432,7 +432,7 @@ type tftpHungUp struct {
 }
 
 func (e tftpHungUp) Error() string {
-	return fmt.Sprintf("the client ended it: code %d, %q", e.code, clip(e.said))
+	return fmt.Sprintf("the client ended it: code %d, %q", e.code, clip(hidePath(e.said)))
 }
 
 // send puts blocks on the wire. One that is lost on the way there is lost as on any

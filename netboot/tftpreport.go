@@ -92,7 +92,7 @@ func (x *tftpTransfer) report(err error) TFTPTransfer {
 	case err == nil:
 		r.End = TFTPSent
 	case errors.As(err, &hungUp):
-		r.End, r.Code, r.Said = TFTPHungUp, hungUp.code, clip(hungUp.said)
+		r.End, r.Code, r.Said = TFTPHungUp, hungUp.code, clip(hidePath(hungUp.said))
 		if blocks == 0 && x.asked.size {
 			r.End = TFTPProbe
 		}
@@ -115,12 +115,11 @@ func (x *tftpTransfer) report(err error) TFTPTransfer {
 	return r
 }
 
-// tftpTold is a file as people may read of it: the path of a boot is between a machine
-// and its node.
+// tftpTold is a file as people may read of it.
 func tftpTold(name string) string {
 	name = strings.TrimLeft(name, "/")
 	if _, ok := (grub{}).asks(name); ok {
 		return "script"
 	}
-	return name
+	return hidePath(name)
 }
