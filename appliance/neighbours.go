@@ -133,6 +133,23 @@ func (n *neighbours) Nodes(own netip.AddrPort) []string {
 	return urls
 }
 
+// Addresses are all by which the other nodes serve machines.
+func (n *neighbours) Addresses() (out []netip.Addr) {
+	n.view(func(st *fleet.State) {
+		for _, o := range st.Nodes() {
+			if o.ID == n.self {
+				continue
+			}
+			for _, u := range o.BootURLs {
+				if at, err := netip.ParseAddrPort(strings.TrimPrefix(u, "http://")); err == nil {
+					out = append(out, at.Addr().Unmap())
+				}
+			}
+		}
+	})
+	return out
+}
+
 // NodesOf is Nodes for the agents' server, which knows this node by its URL.
 func (n *neighbours) NodesOf(own string) []string {
 	at, err := netip.ParseAddrPort(strings.TrimPrefix(own, "https://"))

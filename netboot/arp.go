@@ -27,6 +27,7 @@ const (
 	arpGood      = time.Minute            // how long nobody's answer holds
 	arpAtOnce    = 64                     // addresses asked for at a time, and
 	arpASecond   = 100                    // in a second; beyond, offers go out unasked: a flood of strangers is none of ARP
+	arpWaiters   = 128                    // DISCOVERs that wait for an answer; beyond, too, they are offered what is not asked for
 	arpKept      = 1024                   // answers remembered
 	arpTries     = 8                      // addresses tried for one DISCOVER
 	arpClaimMost = 16                     // addresses one card may keep from being lent: a router that answers for all of them is no conflict
@@ -224,6 +225,42 @@ func openARP(l link) (*rawSocket, error) {
 	return s, nil
 }
 
+// arpWaiting are the machines whose DISCOVERs wait to hear whether an address is in
+// use. A machine that asks again meanwhile has its answer coming. The zero value is
+// ready.
+type arpWaiting struct {
+	mu sync.Mutex
+	by map[string]bool // by MAC, whether it counts
+	n  int             // that count
+}
+
+// enter notes a machine. It is not first if it waits already, and there is no room for
+// it to be asked for when too many wait.
+func (w *arpWaiting) enter(mac string) (first, room bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, waits := w.by[mac]; waits {
+		return false, false
+	}
+	if w.by == nil {
+		w.by = map[string]bool{}
+	}
+	if room = w.n < arpWaiters; room {
+		w.n++
+	}
+	w.by[mac] = room
+	return true, room
+}
+
+func (w *arpWaiting) leave(mac string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.by[mac] {
+		w.n--
+	}
+	delete(w.by, mac)
+}
+
 // unused finds an address for a stranger that nobody uses, and keeps those from
 // being offered that somebody does. A machine that has had its address is not
 // asked to wait.
@@ -231,7 +268,7 @@ func (r *responder) unused(ctx context.Context, req request) (addr netip.Addr, o
 	mac := req.machine.MAC
 	for range arpTries {
 		addr, ok = r.choose(req)
-		if !ok || r.probe == nil || req.relay.IsValid() {
+		if !ok || r.probe == nil || r.past(req) {
 			return addr, ok
 		}
 		if fixed, known := r.fixed(mac); known && fixed == addr {

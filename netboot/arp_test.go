@@ -185,10 +185,11 @@ func TestKnownMachinesDoNotWait(t *testing.T) {
 			s.ask(t, packet{kind: reqst, mac: macB, opts: map[uint8][]byte{54: us, 50: ip4("10.77.0.100")}})
 			s.pass(48 * time.Hour)
 		}, packet{kind: discover, opts: map[uint8][]byte{50: ip4("10.77.0.100")}}, 1, "10.77.0.100"},
-		{"one behind a relay", nil, packet{kind: discover, giaddr: "10.77.0.3"}, 0, "10.77.0.100"},
+		{"one behind a relay", nil, packet{kind: discover, giaddr: "10.79.0.1"}, 0, "10.79.0.100"},
+		{"one of this wire that says to be behind a relay", nil, packet{kind: discover, giaddr: "10.77.0.3"}, 1, "10.77.0.100"},
 		{"one that uses the address itself", nil, packet{kind: discover, opts: map[uint8][]byte{50: ip4("10.77.0.150")}}, 1, "10.77.0.150"},
 	} {
-		s := newSetup(t, ModeDHCP)
+		s := newSetupOf(t, ModeDHCP, []string{"10.77.0.1/24"}, behind)
 		if c.prepare != nil {
 			c.prepare(t, s)
 		}
@@ -204,6 +205,74 @@ func TestKnownMachinesDoNotWait(t *testing.T) {
 		if d == nil || d.YourIPAddr.String() != c.offered || asked != c.asked {
 			t.Errorf("%s: asked %d times, want %d; offered %v, want %s", c.name, asked, c.asked, d, c.offered)
 		}
+	}
+}
+
+// Made-up machines hold no more than a few places while the wire is asked, and one
+// machine holds one, also when it has a lease that it declined.
+func TestDISCOVERsThatWaitForARPAreFew(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	in := packet{kind: discover, mac: macB}
+	s.lendTo(t, macB, pathAt)
+	s.ask(t, packet{kind: decline, mac: macB, opts: map[uint8][]byte{54: ip4("10.77.0.1"), 50: pathAt.AsSlice()}})
+	r := s.responder(s.link)
+	asked, heard := make(chan struct{}, 2*arpWaiters), make(chan struct{})
+	r.probe = func(ctx context.Context, _ netip.Addr) string {
+		asked <- struct{}{}
+		select {
+		case <-heard:
+		case <-ctx.Done(): // it should not have been asked for
+		}
+		return ""
+	}
+	answer := func(p packet) bool {
+		req, drop := parseRequest(p.bytes(), netip.MustParseAddrPort("0.0.0.0:68"))
+		if drop != "" {
+			t.Error(drop)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, ok := r.answer(ctx, req)
+		return ok
+	}
+	var wg sync.WaitGroup
+	wait := func(p packet) {
+		wg.Go(func() {
+			if !answer(p) {
+				t.Errorf("%s is not answered in the end", p.mac)
+			}
+		})
+		<-asked
+	}
+	wait(in)
+	for n := 2; n <= strangersAtOnce; n++ { // the clock stands still
+		if answer(in) {
+			t.Fatal("a machine that waits is answered twice")
+		}
+	}
+	if st := s.Stats(); st["dhcp.drop.asks again while it waits"] != strangersAtOnce-1 || st["dhcp.drop.too many strangers"] != 0 {
+		t.Errorf("one machine asks %d times: %v", strangersAtOnce, st)
+	}
+	if answer(in); s.Stats()["dhcp.drop.too many strangers"] != 1 {
+		t.Errorf("one that declined its lease asks without end: %v", s.Stats())
+	}
+	s.pass(time.Minute)
+	in.mac = "02:00:00:00:01:00"
+	s.lendTo(t, macA, pathAt.Next())
+	if !answer(packet{kind: discover, mac: macA}) {
+		t.Error("a machine that has its lease waits for others")
+	}
+	r.link.Range = span("10.77.0.100", "10.77.0.254")
+	for n := range arpWaiters - 1 {
+		wait(packet{kind: discover, mac: net.HardwareAddr{2, 0, 0, 0, 2, byte(n)}.String()})
+	}
+	if !answer(in) || s.Stats()["arp.not asked"] != 1 {
+		t.Errorf("one more is not offered what nobody asked for: %v", s.Stats())
+	}
+	close(heard)
+	wg.Wait()
+	if r.waiting.n != 0 || len(r.waiting.by) != 0 {
+		t.Errorf("%d still wait", len(r.waiting.by))
 	}
 }
 

@@ -34,6 +34,7 @@ type responder struct {
 	shortages  *shortages
 	quiet      func() string                                            // why nothing is lent to new machines; empty: it is. nil: always
 	probe      func(ctx context.Context, addr netip.Addr) (card string) // who uses an address; nil: nobody is asked
+	waiting    *arpWaiting                                              // DISCOVERs that wait for that
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -47,8 +48,8 @@ func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
 	if !known || r.foreign(req) {
 		return r.drop(req, "another network", "")
 	}
-	if req.machine.Firmware.Netboots() {
-		r.sightings.netboots(req.machine.MAC, r.now())
+	if req.kind != dhcpv4.MessageTypeDiscover {
+		r.netboots(req)
 	}
 	switch req.kind {
 	case dhcpv4.MessageTypeDiscover:
@@ -65,6 +66,13 @@ func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
 	return r.drop(req, "message type", "")
 }
 
+// netboots notes a machine that boots from the network.
+func (r *responder) netboots(req request) {
+	if req.machine.Firmware.Netboots() {
+		r.sightings.netboots(req.machine.MAC, r.now())
+	}
+}
+
 // foreign reports whether a packet is of a network that is not served here. The
 // answer would go wherever the packet says, and so to anybody's victim. A probe of
 // another node, too, is nothing to be answered (see rogue.go).
@@ -74,7 +82,7 @@ func (r *responder) foreign(req request) bool {
 		return req.kind != dhcpv4.MessageTypeRequest || req.serverID.IsValid()
 	}
 	from := req.from.Addr()
-	return req.kind == dhcpv4.MessageTypeDiscover && from.IsValid() && !from.IsUnspecified() && slices.Contains(nodeAddrs(r.neighbours, netip.AddrPortFrom(r.link.addr, uint16(r.bootPort))), from)
+	return req.kind == dhcpv4.MessageTypeDiscover && from.IsValid() && !from.IsUnspecified() && slices.Contains(nodeAddrs(r.neighbours), from)
 }
 
 // When the power of a room full of racks comes back, all of its machines ask at once,
@@ -87,13 +95,12 @@ const (
 )
 
 // stranger reports whether nobody knows the machine: the fleet has no address for it,
-// and it has come to no lease here, which made-up machines do not get for a packet.
+// and it has come to no lease here, which made-up machines do not get for a packet. A
+// lease that cannot be lent on does not count: else one card that has declined its own
+// could ask without end.
 func (r *responder) stranger(mac string) bool {
-	if _, known := r.fixed(mac); known {
-		return false
-	}
-	lease, lent := r.leases.Of(mac)
-	return !lent || !r.now().Before(lease.Until)
+	_, known := r.fixed(mac)
+	return !known && !r.holds(mac)
 }
 
 // complaintsEach is how many lines in ten seconds the packets of a link may cause.
@@ -108,15 +115,29 @@ func (r *responder) mayComplain() bool {
 func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	r.stats.add("dhcp.discover")
 	_, known := r.fixed(req.machine.MAC)
-	if r.stranger(req.machine.MAC) && !r.strangers.allow(r.now()) {
+	stranger := r.stranger(req.machine.MAC)
+	if stranger && !r.strangers.allow(r.now()) {
 		// Made-up machines cost nothing to send. Those that are known are answered.
 		return r.drop(req, "too many strangers", "")
 	}
+	r.netboots(req) // and not before, or they would push out what is remembered of others
 	if r.leave(req) {
 		return r.drop(req, "left to another node", "")
 	}
-	if why := r.silent(); why != "" && !known && !req.relay.IsValid() && !r.holds(req.machine.MAC) {
+	if why := r.silent(); why != "" && stranger && !r.past(req) {
 		return r.quieted(req, why)
+	}
+	if stranger && r.probe != nil && !r.past(req) {
+		first, room := r.waiting.enter(req.machine.MAC)
+		if !first {
+			return r.drop(req, "asks again while it waits", "")
+		}
+		defer r.waiting.leave(req.machine.MAC)
+		if !room {
+			r.stats.add("arp.not asked")
+			r = r.at(r.link)
+			r.probe = nil
+		}
 	}
 	addr, ok := r.unused(ctx, req)
 	if !ok && !req.relay.IsValid() {
@@ -148,11 +169,9 @@ func (r *responder) silent() string {
 	return r.quiet()
 }
 
-// holds reports whether the machine has a running lease of this node's.
-func (r *responder) holds(mac string) bool {
-	lease, ok := r.leases.Of(mac)
-	return ok && r.now().Before(lease.Until)
-}
+// holds reports whether the machine has a running lease of this node's, which it can
+// be offered again.
+func (r *responder) holds(mac string) bool { return r.leases.Holds(mac, r.terms()) }
 
 // quieted leaves a new machine without an answer and says so on its timeline.
 func (r *responder) quieted(req request, why string) (reply, bool) {
@@ -181,7 +200,7 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 
 	case req.requested.IsValid() && !req.client.IsValid(): // init-reboot
 		if !r.link.subnet.Contains(req.requested) {
-			if r.silent() != "" && !req.relay.IsValid() {
+			if r.silent() != "" && !r.past(req) {
 				return r.drop(req, "unknown client", "") // the other server's, which may well serve that network here
 			}
 			return r.nak(req, "that address is of another network"), true
@@ -271,8 +290,12 @@ func (r *responder) inform(ctx context.Context, req request) (reply, bool) {
 	p := newReply(req, dhcpv4.MessageTypeAck, r.link.addr)
 	p.ClientIPAddr = req.client.AsSlice()
 	describe(p, req, r.link)
-	if file, _ := r.bootFile(ctx, req, req.client); file != "" {
-		bootFrom(p, req, r.link.addr, file)
+	// The answer goes where the packet says. The path of a machine's script goes to
+	// that machine alone; loaders are anybody's.
+	if req.machine.Firmware.Stage != StageIPXE || r.has(req.machine.MAC, req.client) {
+		if file, _ := r.bootFile(ctx, req, req.client); file != "" {
+			bootFrom(p, req, r.link.addr, file)
+		}
 	}
 	r.stats.add("dhcp.ack")
 	return r.finish(req, p, dhcpv4.MessageTypeAck, netip.Addr{}), true
@@ -480,6 +503,15 @@ func (r *responder) binding(mac string) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	return lease.Addr, true
+}
+
+// has reports whether this node knows the machine to have addr now.
+func (r *responder) has(mac string, addr netip.Addr) bool {
+	if fixed, ok := r.fixed(mac); ok {
+		return fixed == addr
+	}
+	lease, ok := r.leases.Of(mac)
+	return ok && lease.Addr == addr && r.now().Before(lease.Until)
 }
 
 // fixed is the address a known machine keeps for ever, if it is of this network.

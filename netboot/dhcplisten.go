@@ -15,9 +15,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inFlight bounds how many packets of one port are worked on at once. Leases
-// that wait for the disk together share a write, so it is many.
+// inFlight bounds how many DISCOVERs of one port are worked on at once, and how many
+// other packets: those of machines that have been offered an address do not wait behind
+// new ones. Leases that wait for the disk together share a write, so it is many. What
+// finds no place is dropped and will be sent again; whoever reads packets never waits.
 const inFlight = 1024
+
+// places are those of one port.
+type places struct{ discovers, others chan struct{} }
+
+func newPlaces() places {
+	return places{discovers: make(chan struct{}, inFlight), others: make(chan struct{}, inFlight)}
+}
+
+// take takes a place if there is one; leave gives it back.
+func (p places) take(kind dhcpv4.MessageType) (leave func(), ok bool) {
+	in := p.others
+	if kind == dhcpv4.MessageTypeDiscover {
+		in = p.discovers
+	}
+	select {
+	case in <- struct{}{}:
+		return func() { <-in }, true
+	default:
+		return nil, false
+	}
+}
 
 // answerFunc decides on a request; false means that it is not answered.
 type answerFunc func(context.Context, request) (reply, bool)
@@ -59,7 +82,7 @@ func (d *dhcpPort) serve(ctx context.Context) error {
 	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	busy := make(chan struct{}, inFlight)
+	places := newPlaces()
 	buf := make([]byte, 2048)
 	for {
 		n, cm, src, err := d.conn.ReadFrom(buf)
@@ -77,19 +100,13 @@ func (d *dhcpPort) serve(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		select {
-		case busy <- struct{}{}:
-		default:
-			// Under a flood new clients wait before those that have been offered
-			// an address already.
-			if req.kind == dhcpv4.MessageTypeDiscover {
-				d.r.stats.add("dhcp.drop.busy")
-				continue
-			}
-			busy <- struct{}{}
+		leave, ok := places.take(req.kind)
+		if !ok {
+			d.r.stats.add("dhcp.drop.busy")
+			continue
 		}
 		wg.Go(func() {
-			defer func() { <-busy }()
+			defer leave()
 			d.handle(ctx, req)
 		})
 	}

@@ -22,10 +22,26 @@ const (
 // LoaderNone is a boot file that is never there.
 const LoaderNone = "none.efi"
 
-// asksGRUB says whether a file's name is one under which GRUB looks for what to do:
-// first for its platform, then for any.
-func asksGRUB(name string) bool {
-	return name == "grub/x86_64-efi/grub.cfg" || name == "grub/grub.cfg"
+// Names of the files that are the same for every machine.
+const (
+	grubFirst = "grub/x86_64-efi/grub.cfg" // GRUB looks for it by itself, and then for the next
+	grubOther = "grub/grub.cfg"
+	grubBegin = "grub/begin.cfg" // where a machine gets the path of its boot
+)
+
+// grubLoop is where GRUB comes back to after a script that has the machine wait. Scripts
+// are read in its place (source) and end: GRUB can nest only so many.
+func grubLoop(node netip.Addr) string {
+	return fmt.Sprintf(`set held=
+while true; do
+  if source "(tftp,%s)/%s"; then
+    true
+  elif [ -z "$held" ]; then
+    echo "LPMOS: no node answers; booting the disk"
+%s  fi
+  sleep 5
+done
+`, node, grubBegin, grubLocalBoot)
 }
 
 // grub speaks GRUB's language. Words are quoted: what an operator adds to the kernel's
@@ -36,7 +52,7 @@ type grub struct{}
 func (grub) stub(node netip.AddrPort, path string) string {
 	return fmt.Sprintf(`set uuid=
 smbios --type 1 --get-uuid 8 --set uuid
-configfile "(tftp,%s)%s%s/${net_default_mac}/${uuid}/grub.cfg"
+source "(tftp,%s)%s%s/${net_default_mac}/${uuid}/grub.cfg"
 `, node.Addr(), BootPath, path)
 }
 
@@ -68,14 +84,13 @@ func (grub) local(title string, _ int) string {
 	return fmt.Sprintf("echo \"LPMOS: booting the disk. %s\"\n%s", title, grubLocalBoot)
 }
 
-func (grub) hold(node netip.AddrPort, title string) string {
-	return fmt.Sprintf(`echo "LPMOS: HELD. %s"
+// hold ends, and grubLoop begins anew: with a new path, since this one's time is short.
+func (grub) hold(_ netip.AddrPort, title string) string {
+	return fmt.Sprintf(`set held=1
+echo "LPMOS: HELD. %s"
 echo "LPMOS: release it on the dashboard or with lpmos machine release. Asking again every minute."
-while true; do
-  sleep 60
-  configfile "(tftp,%s)/grub/grub.cfg"
-done
-`, title, node.Addr())
+sleep 60
+`, title)
 }
 
 // grubLocalBoot starts what the first disk with one offers to any firmware. It is for

@@ -164,7 +164,8 @@ func findLink(in Interface) (link, error) {
 		if err != nil {
 			return link{}, err
 		}
-		return l, l.further(own)
+		err = l.further(own)
+		return l, err
 	}
 	if in.Mode == ModeObserve {
 		return link{Interface: in, index: ifi.Index, mac: ifi.HardwareAddr}, nil // who answers nobody needs none

@@ -186,6 +186,15 @@ func (l *Leases) Of(mac string) (Lease, bool) {
 	return lease, ok
 }
 
+// Holds reports whether the machine's lease runs and may be lent on.
+func (l *Leases) Holds(mac string, terms Terms) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	lease, ok := l.byMAC[mac]
+	return ok && now.Before(lease.Until) && l.lends(lease.Addr, mac, now, terms) == nil
+}
+
 // Offer chooses an address for a machine and holds it for a minute: the one it
 // has or had, else the one it was offered, else the one it asks for, else one
 // nobody had, else the one unused for longest. ok is false when there is none.

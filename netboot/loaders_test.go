@@ -96,8 +96,11 @@ func TestAScriptForGRUBIsItsMachines(t *testing.T) {
 	s.fleet.boots(macA, Decision{Action: BootAgent, Reason: "a task waits"})
 	tf := s.tftp(s.link)
 	at, other := netip.MustParseAddr("10.77.0.100"), netip.MustParseAddr("10.77.0.101")
-	stub := readTFTP(t, tf, "grub/grub.cfg", at)
-	_, path, _ := strings.Cut(stub, "(tftp,10.77.0.1)/")
+	if loop := readTFTP(t, tf, grubFirst, at); !strings.Contains(loop, "(tftp,10.77.0.1)/"+grubBegin) {
+		t.Fatalf("GRUB begins with\n%s", loop)
+	}
+	stub := readTFTP(t, tf, grubBegin, at)
+	_, path, _ := strings.Cut(stub, `source "(tftp,10.77.0.1)/`)
 	path, _, _ = strings.Cut(path, `"`)
 	path = strings.NewReplacer("${net_default_mac}", macA, "${uuid}", "").Replace(path)
 	if got := readTFTP(t, tf, path, at); !strings.Contains(got, "linux (tftp,10.77.0.1)/vmlinuz") || !strings.Contains(got, "lpmos.claim=claim-") {
@@ -115,7 +118,7 @@ func TestAScriptForGRUBIsItsMachines(t *testing.T) {
 // readTFTP is the whole of a file over TFTP; empty when there is none.
 func readTFTP(t *testing.T, tf *tftpServer, name string, from netip.Addr) string {
 	t.Helper()
-	f, ok := tf.find(name, from)
+	f, _, ok := tf.find(name, from)
 	if !ok {
 		return ""
 	}

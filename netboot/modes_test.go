@@ -31,13 +31,14 @@ func TestBesideAnotherServer(t *testing.T) {
 		{name: "one with a lease of ours", before: true, p: packet{kind: discover}, want: offer},
 		{name: "one that renews a lease of ours", before: true, p: packet{kind: reqst, ciaddr: "10.77.0.120", unicast: true}, want: ack},
 		{name: "one that was offered an address just before", p: bound, want: ack},
-		{name: "a new machine behind a relay, whom the other does not hear", p: packet{kind: discover, giaddr: "10.77.0.3"}, want: offer},
+		{name: "a new machine behind a relay, whom the other does not hear", p: packet{kind: discover, giaddr: "10.79.0.1"}, want: offer},
+		{name: "a new machine of this wire that says to be behind a relay", p: packet{kind: discover, giaddr: "10.77.0.3"}, want: silence},
 		{name: "the other's client selecting it", p: packet{kind: reqst, opts: map[uint8][]byte{54: ip4("10.77.0.2"), 50: ip4("10.77.0.200")}}, want: silence},
 		{name: "the other's client after its start", p: packet{kind: reqst, opts: map[uint8][]byte{50: ip4("10.77.0.200")}}, want: silence},
 		{name: "the other's client of another network of its", p: packet{kind: reqst, opts: map[uint8][]byte{50: ip4("10.99.0.200")}}, want: silence},
 		{name: "the other's client rebinding", p: packet{kind: reqst, ciaddr: "10.77.0.200"}, want: silence},
 	} {
-		s := newSetup(t, ModeDHCP)
+		s := newSetupOf(t, ModeDHCP, []string{"10.77.0.1/24"}, behind)
 		if c.before {
 			s.ask(t, bound)
 		}

@@ -78,8 +78,12 @@ func (l link) serves(relay netip.Addr) bool {
 	if len(l.relays) > 0 {
 		return slices.Contains(l.relays, relay)
 	}
-	return l.subnet.Contains(relay)
+	return l.subnet.Contains(relay) && relay != l.subnet.Addr() && relay != lastAddr(l.subnet)
 }
+
+// past reports whether the machine is on another wire, as a relay says. A network that
+// this node has an address of is on its own, whoever passed the packet on.
+func (r *responder) past(req request) bool { return req.relay.IsValid() && r.link.behind }
 
 // of finds the network that a request is from, and the responder for it. What is
 // found there is served; whether it may be answered at all, foreign says.
@@ -128,7 +132,8 @@ func (r *responder) of(req request) (*responder, bool) {
 // so a relay that nobody has named is not answered.
 func (r *responder) behind(req request) (*responder, bool) {
 	known := slices.ContainsFunc(r.networks, func(n link) bool { return n.serves(req.relay) })
-	if !known {
+	ours := slices.ContainsFunc(r.networks, func(n link) bool { return n.addr == req.relay })
+	if !known || ours {
 		return r, false
 	}
 	pick := req.relay

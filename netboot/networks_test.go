@@ -78,6 +78,11 @@ func TestEachNetworkHasItsOwn(t *testing.T) {
 
 		{name: "behind a relay", p: packet{kind: discover, giaddr: "10.79.0.1"}, want: offer, addr: "10.79.0.100", server: us, router: "10.79.0.1", to: "10.79.0.1:67"},
 		{name: "behind a relay of the wire's own network", p: packet{kind: discover, giaddr: "10.77.0.3"}, want: offer, addr: "10.77.0.100", server: us, to: "10.77.0.3:67"},
+		{name: "a relay that is everybody", p: packet{kind: discover, giaddr: "10.77.0.255"}, want: silence},
+		{name: "a relay that is everybody of a network behind one", p: packet{kind: discover, giaddr: "10.79.0.255"}, want: silence},
+		{name: "a relay that is a network", p: packet{kind: discover, giaddr: "10.79.0.0"}, want: silence},
+		{name: "a relay that is this node", p: packet{kind: discover, giaddr: "10.77.0.1"}, want: silence},
+		{name: "a relay that is this node elsewhere", p: packet{kind: reqst, giaddr: "10.78.0.1", opts: map[uint8][]byte{54: us, 50: ip4("10.77.0.150")}}, want: silence},
 		{name: "behind a relay nobody has named", p: packet{kind: discover, giaddr: "10.90.0.1"}, want: silence},
 		{name: "behind another than the relays that are named", p: packet{kind: discover, giaddr: "10.80.0.2"}, want: silence},
 		{name: "behind one of them", p: packet{kind: discover, giaddr: "10.80.0.1"}, want: offer, addr: "10.80.0.100", server: us, to: "10.80.0.1:67"},
@@ -268,35 +273,48 @@ func FuzzOverload(f *testing.F) {
 	})
 }
 
+// router is a host between the bridge, where it has the address, and 10.79.0.0/24.
+func (w *wire) router(address string) (pid string) {
+	w.t.Helper()
+	pid = w.host("u0", address)
+	w.run("nsenter", "-t", pid, "-n", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+	own, _, _ := strings.Cut(address, "/")
+	w.run("ip", "route", "add", "10.79.0.0/24", "via", own, "dev", "br0")
+	return pid
+}
+
+// relay runs a real relay at a router, for the machines on one of its links.
+func (w *wire) relay(router, link string) (said *bytes.Buffer) {
+	w.t.Helper()
+	cmd := exec.Command("nsenter", "-t", router, "-n", "dhcrelay", "-4", "-d", "-a", "-id", link, "-iu", "u0", "10.77.0.1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	said = &bytes.Buffer{}
+	cmd.Stdout, cmd.Stderr = said, said
+	if err := cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	return said
+}
+
 // A real relay between a network of machines and this node: dhcrelay adds option 82
 // and takes the answers back; the machine renews directly through the router.
 func TestBehindARealRelay(t *testing.T) {
-	relay, err := exec.LookPath("dhcrelay")
-	if err != nil {
+	if _, err := exec.LookPath("dhcrelay"); err != nil {
 		t.Skip("dhcrelay is not installed")
 	}
 	w := newWire(t)
-	// The router stands between the bridge and the machines' wire.
-	r := w.host("u0", "10.77.0.3/24")
+	r := w.router("10.77.0.3/24")
 	in := func(args ...string) { t.Helper(); w.run(append([]string{"nsenter", "-t", r, "-n"}, args...)...) }
 	in("ip", "link", "add", "m0", "type", "veth", "peer", "name", "m1")
 	in("ip", "address", "add", "10.79.0.1/24", "dev", "m0")
 	in("ip", "link", "set", "m0", "up")
-	in("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
 	w.run("nsenter", "-t", r, "-n", "ip", "link", "set", "m1", "netns", strconv.Itoa(w.pid))
 	w.inside("ip", "link", "set", "m1", "up")
-	w.run("ip", "route", "add", "10.79.0.0/24", "via", "10.77.0.3", "dev", "br0")
 
 	s := newSetupOf(t, ModeDHCP, []string{"10.77.0.1/24"}, behind)
 	w.start(s)
-	cmd := exec.Command("nsenter", "-t", r, "-n", relay, "-4", "-d", "-a", "-id", "m0", "-iu", "u0", "10.77.0.1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	said := w.relay(r, "m0")
 
 	script := filepath.Join(t.TempDir(), "script")
 	body := "#!/bin/sh\necho \"$1 $ip $subnet $router $dns\" >> " + script + ".out\n[ -z \"$ip\" ] || { ip address replace $ip/24 dev m1; ip route replace default via $router; }\n"
@@ -306,7 +324,7 @@ func TestBehindARealRelay(t *testing.T) {
 	w.inside("udhcpc", "-i", "m1", "-n", "-q", "-f", "-t", "8", "-T", "1", "-s", script)
 	got, err := os.ReadFile(script + ".out")
 	if err != nil || !strings.Contains(string(got), "bound 10.79.0.100 255.255.255.0 10.79.0.1 10.79.0.53\n") {
-		t.Errorf("udhcpc was told\n%s%v\nthe relay said\n%s", got, err, &said)
+		t.Errorf("udhcpc was told\n%s%v\nthe relay said\n%s", got, err, said)
 	}
 	// The machine fetches over the router, from outside of the interface's own network.
 	if got := w.inside("busybox", "tftp", "-g", "-b", "1468", "-r", LoaderUEFIAll, "-l", "/dev/stdout", "10.77.0.1"); got != string(testFiles[LoaderUEFIAll].Data) {

@@ -104,11 +104,11 @@ func (p paths) leads(path, mac string, addr netip.Addr) bool {
 		hmac.Equal(proof, p.proof(end, "", addr))
 }
 
-// forWhoever says whether a path that leads was made for an address alone: which
-// machine that is, nobody but the machine has said.
-func (p paths) forWhoever(path string, addr netip.Addr) bool {
+// exactly says whether a path was made for this machine at this address: the node that
+// made it had lent it that.
+func (p paths) exactly(path, mac string, addr netip.Addr) bool {
 	b, ok := p.read(path)
-	return ok && hmac.Equal(b[pathEndBytes:], p.proof(b[:pathEndBytes], "", addr))
+	return ok && hmac.Equal(b[pathEndBytes:], p.proof(b[:pathEndBytes], mac, addr))
 }
 
 // pathOf reads the path of a boot out of what stands below BootPath.

@@ -121,7 +121,7 @@ func TestNoPathIsTold(t *testing.T) {
 
 	tftp := s.tftp(s.link)
 	for _, name := range []string{"boot/" + path + "/" + macB + "//grub.cfg", "boot/" + path + "/", strings.Repeat("x/", 35) + path} {
-		if _, _, err := tftp.take([]byte("\x00\x01"+name+"\x00octet\x00"), pathAt); err == nil {
+		if _, _, err := tftp.take(tftpRequest{name: name}, pathAt); err == nil {
 			t.Errorf("%q is served", name)
 		}
 		s.get("GET", "/boot/"+name)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,9 +17,35 @@ import (
 	"time"
 )
 
-// startDnsmasq runs a DHCP server in a third namespace on the same bridge and
-// returns when it answers. It ends with the test, or when stop is called.
+// startDnsmasq runs dnsmasq beside the node.
 func startDnsmasq(t *testing.T, w *wire, path string) (stop func()) {
+	t.Helper()
+	return startBeside(t, w, []string{"sockets bound exclusively", "DHCP, IP range"}, path, "-d", "--port=0", "--conf-file=/dev/null", "--interface=d1", "--bind-interfaces",
+		"--dhcp-range=10.77.0.200,10.77.0.220,255.255.255.0,1h", "--no-ping", "--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"),
+		"--user=root", "--log-facility=-", "--dhcp-authoritative")
+}
+
+// startKea runs Kea's DHCPv4 server beside the node.
+func startKea(t *testing.T, w *wire) (stop func()) {
+	t.Helper()
+	path, err := exec.LookPath("kea-dhcp4")
+	if err != nil {
+		t.Skip("kea-dhcp4 is not installed")
+	}
+	dir := t.TempDir()
+	config := filepath.Join(dir, "kea.json")
+	if err := os.WriteFile(config, []byte(`{"Dhcp4": {"interfaces-config": {"interfaces": ["d1"]},
+		"lease-database": {"type": "memfile", "persist": false}, "valid-lifetime": 3600,
+		"subnet4": [{"subnet": "10.77.0.0/24", "pools": [{"pool": "10.77.0.200 - 10.77.0.220"}]}],
+		"loggers": [{"name": "kea-dhcp4", "output_options": [{"output": "stderr"}], "severity": "INFO"}]}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return startBeside(t, w, []string{"DHCP4_STARTED"}, "env", "KEA_PIDFILE_DIR="+dir, "KEA_LOCKFILE_DIR="+dir, path, "-c", config)
+}
+
+// startBeside runs a server in a namespace of its own, at 10.77.0.2 on d1, until it says
+// one of the words by which it is known to be up.
+func startBeside(t *testing.T, w *wire, up []string, args ...string) (stop func()) {
 	t.Helper()
 	sleep := exec.Command("sleep", "infinity")
 	sleep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
@@ -33,9 +60,7 @@ func startDnsmasq(t *testing.T, w *wire, path string) (stop func()) {
 	w.run("ip", "link", "set", "d1", "netns", pid)
 	w.run("nsenter", "-t", pid, "-n", "ip", "address", "add", "10.77.0.2/24", "dev", "d1")
 	w.run("nsenter", "-t", pid, "-n", "ip", "link", "set", "d1", "up")
-	cmd := exec.Command("nsenter", "-t", pid, "-n", path, "-d", "--port=0", "--conf-file=/dev/null", "--interface=d1", "--bind-interfaces",
-		"--dhcp-range=10.77.0.200,10.77.0.220,255.255.255.0,1h", "--no-ping", "--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"),
-		"--user=root", "--log-facility=-", "--dhcp-authoritative")
+	cmd := exec.Command("nsenter", append([]string{"-t", pid, "-n"}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StderrPipe()
 	if err != nil {
@@ -46,22 +71,22 @@ func startDnsmasq(t *testing.T, w *wire, path string) (stop func()) {
 	}
 	stop = sync.OnceFunc(func() { cmd.Process.Kill(); cmd.Wait() })
 	t.Cleanup(stop)
-	up := make(chan bool)
+	said := make(chan bool)
 	go func() {
 		sc := bufio.NewScanner(out)
 		for sc.Scan() {
-			if strings.Contains(sc.Text(), "sockets bound exclusively") || strings.Contains(sc.Text(), "DHCP, IP range") {
+			if slices.ContainsFunc(up, func(word string) bool { return strings.Contains(sc.Text(), word) }) {
 				select {
-				case up <- true:
+				case said <- true:
 				default:
 				}
 			}
 		}
 	}()
 	select {
-	case <-up:
+	case <-said:
 	case <-time.After(10 * time.Second):
-		t.Fatal("dnsmasq did not come up")
+		t.Fatalf("%s did not come up", args[0])
 	}
 	return stop
 }

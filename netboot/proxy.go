@@ -23,7 +23,7 @@ func (r *responder) proxyOffer(ctx context.Context, req request) (reply, bool) {
 		r.stats.add("proxy.left to another node")
 		return reply{}, false
 	}
-	return r.proxyReply(ctx, req, dhcpv4.MessageTypeOffer)
+	return r.proxyReply(ctx, req, dhcpv4.MessageTypeOffer, req.client)
 }
 
 // proxyBoot answers the REQUEST a client sends to port 4011 once it has its
@@ -36,19 +36,25 @@ func (r *responder) proxyBoot(ctx context.Context, req request) (reply, bool) {
 		return reply{}, false
 	}
 	r = r.at(r.networks[at])
+	from := req.from.Addr()
+	if fixed, known := r.fixed(req.machine.MAC); known && fixed != from && req.machine.Firmware.Stage == StageIPXE {
+		// It is told the path of its script, and this is somebody else.
+		r.stats.add("proxy.another address")
+		return reply{}, false
+	}
 	r.stats.add("proxy.request")
-	out, ok := r.proxyReply(ctx, req, dhcpv4.MessageTypeAck)
+	out, ok := r.proxyReply(ctx, req, dhcpv4.MessageTypeAck, from)
 	// It has an address and asked from it: answer to where it asked from.
 	out.to = destination{addr: req.from}
-	r.sightings.holds(req.machine.MAC, req.from.Addr())
+	r.sightings.holds(req.machine.MAC, from)
 	return out, ok
 }
 
 // proxyReply builds both. BIOS gets 43{6:8}, "take the file named here, look
 // for no more servers". UEFI must not get it: EDK2 before 2017 drops such an
-// offer, and without it every EDK2 asks port 4011.
-func (r *responder) proxyReply(ctx context.Context, req request, kind dhcpv4.MessageType) (reply, bool) {
-	file, note := r.bootFile(ctx, req, req.client)
+// offer, and without it every EDK2 asks port 4011. addr is where the machine asks from.
+func (r *responder) proxyReply(ctx context.Context, req request, kind dhcpv4.MessageType, addr netip.Addr) (reply, bool) {
+	file, note := r.bootFile(ctx, req, addr)
 	if file == "" {
 		r.tellStep(req, proxyStep(kind), "", "asked what to boot as "+req.machine.Firmware.String()+"; left alone:"+note)
 		return reply{}, false

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +37,7 @@ type qemu struct {
 	http   bool   // the firmware boots over HTTP and not by PXE
 	rom    bool   // keep QEMU's iPXE in the card; without it the firmware's own PXE asks
 	card   string // QEMU's name of its model; virtio-net-pci when empty
+	at     string // process of the host whose bridge br0 it hangs on; empty: the node's
 	disk   string // raw image
 	mac    string
 }
@@ -44,8 +46,13 @@ func (w *wire) power(m qemu) (serial string, off func()) {
 	w.t.Helper()
 	dir := w.t.TempDir()
 	serial = filepath.Join(dir, "serial.log")
-	w.run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap")
-	w.run("ip", "link", "set", "tap0", "master", "br0", "up")
+	var there []string
+	if m.at != "" {
+		there = []string{"nsenter", "-t", m.at, "-n"}
+	}
+	run := func(args ...string) { w.t.Helper(); w.run(append(slices.Clip(there), args...)...) }
+	run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap")
+	run("ip", "link", "set", "tap0", "master", "br0", "up")
 	card := cmp.Or(m.card, "virtio-net-pci") + ",netdev=n,bootindex=1,mac=" + m.mac
 	if !m.rom {
 		card += ",romfile="
@@ -83,7 +90,8 @@ func (w *wire) power(m qemu) (serial string, off func()) {
 			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n")
 		}
 	}
-	cmd := exec.Command("qemu-system-x86_64", args...)
+	args = append(append(slices.Clip(there), "qemu-system-x86_64"), args...)
+	cmd := exec.Command(args[0], args[1:]...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -93,7 +101,7 @@ func (w *wire) power(m qemu) (serial string, off func()) {
 	off = sync.OnceFunc(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
-		w.run("ip", "link", "del", "tap0")
+		run("ip", "link", "del", "tap0")
 	})
 	w.t.Cleanup(func() {
 		off()
@@ -168,7 +176,7 @@ func realFiles(t *testing.T) *Files {
 }
 
 // agentSays is the agent's word that it drives the card it was booted through.
-const agentSays = `network: \S+ has address 10\.77\.0\.\d+`
+const agentSays = `network: \S+ has address 10\.7[79]\.0\.\d+`
 
 func TestRealFirmware(t *testing.T) {
 	if os.Getenv(qemuEnv) == "" {
@@ -201,6 +209,8 @@ func TestRealFirmware(t *testing.T) {
 			[]string{"HTTP boot firmware", "boot file http", "fetches snponly.efi", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, agentSays},
 		{"secure boot starts the agent", qemu{uefi: true, secure: true}, ModeDHCP, BootAgent, false,
 			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "fetched shimx64.efi over TFTP", "fetched grubx64.efi over TFTP", "was told to start the agent", "fetched vmlinuz over TFTP", "fetched initrd over TFTP"}, agentSays},
+		{"secure boot waits where it is held", qemu{uefi: true, secure: true}, ModeDHCP, BootHold, false,
+			[]string{"fetched grubx64.efi over TFTP", "was told to wait", "was told to wait"}, "LPMOS: HELD"},
 		{"secure boot boots its disk", qemu{uefi: true, secure: true}, ModeDHCP, BootLocal, false,
 			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "PXE firmware, was lent 10.77.0.100 and the boot file none.efi"}, diskStarts},
 		{"an e1000 under bios starts the agent", qemu{rom: true, card: "e1000"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
@@ -215,17 +225,38 @@ func TestRealFirmware(t *testing.T) {
 			[]string{"was told to start the agent", "fetches initrd"}, agentSays},
 		{"uefi beside dnsmasq", qemu{uefi: true}, ModeProxy, BootAgent, false,
 			[]string{"fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, agentSays},
+		{"bios behind a relay", qemu{rom: true}, ModeDHCP, BootAgent, false,
+			[]string{"was lent 10.79.0.100", "was told to start the agent", "fetches initrd"}, agentSays},
+		{"uefi behind a relay", qemu{uefi: true}, ModeDHCP, BootAgent, false,
+			[]string{"was lent 10.79.0.100", "fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, agentSays},
+		{"bios beside Kea", qemu{rom: true}, ModeProxy, BootAgent, false,
+			[]string{"was told to start the agent", "fetches initrd"}, agentSays},
+		{"uefi beside Kea", qemu{uefi: true}, ModeProxy, BootAgent, false,
+			[]string{"fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, agentSays},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWire(t)
 			s := newSetup(t, c.mode)
+			if strings.HasSuffix(c.name, "relay") {
+				s = newSetupOf(t, c.mode, []string{"10.77.0.1/24"}, behind)
+			}
 			s.cfg.Files = realFiles(t)
 			s.cfg.NoRouterAdverts = c.noRA
 			s.cfg.Pin = strings.Repeat("ab", 32) // or the agent stops before it has an address
 			s.cfg.Now = time.Now
 			s.fleet.boots(macA, Decision{Action: c.action, Reason: "the test says so"})
 			w.start(s)
-			if c.mode == ModeProxy {
+			switch {
+			case strings.HasSuffix(c.name, "relay"):
+				r := w.router("10.77.0.3/24")
+				for _, args := range []string{"link add br0 type bridge stp_state 0 forward_delay 0", "address add 10.79.0.1/24 dev br0", "link set br0 up"} {
+					w.run(append([]string{"nsenter", "-t", r, "-n", "ip"}, strings.Fields(args)...)...)
+				}
+				w.relay(r, "br0")
+				c.machine.at = r
+			case strings.HasSuffix(c.name, "Kea"):
+				startKea(t, w)
+			case c.mode == ModeProxy:
 				startDnsmasq(t, w, "dnsmasq")
 			}
 			c.machine.mac, c.machine.disk = macA, biosDisk(t)

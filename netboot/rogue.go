@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"slices"
 	"sync"
@@ -46,7 +45,6 @@ const (
 type otherServers struct {
 	link       link
 	neighbours Neighbours // nil: this node is alone
-	bootPort   int
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -233,7 +231,7 @@ func (o *otherServers) note(s otherServer) string {
 	}
 	i := slices.IndexFunc(o.known, func(k otherServer) bool { return k.mac == s.mac && k.addr == s.addr })
 	if i < 0 {
-		if len(o.known) == maxOthers {
+		if len(o.known) == maxOthers && !(s.lends && o.makeRoom(s.heard)) {
 			return "" // there is an alarm already, sixteen times
 		}
 		s.first = o.link.Mode != ModeDHCP && s.lends && !slices.ContainsFunc(o.known, func(k otherServer) bool { return k.first })
@@ -249,6 +247,22 @@ func (o *otherServers) note(s otherServer) string {
 	return text
 }
 
+// makeRoom forgets a server that gives no addresses now, for one that does: else made-up
+// ones could hide it. It is the one that has not been heard of for longest. o.mu is held.
+func (o *otherServers) makeRoom(now time.Time) bool {
+	goes := -1
+	for i, k := range o.known {
+		if (!k.lends || now.Sub(k.heard) >= rivalGone) && !k.first && (goes < 0 || k.heard.Before(o.known[goes].heard)) {
+			goes = i
+		}
+	}
+	if goes < 0 {
+		return false
+	}
+	o.known = slices.Delete(o.known, goes, goes+1)
+	return true
+}
+
 // forget drops the servers that have not been heard of, and those that turned out
 // to be nodes which had not been heard of yet. o.mu is held.
 func (o *otherServers) forget(now time.Time) {
@@ -258,13 +272,8 @@ func (o *otherServers) forget(now time.Time) {
 	})
 }
 
-// nodes are the addresses of the other nodes, those of each network of this wire.
-func (o *otherServers) nodes() (out []netip.Addr) {
-	for _, n := range o.link.onWire() {
-		out = append(out, nodeAddrs(o.neighbours, netip.AddrPortFrom(n.addr, uint16(o.bootPort)))...)
-	}
-	return out
-}
+// nodes are the addresses of the other nodes.
+func (o *otherServers) nodes() []netip.Addr { return nodeAddrs(o.neighbours) }
 
 // alarm is what is wrong with a server, in a sentence; empty if nothing is.
 func (o *otherServers) alarm(k otherServer) string {
@@ -306,22 +315,12 @@ func (o *otherServers) alarms() []string {
 	return out
 }
 
-// nodeAddrs are the addresses of the other nodes, as near to ours as they have.
-func nodeAddrs(n Neighbours, own netip.AddrPort) []netip.Addr {
+// nodeAddrs are the addresses of the other nodes, of which there may be none.
+func nodeAddrs(n Neighbours) []netip.Addr {
 	if n == nil {
 		return nil
 	}
-	var out []netip.Addr
-	for _, base := range n.Nodes(own) {
-		u, err := url.Parse(base)
-		if err != nil {
-			continue
-		}
-		if addr, err := netip.ParseAddr(u.Hostname()); err == nil {
-			out = append(out, addr)
-		}
-	}
-	return out
+	return n.Addresses()
 }
 
 // parseServerReply reads an IPv4 packet and returns the DHCP server's answer in it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"runtime/debug"
 	"time"
 )
 
@@ -56,8 +57,8 @@ func (s *scripts) of(ctx context.Context, in language, ask scriptAsk) (script st
 	}
 	leads := s.paths.leads(ask.path, mac, ask.from)
 	// Where this node lends the addresses, a machine that is known has its own. Whoever
-	// comes from another and says its MAC is somebody else.
-	if fixed, known := s.fleet.Address(mac); known && fixed != ask.from && s.paths.forWhoever(ask.path, ask.from) && s.lends(ask.from) {
+	// comes from another, and was not lent that by this node as this machine, is somebody else.
+	if fixed, known := s.fleet.Address(mac); known && fixed != ask.from && !s.paths.exactly(ask.path, mac, ask.from) && (s.lends(ask.from) || s.lends(fixed)) {
 		leads = false
 	}
 	if !leads {
@@ -117,6 +118,11 @@ func (s *scripts) of(ctx context.Context, in language, ask scriptAsk) (script st
 
 // tell has the fleet know what the machine was told.
 func (s *scripts) tell(ctx context.Context, m Machine, d Decision) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("recording what a machine was told caused a panic", "mac", m.MAC, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), servedTime)
 	defer cancel()
 	if err := s.fleet.BootServed(ctx, m, d); err != nil {

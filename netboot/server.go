@@ -68,6 +68,7 @@ type Server struct {
 	stats      counters
 	strangers  strangers
 	newcomers  bucket
+	waiting    arpWaiting
 	turns      turns
 	complaints pace // of DHCP
 	unfetched  pace // of TFTP
@@ -355,7 +356,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, reserved: s.reserved, neighbours: s.cfg.Neighbours, files: s.cfg.Files, loaders: &s.loaders, uefiLoader: s.cfg.UEFILoader, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints, shortages: &s.shortages,
+		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, reserved: s.reserved, neighbours: s.cfg.Neighbours, files: s.cfg.Files, loaders: &s.loaders, uefiLoader: s.cfg.UEFILoader, tries: &s.tries, strangers: &s.newcomers, waiting: &s.waiting, complaints: &s.complaints, shortages: &s.shortages,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -370,7 +371,7 @@ func (s *Server) tftp(l link) *tftpServer {
 // watch looks out for other servers on a link.
 func (s *Server) watch(l link) *otherServers {
 	o := &otherServers{
-		link: l, neighbours: s.cfg.Neighbours, bootPort: s.cfg.BootPort, changed: make(chan struct{}, 1),
+		link: l, neighbours: s.cfg.Neighbours, changed: make(chan struct{}, 1),
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 	s.mu.Lock()

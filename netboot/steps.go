@@ -47,8 +47,7 @@ func (r *responder) noAddress(req request) (reply, bool) {
 // tellElsewhere tells that a machine which netboots took another server's address.
 // Another node's is as good as ours.
 func (r *responder) tellElsewhere(req request) {
-	own := netip.AddrPortFrom(r.link.addr, uint16(r.bootPort))
-	if fw := req.machine.Firmware; fw.Netboots() && !slices.Contains(nodeAddrs(r.neighbours, own), req.serverID) {
+	if fw := req.machine.Firmware; fw.Netboots() && !slices.Contains(nodeAddrs(r.neighbours), req.serverID) {
 		r.sightings.Add(Sighting{At: r.now(), MAC: req.machine.MAC, Kind: KindDHCP, Text: "took the address that " + req.serverID.String() + " offered it",
 			Step: StepElsewhere, Stage: fw.Stage, Platform: fw.Platform, UUID: req.machine.sameUUID(), Server: req.serverID})
 	}

@@ -41,34 +41,27 @@ type tftpServer struct {
 	narrow  map[netip.Addr]time.Time
 }
 
-// find is the whole of what TFTP can give.
-func (t *tftpServer) find(name string, from netip.Addr) (*io.SectionReader, bool) {
-	node := t.node()
+// find is the whole of what TFTP can give. served, if it is given, is to be called when
+// the machine has the file.
+func (t *tftpServer) find(name string, from netip.Addr) (file *io.SectionReader, served func(), ok bool) {
 	name = strings.TrimLeft(name, "/")
-	switch {
-	case name == LoaderBIOS, name == LoaderUEFI, name == LoaderUEFIAll, name == LoaderShim, name == LoaderGRUB:
+	switch name {
+	case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileKernel, FileInitrd: // the last two for GRUB, which has no HTTP
 		f, ok := t.files.find(name)
-		return f.reader(), ok
-	case name == FileAutoexec:
-		return ofText(autoexecScript(node)), true
-	case asksGRUB(name):
-		return ofText(t.scripts.begin(grub{}, node, from)), true
-	case name == FileKernel, name == FileInitrd: // GRUB has no other way to fetch them
-		f, ok := t.files.find(name)
-		return f.reader(), ok
+		return f.reader(), nil, ok
+	case FileAutoexec:
+		return ofText(autoexecScript(t.node())), nil, true
+	case grubFirst, grubOther:
+		return ofText(grubLoop(t.link.addr)), nil, true
+	case grubBegin:
+		return ofText(t.scripts.begin(grub{}, t.node(), from)), nil, true
 	}
 	if ask, ok := (grub{}).asks(name); ok && t.scripts.paths.formed(ask.path) {
-		ask.node, ask.from = node, from
+		ask.node, ask.from = t.node(), from
 		script, served, ok := t.scripts.of(context.Background(), grub{}, ask)
-		if !ok {
-			return nil, false
-		}
-		if served != nil {
-			go served() // this one goroutine serves everybody
-		}
-		return ofText(script), true
+		return ofText(script), served, ok
 	}
-	return nil, false
+	return nil, nil, false
 }
 
 // node is where machines on the link reach this one.
@@ -80,8 +73,20 @@ func ofText(s string) *io.SectionReader {
 	return io.NewSectionReader(strings.NewReader(s), 0, int64(len(s)))
 }
 
-// take decides on a packet: what it asks for and whether there is such a file.
-func (t *tftpServer) take(b []byte, from netip.Addr) (tftpRequest, *io.SectionReader, error) {
+// take looks for what is asked for.
+func (t *tftpServer) take(req tftpRequest, from netip.Addr) (*io.SectionReader, func(), error) {
+	file, served, ok := t.find(req.name, from)
+	if !ok {
+		t.stats.add("tftp.refused.no such file")
+		t.tellMissing(from, req.name)
+		t.log.Debug("unknown file asked for over TFTP", "from", from, "file", clip(hidePath(req.name)))
+		return nil, nil, errTFTPNoFile
+	}
+	return file, served, nil
+}
+
+// read takes a request apart.
+func (t *tftpServer) read(b []byte) (tftpRequest, error) {
 	req, err := parseTFTP(b)
 	switch {
 	case errors.Is(err, errTFTPMalformed):
@@ -91,17 +96,7 @@ func (t *tftpServer) take(b []byte, from netip.Addr) (tftpRequest, *io.SectionRe
 	case err != nil:
 		t.stats.add("tftp.refused.not spoken")
 	}
-	if err != nil {
-		return req, nil, err
-	}
-	file, ok := t.find(req.name, from)
-	if !ok {
-		t.stats.add("tftp.refused.no such file")
-		t.tellMissing(from, req.name)
-		t.log.Debug("unknown file asked for over TFTP", "from", from, "file", clip(hidePath(req.name)))
-		return req, nil, errTFTPNoFile
-	}
-	return req, file, nil
+	return req, err
 }
 
 // largest is the longest block for a client on a link whose packets may be mtu long.
@@ -130,6 +125,9 @@ func (t *tftpServer) over(x *tftpTransfer, why error) {
 	case TFTPSent:
 		t.stats.add("tftp.sent")
 		t.loaders.fetched(t.sightings.holder(from), how.File, t.now())
+		if x.served != nil {
+			go x.served() // this one goroutine serves everybody
+		}
 	case TFTPProbe:
 		t.stats.add("tftp.probe")
 		t.log.Debug("TFTP size probe", about...)

@@ -506,7 +506,7 @@ func FuzzTFTPAnswer(f *testing.F) {
 		}
 		tf := s.tftp(s.link)
 		l := &tftpLoop{t: tf, clients: map[netip.AddrPort]*tftpTransfer{}, sockets: map[int32]*tftpTransfer{}}
-		file, _ := tf.find(LoaderUEFI, s.link.addr)
+		file, _, _ := tf.find(LoaderUEFI, s.link.addr)
 		req := tftpRequest{name: LoaderUEFI, block: 1468, window: 16}
 		x := &tftpTransfer{tftpSender: newTFTPSender(file.Size(), 1468, 16, true, 0), client: netip.MustParseAddrPort("10.77.0.9:70"), asked: req, req: req,
 			file: file, oack: req.answer(file.Size()), block: 1468, fd: fd, whole: true}

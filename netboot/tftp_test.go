@@ -26,7 +26,7 @@ func TestS17_TFTPGivesItsTableAndNothingElse(t *testing.T) {
 		"mac/../../raft.db": false, "undionly.kpxe\x00": false, "\x1b[31m": false, "a\nb": false, "UNDIONLY.KPXE": false,
 		"./undionly.kpxe": false, "x/../undionly.kpxe": false, strings.Repeat("a", 600): false,
 	} {
-		if _, ok := tf.find(name, s.link.addr); ok != want {
+		if _, _, ok := tf.find(name, s.link.addr); ok != want {
 			t.Errorf("%.40q: %v, want %v", name, ok, want)
 		}
 	}
@@ -43,14 +43,14 @@ func FuzzTFTPName(f *testing.F) {
 		f.Add("boot/" + path + "/" + macA + "//grub.cfg")
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		if _, ok := tf.find(name, s.link.addr); !ok {
+		if _, _, ok := tf.find(name, s.link.addr); !ok {
 			return
 		}
 		if ask, ok := (grub{}).asks(strings.TrimLeft(name, "/")); ok && ask.mac == macA && s.paths().leads(ask.path, macA, s.link.addr) {
 			return
 		}
 		switch strings.TrimLeft(name, "/") {
-		case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileAutoexec, FileKernel, FileInitrd, "grub/grub.cfg", "grub/x86_64-efi/grub.cfg":
+		case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileAutoexec, FileKernel, FileInitrd, grubFirst, grubOther, grubBegin:
 		default:
 			t.Fatalf("%q was found", name)
 		}

@@ -60,11 +60,13 @@ type tftpTransfer struct {
 	asked  tftpRequest // as it came
 	req    tftpRequest // as it was granted
 	file   *io.SectionReader
+	served func() // if set: to be called when the client has it
 	oack   []byte
 	block  int
 
 	fd    int  // connected to the client; -1 when replies leave from the common port
 	whole bool // the kernel cuts a window into blocks (UDP_SEGMENT)
+	cuts  bool // it has been told to: not before the options, which are one packet, however long
 	ends  time.Time
 }
 
@@ -276,9 +278,24 @@ func (l *tftpLoop) request(now time.Time) error {
 		l.t.stats.add("tftp.refused.too often")
 		return nil
 	}
-	req, file, err := l.t.take(b, from.Addr())
+	defer func() { // one packet, whatever comes of it, ends nothing else
+		if p := recover(); p != nil {
+			l.t.stats.add("tftp.panic")
+			l.t.log.Error("a TFTP request caused a panic; it was dropped", "from", from, "err", fmt.Errorf("%w: %v\n%s", errTFTPPanic, p, debug.Stack()))
+		}
+	}()
+	var file *io.SectionReader
+	var served func()
+	req, err := l.t.read(b)
 	if err == nil {
-		err = l.admit(req, from, now)
+		err = l.joins(req, from, now)
+	}
+	if err == nil {
+		file, served, err = l.t.take(req, from.Addr())
+	}
+	if err == nil && !l.t.begin(from.Addr()) {
+		l.t.stats.add("tftp.refused.too many")
+		err = errTFTPTooMany
 	}
 	if fault := new(tftpFault); errors.As(err, fault) {
 		if !fault.silent {
@@ -287,7 +304,7 @@ func (l *tftpLoop) request(now time.Time) error {
 		}
 		return nil
 	}
-	if err := l.begin(req, file, from, now); err != nil {
+	if err := l.begin(req, file, served, from, now); err != nil {
 		l.t.end(from.Addr())
 		l.t.stats.add("tftp.failed")
 		l.t.warnFailed("from", from, "file", clip(tftpTold(req.name)), "err", err)
@@ -295,10 +312,10 @@ func (l *tftpLoop) request(now time.Time) error {
 	return nil
 }
 
-// admit decides about the request beside what is under way. If it was sent twice, or
-// doubled on its way, the transfer under way is the answer; one that has stopped, or
-// was for something else, is over.
-func (l *tftpLoop) admit(req tftpRequest, from netip.AddrPort, now time.Time) error {
+// joins decides about the request beside what is under way, before anything is done for
+// it: a machine's script counts. If it was sent twice, or doubled on its way, the transfer
+// under way is the answer; one that has stopped, or was for something else, is over.
+func (l *tftpLoop) joins(req tftpRequest, from netip.AddrPort, now time.Time) error {
 	if x := l.clients[from]; x != nil && x.fd >= 0 {
 		l.contain(x, func() { // what it sent before it asked
 			for n := 0; n < tftpBefore && l.clients[from] == x && l.answer(x, now); n++ {
@@ -312,16 +329,12 @@ func (l *tftpLoop) admit(req tftpRequest, from netip.AddrPort, now time.Time) er
 		}
 		l.end(x, errTFTPAnother)
 	}
-	if !l.t.begin(from.Addr()) {
-		l.t.stats.add("tftp.refused.too many")
-		return errTFTPTooMany
-	}
 	return nil
 }
 
 // begin begins a transfer that was allowed.
-func (l *tftpLoop) begin(req tftpRequest, file *io.SectionReader, from netip.AddrPort, now time.Time) error {
-	x := &tftpTransfer{client: from, asked: req, file: file, fd: -1, ends: now.Add(tftpLongest)}
+func (l *tftpLoop) begin(req tftpRequest, file *io.SectionReader, served func(), from netip.AddrPort, now time.Time) error {
+	x := &tftpTransfer{client: from, asked: req, file: file, served: served, fd: -1, ends: now.Add(tftpLongest)}
 	mtu := 0
 	var err error
 	if l.t.singlePort {
@@ -346,9 +359,7 @@ func (l *tftpLoop) begin(req tftpRequest, file *io.SectionReader, from netip.Add
 	}
 	window := max(x.req.window, 1)
 	x.tftpSender = newTFTPSender(file.Size(), x.block, window, x.oack != nil, x.req.wait)
-	// From here on what is written to the socket is cut into blocks. A kernel before
-	// 4.18 cannot, and gets them one by one.
-	x.whole = x.fd >= 0 && window > 1 && unix.SetsockoptInt(x.fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 4+x.block) == nil
+	x.whole = x.fd >= 0 && window > 1
 	l.clients[from] = x
 	if x.fd >= 0 {
 		l.sockets[int32(x.fd)] = x
@@ -427,6 +438,12 @@ func (e tftpHungUp) Error() string {
 // send puts blocks on the wire. One that is lost on the way there is lost as on any
 // other part of its way.
 func (l *tftpLoop) send(x *tftpTransfer, b tftpBurst) {
+	if x.whole && !x.cuts && b.from > 0 {
+		// From here on what is written to the socket is cut into blocks. A kernel before
+		// 4.18 cannot, and gets them one by one.
+		x.cuts = unix.SetsockoptInt(x.fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 4+x.block) == nil
+		x.whole = x.cuts
+	}
 	for b.n > 0 {
 		n, length, err := l.fill(x, b)
 		if err != nil {

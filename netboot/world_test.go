@@ -284,7 +284,7 @@ func (n *simNet) TFTP(_ context.Context, server netip.Addr, name string) ([]byte
 	if server != n.s.link.addr {
 		return nil, fmt.Errorf("TFTP from %s", server)
 	}
-	file, ok := n.s.tftp(n.s.link).find(name, n.addr)
+	file, _, ok := n.s.tftp(n.s.link).find(name, n.addr)
 	if !ok {
 		return nil, errTFTPNoFile
 	}

@@ -47,7 +47,7 @@ type machine struct {
 	at       string // the step it is at
 	asked    bool   // for an install
 	approved time.Time
-	home     string // where its installed system reports
+	homes    []string // where an installed system says that it is up
 }
 
 func (r *run) newMachine(i int) *machine {
@@ -278,9 +278,9 @@ func (m *machine) approvedAt() time.Time {
 // to that it is up.
 func (m *machine) disk(ctx context.Context, script string) error {
 	m.mu.Lock()
-	home := m.home
+	homes := m.homes
 	m.mu.Unlock()
-	if home == "" {
+	if len(homes) == 0 {
 		return fmt.Errorf("told to boot a disk on which nothing is: %s", said(script))
 	}
 	m.is("own disk")
@@ -288,8 +288,8 @@ func (m *machine) disk(ctx context.Context, script string) error {
 		return fmt.Errorf("installed system: %w", err)
 	}
 	form := url.Values{"hostname": {fmt.Sprintf("sim%d", m.n)}}
-	for {
-		err := m.phone(ctx, home, form)
+	for try := 0; ; try++ { // one node after the other: that which it was installed by may be gone
+		err := m.phone(ctx, homes[try%len(homes)], form)
 		if err == nil {
 			break
 		}
@@ -351,7 +351,7 @@ func isLong(url string) bool {
 func (m *machine) Install(ctx context.Context, grant wire.Grant, allowed func() error, src agent.Source, report func(wire.Progress)) error {
 	m.is("install")
 	m.mu.Lock()
-	m.home = grant.PhoneHome
+	m.homes = append([]string{grant.PhoneHome}, grant.PhoneAlso...)
 	m.mu.Unlock()
 	first := sync.OnceFunc(func() { m.r.fig.add(stepFirstByte, time.Since(m.approvedAt()), 0, nil) })
 	return m.hw.install(ctx, grant, func() error {
