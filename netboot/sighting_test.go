@@ -221,7 +221,7 @@ func TestAMachineThatAsksAThousandTimesIsToldOfAFewTimes(t *testing.T) {
 			tftp := s.tftp(s.link)
 			for i := range 5000 {
 				s.get("GET", "/boot/"+c.file(i))
-				_, _, _ = tftp.take(rrq(c.file(i), "octet"), at)
+				_, _, _ = tftp.take(tftpRequest{name: c.file(i)}, at)
 				s.pass(2 * time.Millisecond)
 			}
 			if told == 0 || told > 2*c.most {
@@ -242,7 +242,7 @@ func TestAFileThatIsAskedForAllTheTimeIsAStall(t *testing.T) {
 	s.sightings.holds(macB, at)
 	tftp := s.tftp(s.link)
 	for range 12 {
-		_, _, _ = tftp.take(rrq("pxelinux.0", "octet"), at)
+		_, _, _ = tftp.take(tftpRequest{name: "pxelinux.0"}, at)
 		s.pass(500 * time.Millisecond)
 	}
 	for range 2 * sightingsEach {
