@@ -668,7 +668,7 @@ func TestForgedRequestsDoNotFillTheLog(t *testing.T) {
 		tftp := s.tftp(s.link)
 		tftp.over(&tftpTransfer{client: netip.AddrPortFrom(from, 2000), file: ofText("script"), tftpSender: newTFTPSender(6, 512, 1, false, 0),
 			req: tftpRequest{name: LoaderUEFI}}, errTFTPSilent)
-		_, _, _ = tftp.take(tftpRequest{name: "boot/"+strings.Repeat("a", 32)+"/"+macA+"//grub.cfg"}, from)
+		_, _, _ = tftp.take(tftpRequest{name: "boot/" + strings.Repeat("a", 32) + "/" + macA + "//grub.cfg"}, from)
 	}
 	said := func() (fetched, scripts int) {
 		all := strings.Join(log.all(), "\n")
