@@ -71,7 +71,7 @@ var ways = map[string]func(context.Context, *stalling) error{
 	"is an ARM":           func(ctx context.Context, m *stalling) error { return m.send(ctx, dhcpv4.MessageTypeDiscover, arm64) },
 	"is two": func(ctx context.Context, m *stalling) error {
 		err := m.send(ctx, dhcpv4.MessageTypeDiscover, uefi, uuid(1))
-		_, silence := m.net.ReceiveDHCP(ctx) // while one waits for its answer, the other would have to ask again
+		silence := m.hear(ctx) // while one waits for its answer, the other would have to ask again
 		return errors.Join(err, silence, m.send(ctx, dhcpv4.MessageTypeDiscover, uefi, uuid(2)))
 	},
 	"has iPXE and no HTTP":   func(ctx context.Context, m *stalling) error { return m.dhcp(ctx, pxeclient.IPXEUEFI) },
@@ -128,6 +128,19 @@ func (m *stalling) send(ctx context.Context, kind dhcpv4.MessageType, change ...
 		f(p)
 	}
 	return m.net.SendDHCP(ctx, p.ToBytes(), netip.MustParseAddrPort("255.255.255.255:67"))
+}
+
+// hear waits for an answer to the machine; all of them hear all answers.
+func (m *stalling) hear(ctx context.Context) error {
+	for {
+		b, err := m.net.ReceiveDHCP(ctx)
+		if err != nil {
+			return err
+		}
+		if p, err := dhcpv4.FromBytes(b); err == nil && p.ClientHWAddr.String() == m.hw.String() {
+			return nil
+		}
+	}
 }
 
 func (m *stalling) client(shape pxeclient.Shape, n pxeclient.Network) *pxeclient.Client {
