@@ -52,7 +52,9 @@ func (s *scripts) of(ctx context.Context, in language, ask scriptAsk) (script st
 	mac, ok := ParseMAC(ask.mac)
 	if !ok {
 		s.stats.add("script.bad mac")
-		s.log.Warn("boot script asked for without a proper MAC; the machine boots its disk", "mac", clip(ask.mac), "from", ask.from)
+		if s.complaints.mayComplain(s.now()) {
+			s.log.Warn("boot script asked for without a proper MAC; the machine boots its disk", "mac", clip(ask.mac), "from", ask.from)
+		}
 		return in.local("this machine did not say who it is", 0), nil, true
 	}
 	leads := s.paths.leads(ask.path, mac, ask.from)
