@@ -18,11 +18,12 @@ KILLS    ?= 20
 SEEDS    ?= 200
 LAB_DIR  ?= build/rack
 LISTEN   ?= 127.0.0.1:8080
+MACHINES ?= 1000
 
 GO_FILES := $(shell git ls-files -co --exclude-standard '*.go') go.mod go.sum
 UI_FILES := $(shell git ls-files -co --exclude-standard ui/static)
 
-.PHONY: help run demo test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale lint fuzz fuzz-long reproducible sbom vuln supply kill-test chaos deps clean
+.PHONY: help run demo sim test test-unit test-journey test-ui test-firmware build agent boot-image images image-debian bench bench-raft bench-scale bench-netboot lint fuzz fuzz-long reproducible sbom vuln supply kill-test chaos clients deps clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -33,6 +34,10 @@ run: deps build image-debian ## start a node and a virtual rack of two machines,
 demo: deps build image-debian ## the same, unattended: install Debian 12 on both and wait until they are up
 	bin/lpmos lab up --dir $(LAB_DIR) --machines 2 --firmware bios,uefi --listen $(LISTEN) --image debian-12=build/images/debian-12.raw \
 	  --auto-approve --until-up
+
+sim: build ## $(MACHINES) simulated machines power on at once against one node, and against three of which one is killed half-way
+	bin/lpmos lab sim --dir build/sim --machines $(MACHINES)
+	bin/lpmos lab sim --dir build/sim --machines $(MACHINES) --nodes 3 --kill-node 50%
 
 test: deps lint test-unit test-ui test-journey ## everything: rules, packets, real clients, QEMU machines, a real browser
 
@@ -50,6 +55,9 @@ test-journey: deps build images ui/e2e/node_modules/.installed
 test-firmware: deps build ## boot SeaBIOS and OVMF in every way against the netboot code alone
 	LPMOS_TEST_QEMU=1 LPMOS_TEST_KERNEL=$(CURDIR)/$(ASSETS)/vmlinuz $(GO) test -count=1 -timeout 30m -v -run TestRealFirmware ./netboot
 
+clients: deps ## run the DHCP clients of others against this server, and write netboot/CLIENTS.md
+	LPMOS_CLIENT_TABLE=$(CURDIR)/netboot/CLIENTS.md $(GO) test -count=1 -v -run TestClientTable ./netboot/
+
 kill-test: deps build images ## kill -9 the node that serves an install, $(KILLS) times: one alone, and one of three
 	LPMOS_KILLS=$(KILLS) $(GO) test -count=1 -timeout 240m -tags journey -run 'TestNodeKilled|TestServingNodeKilled' ./appliance/journey -v
 
@@ -65,7 +73,7 @@ bin/lpmos-agent: $(GO_FILES)
 	$(GO) $(BUILD) -tags nethttpomithttp2 -ldflags "$(LDFLAGS)" -o $@ ./cmd/lpmos-agent
 	@size=$$(stat -c %s $@); echo "$@: $$size bytes"; test $$size -le 6000000 || { echo "the agent is larger than 6000000 bytes" >&2; exit 1; }
 
-boot-image: $(ASSETS)/SOURCES.json ## the agent's kernel and initramfs and the iPXE loaders, from Debian packages
+boot-image: $(ASSETS)/SOURCES.json ## the agent's kernel and initramfs, and the loaders, from Debian packages
 
 BOOT_FILES := $(shell git ls-files -co --exclude-standard images/bootimage/mkboot images/initramfs images/debian)
 
@@ -92,6 +100,10 @@ bench: build ui/e2e/node_modules/.installed ## figures of the parts, and of a br
 bench-raft: deps ## three nodes beside three etcd on the same disk: updates a second, latency, processor time
 	@./build-deps etcd-server
 	cd appliance/bench && $(GO) run .
+
+bench-netboot: deps ## TFTP beside tftpd-hpa, atftpd and dnsmasq in one run: a far machine, and 100 that fetch 60 MiB each; needs root, some minutes
+	$(GO) build -o build/bench-netboot ./netboot/bench
+	build/bench-netboot
 
 bench-scale: build ## a node that knows 10,000 machines and 100,000 past tasks: restart, memory, backup, restore, lists
 	$(GO) test -count=1 -timeout 30m -tags scale -run TestScale -v ./appliance/scale

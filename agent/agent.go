@@ -61,6 +61,7 @@ type Config struct {
 	Claim     string                                                               // the code of this boot, which begins a session
 	Key       ed25519.PrivateKey                                                   // of the session; nil makes one
 	Believed  func()                                                               // called once, when a node has proved to be of the cluster; nil: nothing
+	Reported  func(machineID string)                                               // called after every report that a node has taken; nil: nothing
 	ClockOff  int64                                                                // seconds that the machine's clock is ahead, if that is far
 	MAC       string                                                               // of the interface the agent came up on; lower case, colons
 	BootMAC   string                                                               // of the interface the firmware booted from; "" if it did not say
@@ -205,6 +206,9 @@ func (a *Agent) report(ctx context.Context) error {
 		if err == nil {
 			a.id = resp.MachineID
 			a.con.Printf("reported to %s: this is machine %s", a.node.base(), resp.MachineID)
+			if a.cfg.Reported != nil {
+				a.cfg.Reported(a.id)
+			}
 			return nil
 		}
 		var untrusted *Untrusted

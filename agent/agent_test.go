@@ -210,8 +210,13 @@ func TestADiskThatComesUpLateIsReported(t *testing.T) {
 func TestTheNodeMayAskForANewReport(t *testing.T) {
 	r := newRig(t)
 	r.verdicts = []wire.ApprovalResponse{{Verdict: wire.VerdictReport}}
-	r.run(r.config())
+	cfg, reported := r.config(), []string(nil)
+	cfg.Reported = func(id string) { reported = append(reported, id) }
+	r.run(cfg)
 	r.told("report", "report")
+	if !slices.Equal(reported, []string{"m1", "m1"}) {
+		t.Errorf("whoever runs the agent is told of the reports of %v", reported)
+	}
 	if !slices.Equal(r.slept, []time.Duration{refusedPause}) {
 		t.Errorf("pauses %v: two machines with the same ids would fight without rest", r.slept)
 	}

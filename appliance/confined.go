@@ -12,6 +12,7 @@ import (
 	"github.com/lpmos/lpmos/appliance/config"
 	"github.com/lpmos/lpmos/appliance/confine"
 	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/netboot"
 )
 
 // Confine takes from this process what a node does not need, before it serves
@@ -34,7 +35,7 @@ func Confine(cfg config.Config, log *slog.Logger) error {
 		if err := consensus.GoFirst(); err != nil {
 			log.Debug("this node runs as any other process", "reason", err)
 		}
-		if err := checkNodes(cfg.DataDir); err != nil {
+		if err := CheckDataDir(cfg.DataDir); err != nil {
 			return err
 		}
 		if err := handOver(cfg.DataDir, u); err != nil {
@@ -76,9 +77,9 @@ func handOver(dir string, u confine.User) error {
 	return confine.HandOver(dir, u)
 }
 
-// checkNodes refuses to give away a directory that is not a node's: data_dir may
+// CheckDataDir refuses to give away a directory that is not a node's: data_dir may
 // have been mistyped, and all of what it names would be another user's.
-func checkNodes(dir string) error {
+func CheckDataDir(dir string) error {
 	found, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("data directory: %w", err)
@@ -88,7 +89,7 @@ func checkNodes(dir string) error {
 		switch name := f.Name(); {
 		case slices.Contains([]string{"raft", "raft.restoring", "trust", "trust.new", "trust.joining"}, name):
 			return nil // a node's, whatever else somebody keeps there
-		case !slices.Contains([]string{"images", "leases.db", "lost+found"}, name):
+		case !slices.Contains([]string{"images", "leases.db", netboot.BootFilesDir, "lost+found"}, name):
 			stranger = name
 		}
 	}

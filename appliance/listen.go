@@ -40,20 +40,15 @@ func listenPeople(addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// listenMachines opens the boot port at the address of each named interface, and
+// listenMachines opens the boot port at this node's address of each network, and
 // nowhere else.
-func listenMachines(cfg config.Config) ([]net.Listener, error) {
+func listenMachines(networks []servedNetwork, port int) ([]net.Listener, error) {
 	var out []net.Listener
-	for _, i := range cfg.Interfaces {
-		if i.Mode == "off" {
-			continue
+	for _, n := range networks {
+		if !n.onWire {
+			continue // its machines come to the address of the interface
 		}
-		ip, err := netboot.InterfaceAddress(i.Name)
-		if err != nil {
-			closeAll(out)
-			return nil, err
-		}
-		addr := net.JoinHostPort(ip.String(), fmt.Sprint(cfg.BootPort))
+		addr := net.JoinHostPort(n.addr.String(), fmt.Sprint(port))
 		l, err := net.Listen("tcp4", addr)
 		if err != nil {
 			closeAll(out)
@@ -146,17 +141,12 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 
 // served is what other nodes and their machines are to know of the networks this
 // node serves: where its boot port is, and which subnets they are.
-func served(cfg config.Config, boot []net.Listener) (urls, networks []string) {
+func served(all []servedNetwork, boot []net.Listener) (urls, networks []string) {
 	for _, l := range boot {
 		urls = append(urls, "http://"+l.Addr().String())
 	}
-	for _, i := range cfg.Interfaces {
-		if i.Mode == "off" {
-			continue
-		}
-		if own, err := netboot.InterfaceNetwork(i.Name); err == nil {
-			networks = append(networks, own.Masked().String())
-		}
+	for _, n := range all {
+		networks = append(networks, n.network.String())
 	}
 	return urls, networks
 }

@@ -18,20 +18,24 @@ type servedNetwork struct {
 	netboot.Interface
 	addr    netip.Addr   // of this node there
 	network netip.Prefix // masked
+	onWire  bool         // and not behind relays
 }
 
-// servedNetworks asks the kernel for the networks of the interfaces.
+// servedNetworks asks the kernel for the networks of the interfaces on which this
+// node does more than look.
 func servedNetworks(interfaces []netboot.Interface) ([]servedNetwork, error) {
 	var out []servedNetwork
 	for _, i := range interfaces {
-		if i.Mode == netboot.ModeOff || i.Mode == "" {
+		if i.Mode == netboot.ModeOff || i.Mode == netboot.ModeObserve || i.Mode == "" {
 			continue
 		}
-		own, err := netboot.InterfaceNetwork(i.Name)
+		all, err := netboot.ServedNetworks(i)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, servedNetwork{Interface: i, addr: own.Addr(), network: own.Masked()})
+		for _, n := range all {
+			out = append(out, servedNetwork{Interface: n.Interface, addr: n.Addr, network: n.Prefix, onWire: n.OnWire})
+		}
 	}
 	return out, nil
 }
@@ -127,6 +131,23 @@ func (n *neighbours) Nodes(own netip.AddrPort) []string {
 		urls[i] = "https://" + strings.TrimPrefix(c.url, "http://")
 	}
 	return urls
+}
+
+// Addresses are all by which the other nodes serve machines.
+func (n *neighbours) Addresses() (out []netip.Addr) {
+	n.view(func(st *fleet.State) {
+		for _, o := range st.Nodes() {
+			if o.ID == n.self {
+				continue
+			}
+			for _, u := range o.BootURLs {
+				if at, err := netip.ParseAddrPort(strings.TrimPrefix(u, "http://")); err == nil {
+					out = append(out, at.Addr().Unmap())
+				}
+			}
+		}
+	})
+	return out
 }
 
 // NodesOf is Nodes for the agents' server, which knows this node by its URL.

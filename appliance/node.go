@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,18 +33,22 @@ import (
 // Run runs a node until ctx ends. It returns nil after an orderly stop, also when
 // ctx ends while the node still starts; an error says what could not be opened,
 // or what broke. A new data directory becomes a cluster of this node alone.
-func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger, tell Teller) error {
-	return run(ctx, cfg, Invitation{}, version, log, tell)
+func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger, look Examiner, tell Teller) error {
+	return run(ctx, cfg, Invitation{}, version, log, look, tell)
 }
+
+// Examiner looks for what keeps machines from booting off the node's host. It comes from
+// outside, because it is made of packages that may start programs, and a node is not.
+type Examiner func(context.Context) api.Examination
 
 // Join runs a node like Run; a new data directory becomes that of one more node
 // of the cluster it is invited to. A node that is of that cluster already just
 // runs.
-func Join(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger) error {
-	return run(ctx, cfg, inv, version, log, Teller{})
+func Join(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger, look Examiner) error {
+	return run(ctx, cfg, inv, version, log, look, Teller{})
 }
 
-func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger, tell Teller) (err error) {
+func run(ctx context.Context, cfg config.Config, inv Invitation, version string, log *slog.Logger, look Examiner, tell Teller) (err error) {
 	started := time.Now()
 	manager, err := systemd.NewTeller(os.Getenv)
 	if err != nil {
@@ -66,8 +72,12 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	// Then this node's place in its cluster: nothing may be answered before there is
 	// a state to answer from.
 	var given peerImages
+	seen := newSightingSeam()
+	calls := http.NewServeMux()
+	calls.Handle("/x/", &given)
+	calls.Handle("GET "+wirePath, seen)
 	self, err := openMember(ctx, cfg, inv, consensus.Config{Name: cfg.Name, Region: cfg.Region, Version: version, Logger: log,
-		Calls: &given, Describe: given.describe, Contacts: heard.since, Heard: heard.elsewhere})
+		Calls: calls, Describe: given.describe, Contacts: heard.since, Heard: heard.elsewhere})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -120,13 +130,13 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		Claim: claimSeam{self.id.Claims()}.read, SameNetwork: beside.SameNetwork, Sign: grants.sign,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
 	heard.agents.Store(agents)
-	boot, seen, err := openNetboot(cfg, interfaces, self, beside, log)
+	seen.more = connected.counters
+	boot, err := openNetboot(cfg, interfaces, self, beside, seen, journeys{cluster, agents}.of, log)
 	if err != nil {
 		return err
 	}
-	seen.more = connected.counters
 	machines := machineHandler(boot, agents, replica.Handler())
-	bootListeners, err := listenMachines(cfg)
+	bootListeners, err := listenMachines(networks, cfg.BootPort)
 	if err != nil {
 		return errors.Join(err, boot.Close())
 	}
@@ -142,9 +152,10 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	}
 	page, err := ui.New(ui.Config{
 		API: api.Config{
-			Cluster: clusterSeam{cluster}, Images: imageSeam{store, images.NewFetcher(cfg.FetchPrefixes())}, Sightings: seen, Contact: agents, Membership: membersOf(self),
+			Cluster: clusterSeam{cluster}, Images: imageSeam{store, images.NewFetcher(cfg.FetchPrefixes())}, Sightings: seen, Contact: agents, Membership: membersOf(self), Leases: leaseSeam{boot},
 			Name: cfg.Name, Region: cfg.Region, Version: version,
-			Now: time.Now, NewID: newTaskID, NewToken: newToken, Logger: log},
+			Now: time.Now, NewID: newTaskID, NewToken: newToken, Logger: log,
+			Examine: look},
 		Static: static, Reload: reload, Hosts: cfg.Hosts, Figures: cluster.Figures})
 	if err != nil {
 		return errors.Join(err, boot.Close())
@@ -152,7 +163,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 	defer page.Close()
 
 	record := fleet.Node{ID: cluster.ID(), Name: cfg.Name, RegionID: cfg.Region, Address: dashboard, Version: version, ClusterAddress: self.network.Address()}
-	record.BootURLs, record.Networks = served(cfg, bootListeners)
+	record.BootURLs, record.Networks = served(networks, bootListeners)
 	pools := newPoolKeeper(cluster, boot, beside, log)
 
 	group, ctx := errgroup.WithContext(ctx)
@@ -167,6 +178,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		return boot.Run(ctx)
 	})
 	group.Go(func() error { return feedAgents(ctx, cluster, agents) })
+	group.Go(func() error { return seen.followOthers(ctx, cluster) })
 	group.Go(func() error { return feedReplicator(ctx, cluster, replica) })
 	group.Go(func() error { replica.Run(ctx); return nil })
 	group.Go(func() error {
@@ -196,28 +208,31 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 
 // openNetboot prepares what firmware is told. Without a boot image a node that
 // serves no interface is still of use; one that does would leave machines stuck.
-func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member, beside *neighbours, log *slog.Logger) (*netboot.Server, *sightingSeam, error) {
+func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member, beside *neighbours, seen *sightingSeam, journey func(string) netboot.Journey, log *slog.Logger) (*netboot.Server, error) {
 	if err := bootimage.Check(); err != nil {
 		if len(interfaces) > 0 {
-			return nil, nil, err
+			return nil, err
 		}
 		log.Warn("no boot image in this binary", "err", err)
 	}
 	files, err := netboot.LoadFiles(bootimage.Files())
 	if err != nil && len(interfaces) > 0 {
-		return nil, nil, err
+		return nil, err
 	}
-	seen := &sightingSeam{interfaces: interfaces}
 	c := netboot.Config{
 		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{self.Node}, Neighbours: beside,
-		Log: log, KernelArgs: cfg.KernelArgs, NoRouterAdverts: cfg.QuietRouters, OnSighting: seen.publish}
+		Log: log, KernelArgs: cfg.KernelArgs, UEFILoader: netboot.UEFILoader(cfg.UEFILoader), NoRouterAdverts: cfg.QuietRouters, TFTPSinglePort: cfg.TFTPOnePort, OnSighting: seen.publish, Journey: journey, Elsewhere: seen.elsewhere}
+	for _, r := range cfg.Reservations {
+		c.Reservations = append(c.Reservations, netboot.Reservation{Machine: r.Machine, Addr: netip.MustParseAddr(r.Address)}) // config has checked it
+	}
+	c.IDs = fleetSeam{self.Node}.ids
 	bootTrust(self.id, &c)
 	boot, err := netboot.New(c)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	seen.server = boot
-	return boot, seen, nil
+	seen.open(boot, interfaces)
+	return boot, nil
 }
 
 // feedAgents wakes the agents' long polls by what the feed tells.

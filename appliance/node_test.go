@@ -53,7 +53,7 @@ func start(t *testing.T, dir, listen string) (dashboard string, stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	log := readyLog{slog.NewTextHandler(io.Discard, nil), make(chan string, 1)}
 	gone := make(chan error, 1)
-	go func() { gone <- Run(ctx, cfg, "test", slog.New(log), Teller{}) }()
+	go func() { gone <- Run(ctx, cfg, "test", slog.New(log), nil, Teller{}) }()
 	stop = func() {
 		t.Helper()
 		cancel()
@@ -167,7 +167,7 @@ func TestADirectoryIsOneNodesAlone(t *testing.T) {
 	dir := t.TempDir()
 	dashboard, stop := start(t, dir, "127.0.0.1:0")
 	defer stop()
-	err := Run(t.Context(), config.Config{DataDir: dir, Listen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", Name: "n2", Region: "dc1", BootPort: 80}, "test", slog.New(slog.DiscardHandler), Teller{})
+	err := Run(t.Context(), config.Config{DataDir: dir, Listen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", Name: "n2", Region: "dc1", BootPort: 80}, "test", slog.New(slog.DiscardHandler), nil, Teller{})
 	if !errors.Is(err, consensus.ErrInUse) {
 		t.Errorf("the second node on a directory: %v", err)
 	}
@@ -178,7 +178,7 @@ func TestANodeThatIsStoppedWhileItStartsEndsWell(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	cfg := config.Config{DataDir: filepath.Join(t.TempDir(), "new"), Listen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", Name: "n1", Region: "dc1", BootPort: 80}
-	if err := Run(ctx, cfg, "test", slog.New(slog.DiscardHandler), Teller{}); err != nil {
+	if err := Run(ctx, cfg, "test", slog.New(slog.DiscardHandler), nil, Teller{}); err != nil {
 		t.Error(err)
 	}
 }

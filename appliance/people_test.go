@@ -38,7 +38,7 @@ func TestS02_ANodeWithoutItsSecretDoesNotStart(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
-			err := Run(ctx, config.Config{DataDir: dir, Listen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", Name: "n1", Region: "dc1", BootPort: 80}, "test", slog.New(slog.DiscardHandler), Teller{})
+			err := Run(ctx, config.Config{DataDir: dir, Listen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", Name: "n1", Region: "dc1", BootPort: 80}, "test", slog.New(slog.DiscardHandler), nil, Teller{})
 			if err == nil {
 				t.Error("it started")
 			}

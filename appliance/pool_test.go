@@ -188,6 +188,11 @@ func TestWhomMachinesMayTurnTo(t *testing.T) {
 			t.Errorf("machines that came to %s may turn to %v, want %v", own, got, want)
 		}
 	}
+	got := n.Addresses()
+	slices.SortFunc(got, netip.Addr.Compare)
+	if want := "[10.77.0.2 10.77.0.3 10.78.0.2 10.98.0.1 10.99.0.1]"; fmt.Sprint(got) != want {
+		t.Errorf("the other nodes have %v, want %s", got, want)
+	}
 	for _, c := range []struct {
 		a, b string
 		want bool

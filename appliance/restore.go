@@ -17,6 +17,7 @@ import (
 	"github.com/lpmos/lpmos/appliance/trust"
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/netboot"
 )
 
 // Restore is a backup that is to become the state of a node.
@@ -93,9 +94,9 @@ func (r Restore) readBackup() (consensus.BackupInfo, *fleet.State, error) {
 }
 
 // keepable is what may lie in the directory already: images are known by their
-// digests, leases belong to the network, a socket to a life that has ended, keys are looked at on their own, and the
+// digests, boot files by their hash, leases belong to the network, a socket to a life that has ended, keys are looked at on their own, and the
 // rest is what an earlier try has left.
-var keepable = []string{"images", "leases.db", "lpmos.sock", newSocketDir, "trust", "trust.joining", "trust.new", "raft", "raft.restoring"}
+var keepable = []string{"images", "leases.db", netboot.BootFilesDir, "lpmos.sock", newSocketDir, "trust", "trust.joining", "trust.new", "raft", "raft.restoring"}
 
 // checkDir refuses a directory that is not a node's, or holds a state.
 func (r Restore) checkDir() error {

@@ -3,13 +3,9 @@ package appliance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/netip"
-	"slices"
-	"sync"
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/appliance/config"
@@ -115,6 +111,17 @@ func (f fleetSeam) Address(mac string) (netip.Addr, bool) {
 	return addr, err == nil
 }
 
+// ids are what a machine is known by beside its cards.
+func (f fleetSeam) ids(mac string) []string {
+	var out []string
+	f.cluster.View(func(s *fleet.State) {
+		if m := s.MachineByMAC(mac); m != nil {
+			out = []string{m.IDs.UUID, m.IDs.Serial}
+		}
+	})
+	return out
+}
+
 func (f fleetSeam) Taken(addr netip.Addr) bool {
 	taken := false
 	f.cluster.View(func(s *fleet.State) { taken = s.MachineByAddress(addr.String()) != nil })
@@ -199,101 +206,37 @@ func imageError(err error) error {
 	return err
 }
 
-// sightingSeam is netboot's sightings as the API sees them.
-type sightingSeam struct {
-	server     *netboot.Server
-	interfaces []netboot.Interface
-	more       func() map[string]uint64 // what is counted at the door, before netboot hears of it
+// leaseSeam is netboot's book of leases as the API sees it.
+type leaseSeam struct{ server *netboot.Server }
 
-	mu    sync.Mutex
-	next  int
-	heard map[int]func(api.Sighting)
+func lease(h netboot.Holding) api.Lease {
+	return api.Lease{Address: h.Addr.String(), State: h.State, MAC: h.MAC, Until: h.Until, Why: h.Why}
 }
 
-func sighting(s netboot.Sighting) api.Sighting {
-	return api.Sighting{At: s.At, MAC: s.MAC, Kind: string(s.Kind), Text: s.Text}
-}
-
-// publish tells subscribers; they do not block.
-func (s *sightingSeam) publish(seen netboot.Sighting) {
-	s.mu.Lock()
-	all := slices.Collect(maps.Values(s.heard))
-	s.mu.Unlock()
-	for _, f := range all {
-		f(sighting(seen))
-	}
-}
-
-func (s *sightingSeam) Subscribe(f func(api.Sighting)) (cancel func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.heard == nil {
-		s.heard = map[int]func(api.Sighting){}
-	}
-	s.next++
-	id := s.next
-	s.heard[id] = f
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.heard, id)
-	}
-}
-
-func (s *sightingSeam) Of(mac string) []api.Sighting {
-	return convert(s.server.Sightings().Of(mac))
-}
-
-func (s *sightingSeam) Recent(n int) []api.Sighting {
-	return convert(s.server.Sightings().Recent(n))
-}
-
-func convert(in []netboot.Sighting) []api.Sighting {
-	out := make([]api.Sighting, len(in))
-	for i, s := range in {
-		out[i] = sighting(s)
+func (s leaseSeam) Leases() []api.Lease {
+	table := s.server.LeaseTable()
+	out := make([]api.Lease, len(table))
+	for i, h := range table {
+		out[i] = lease(h)
 	}
 	return out
 }
 
-func (s *sightingSeam) Alarms() []string { return s.server.Alarms() }
-
-func (s *sightingSeam) Counters() map[string]uint64 {
-	all := s.server.Stats()
-	maps.Copy(all, s.more())
-	return all
-}
-
-func (s *sightingSeam) Interfaces() []api.Interface {
-	out := []api.Interface{}
-	for _, i := range s.interfaces {
-		addr, err := netboot.InterfaceAddress(i.Name)
-		text := ""
-		if err == nil {
-			text = addr.String()
-		}
-		out = append(out, api.Interface{Name: i.Name, Mode: string(i.Mode), Address: text, Range: i.Range.String()})
+func (s leaseSeam) Release(addr netip.Addr) (api.Lease, bool, error) {
+	was, err := s.server.FreeLease(addr)
+	if errors.Is(err, netboot.ErrNoLease) {
+		return api.Lease{}, false, nil
 	}
-	return out
+	return lease(was), err == nil, err
 }
 
 // netbootInterfaces turns what was configured into what netboot takes.
 func netbootInterfaces(in []config.Interface) ([]netboot.Interface, error) {
 	var out []netboot.Interface
 	for _, c := range in {
-		n := netboot.Interface{Name: c.Name, Mode: netboot.Mode(c.Mode)}
-		if c.Range != "" {
-			r, err := netboot.ParseRange(c.Range)
-			if err != nil {
-				return nil, fmt.Errorf("interface %s: %w", c.Name, err)
-			}
-			n.Range = r
-		}
-		if c.Router != "" {
-			n.Router = netip.MustParseAddr(c.Router) // config has checked it
-		}
-		for _, d := range c.DNS {
-			n.DNS = append(n.DNS, netip.MustParseAddr(d))
+		n, err := c.Netboot()
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, n)
 	}

@@ -36,7 +36,7 @@ func (knows) Taken(netip.Addr) bool                                             
 func machinesDoor(t *testing.T, s *seats) (address string) {
 	t.Helper()
 	content := fstest.MapFS{}
-	for _, name := range []string{netboot.LoaderBIOS, netboot.LoaderUEFI, netboot.LoaderUEFIAll, netboot.FileKernel, netboot.FileInitrd} {
+	for _, name := range []string{netboot.LoaderBIOS, netboot.LoaderUEFI, netboot.LoaderUEFIAll, netboot.LoaderShim, netboot.LoaderGRUB, netboot.FileKernel, netboot.FileInitrd} {
 		content[name] = &fstest.MapFile{Data: make([]byte, 32<<20)}
 	}
 	files, err := netboot.LoadFiles(content)

@@ -11,9 +11,11 @@ import (
 	"testing"
 )
 
-// starters are the packages that may start programs: the virtual rack, and what
-// builds images. A node that serves machines uses none of them.
-var starters = []string{"appliance/lab", "appliance/bench", "images/debian", "images/osimage", "images/bootimage/mkboot"}
+// starters are the packages that may start programs: the virtual rack, what builds
+// images, the benches, and doctor, which reads the firewall's rules for whoever calls it.
+// A node that serves machines uses none of them: what it is left with by
+// appliance/confine can start nothing, so its doctor leaves those checks out.
+var starters = []string{"appliance/lab", "appliance/bench", "appliance/doctor", "netboot/bench", "images/debian", "images/osimage", "images/bootimage/mkboot"}
 
 // S27: nothing that anybody sends can be run, because nothing is run: what a node
 // and an agent are made of starts no program, and nothing at all asks a shell.

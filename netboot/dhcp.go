@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -16,15 +17,24 @@ import (
 // at most one reply out, which is why the same tests can run it on a wire and
 // without one.
 type responder struct {
-	link       link
+	link       link   // the network that is answered for
+	networks   []link // all of the interface
 	bootPort   int
 	paths      paths
 	leases     *Leases
 	fleet      Fleet
+	reserved   *reserving
 	neighbours Neighbours // nil: this node is alone
+	files      *Files
+	loaders    *loaders
+	uefiLoader UEFILoader
 	tries      *tries
-	strangers  *pace // DISCOVERs of machines nobody knows
-	complaints *pace // lines of the log that a packet can cause
+	strangers  *bucket // DISCOVERs of machines nobody knows
+	complaints *pace   // lines of the log that a packet can cause
+	shortages  *shortages
+	quiet      func() string                                            // why nothing is lent to new machines; empty: it is. nil: always
+	probe      func(ctx context.Context, addr netip.Addr) (card string) // who uses an address; nil: nobody is asked
+	waiting    *arpWaiting                                              // DISCOVERs that wait for that
 	sightings  *Sightings
 	stats      *counters
 	log        *slog.Logger
@@ -33,11 +43,13 @@ type responder struct {
 
 // answer is the server's half of RFC 2131: which packet, if any, answers req.
 func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
-	if r.foreign(req) {
+	r.reserved.saw(req.machine)
+	r, known := r.of(req)
+	if !known || r.foreign(req) {
 		return r.drop(req, "another network", "")
 	}
-	if req.machine.Firmware.Netboots() {
-		r.sightings.netboots(req.machine.MAC, r.now())
+	if req.kind != dhcpv4.MessageTypeDiscover {
+		r.netboots(req)
 	}
 	switch req.kind {
 	case dhcpv4.MessageTypeDiscover:
@@ -54,24 +66,42 @@ func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
 	return r.drop(req, "message type", "")
 }
 
+// netboots notes a machine that boots from the network.
+func (r *responder) netboots(req request) {
+	if req.machine.Firmware.Netboots() {
+		r.sightings.netboots(req.machine.MAC, r.now())
+	}
+}
+
 // foreign reports whether a packet is of a network that is not served here. The
 // answer would go wherever the packet says, and so to anybody's victim. A probe of
 // another node, too, is nothing to be answered (see rogue.go).
 func (r *responder) foreign(req request) bool {
-	switch {
-	case req.relay.IsValid() && !r.link.subnet.Contains(req.relay):
-		return true
-	case req.client.IsValid() && !r.link.subnet.Contains(req.client):
+	if req.client.IsValid() && !r.link.subnet.Contains(req.client) {
 		// Who renews an address of another network is told so, by a NAK to everybody.
 		return req.kind != dhcpv4.MessageTypeRequest || req.serverID.IsValid()
 	}
 	from := req.from.Addr()
-	return req.kind == dhcpv4.MessageTypeDiscover && from.IsValid() && !from.IsUnspecified() && slices.Contains(nodeAddrs(r.neighbours, netip.AddrPortFrom(r.link.addr, uint16(r.bootPort))), from)
+	return req.kind == dhcpv4.MessageTypeDiscover && from.IsValid() && !from.IsUnspecified() && slices.Contains(nodeAddrs(r.neighbours), from)
 }
 
-// strangersEach is how many DISCOVERs of unknown machines are looked at in a second:
-// more than a room full of racks sends when its power comes back.
-const strangersEach = 200
+// When the power of a room full of racks comes back, all of its machines ask at once,
+// and a firmware that is not answered waits for four seconds, and then for eight. So
+// many DISCOVERs of unknown machines are looked at in one go, and when those are spent
+// so many in a second.
+const (
+	strangersAtOnce = 2000
+	strangersEach   = 200
+)
+
+// stranger reports whether nobody knows the machine: the fleet has no address for it,
+// and it has come to no lease here, which made-up machines do not get for a packet. A
+// lease that cannot be lent on does not count: else one card that has declined its own
+// could ask without end.
+func (r *responder) stranger(mac string) bool {
+	_, known := r.fixed(mac)
+	return !known && !r.holds(mac)
+}
 
 // complaintsEach is how many lines in ten seconds the packets of a link may cause.
 const complaintsEach = 20
@@ -84,18 +114,69 @@ func (r *responder) mayComplain() bool {
 // asked for again.
 func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	r.stats.add("dhcp.discover")
-	if _, known := r.fixed(req.machine.MAC); !known && !r.strangers.allow(r.now(), time.Second, strangersEach) {
+	_, known := r.fixed(req.machine.MAC)
+	stranger := r.stranger(req.machine.MAC)
+	if stranger && !r.strangers.allow(r.now()) {
 		// Made-up machines cost nothing to send. Those that are known are answered.
 		return r.drop(req, "too many strangers", "")
 	}
+	r.netboots(req) // and not before, or they would push out what is remembered of others
 	if r.leave(req) {
 		return r.drop(req, "left to another node", "")
 	}
-	addr, ok := r.choose(req)
+	if why := r.silent(); why != "" && stranger && !r.past(req) {
+		return r.quieted(req, why)
+	}
+	if stranger && r.probe != nil && !r.past(req) {
+		first, room := r.waiting.enter(req.machine.MAC)
+		if !first {
+			return r.drop(req, "asks again while it waits", "")
+		}
+		defer r.waiting.leave(req.machine.MAC)
+		if !room {
+			r.stats.add("arp.not asked")
+			r = r.at(r.link)
+			r.probe = nil
+		}
+	}
+	addr, ok := r.unused(ctx, req)
+	if !ok && !req.relay.IsValid() {
+		// Another network of the same wire does as well.
+		for _, n := range r.onWire() {
+			if other := r.at(n); n.subnet != r.link.subnet && !known {
+				if addr, ok = other.unused(ctx, req); ok {
+					r = other
+					break
+				}
+			}
+		}
+	}
 	if !ok {
-		return r.drop(req, "no address left", fmt.Sprintf("asked for an address, but none is left in %s", r.lendsFrom()))
+		r.shortages.note(r.link.subnet, r.now(), r.shortage)
+		return r.noAddress(req)
+	}
+	if !known {
+		r.shortages.over(r.link.subnet)
 	}
 	return r.lease(ctx, req, dhcpv4.MessageTypeOffer, addr), true
+}
+
+// silent says why new machines are not lent anything.
+func (r *responder) silent() string {
+	if r.quiet == nil {
+		return ""
+	}
+	return r.quiet()
+}
+
+// holds reports whether the machine has a running lease of this node's, which it can
+// be offered again.
+func (r *responder) holds(mac string) bool { return r.leases.Holds(mac, r.terms()) }
+
+// quieted leaves a new machine without an answer and says so on its timeline.
+func (r *responder) quieted(req request, why string) (reply, bool) {
+	r.tell(req, "asked for an address as "+req.machine.Firmware.String()+" and was not answered: "+why)
+	return r.drop(req, "beside another server", "")
 }
 
 // request tells the four states of a REQUEST apart by which fields are set
@@ -104,9 +185,10 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 	r.stats.add("dhcp.request")
 	mac := req.machine.MAC
 	switch {
-	case req.serverID.IsValid() && req.serverID != r.link.addr:
+	case req.serverID.IsValid() && !r.ours(req, req.serverID):
 		// It took another server's offer. A NAK here would make it lose that.
 		r.tries.forget(req.who())
+		r.tellElsewhere(req)
 		return r.drop(req, "other server", "")
 
 	case req.serverID.IsValid(): // selecting
@@ -118,6 +200,9 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 
 	case req.requested.IsValid() && !req.client.IsValid(): // init-reboot
 		if !r.link.subnet.Contains(req.requested) {
+			if r.silent() != "" && !r.past(req) {
+				return r.drop(req, "unknown client", "") // the other server's, which may well serve that network here
+			}
 			return r.nak(req, "that address is of another network"), true
 		}
 		have, known := r.binding(mac)
@@ -204,9 +289,13 @@ func (r *responder) inform(ctx context.Context, req request) (reply, bool) {
 	}
 	p := newReply(req, dhcpv4.MessageTypeAck, r.link.addr)
 	p.ClientIPAddr = req.client.AsSlice()
-	describe(p, r.link)
-	if file, _ := r.bootFile(ctx, req, req.client); file != "" {
-		bootFrom(p, req, r.link.addr, file)
+	describe(p, req, r.link)
+	// The answer goes where the packet says. The path of a machine's script goes to
+	// that machine alone; loaders are anybody's.
+	if req.machine.Firmware.Stage != StageIPXE || r.has(req.machine.MAC, req.client) {
+		if file, _ := r.bootFile(ctx, req, req.client); file != "" {
+			bootFrom(p, req, r.link.addr, file)
+		}
 	}
 	r.stats.add("dhcp.ack")
 	return r.finish(req, p, dhcpv4.MessageTypeAck, netip.Addr{}), true
@@ -215,7 +304,7 @@ func (r *responder) inform(ctx context.Context, req request) (reply, bool) {
 // decline: the client found the address in use. Never answered.
 func (r *responder) decline(req request) (reply, bool) {
 	r.stats.add("dhcp.decline")
-	if req.serverID != r.link.addr || !r.leases.Decline(req.machine.MAC, req.requested) {
+	if !r.ours(req, req.serverID) || !r.leases.Decline(req.machine.MAC, req.requested) {
 		return r.drop(req, "decline not ours", "")
 	}
 	if r.mayComplain() {
@@ -228,7 +317,7 @@ func (r *responder) decline(req request) (reply, bool) {
 // release: the client gives the address back. Never answered.
 func (r *responder) release(req request) (reply, bool) {
 	r.stats.add("dhcp.release")
-	if req.serverID != r.link.addr {
+	if !r.ours(req, req.serverID) {
 		return r.drop(req, "release not ours", "")
 	}
 	ok, err := r.leases.Release(req.machine.MAC, req.client)
@@ -246,14 +335,15 @@ func (r *responder) release(req request) (reply, bool) {
 func (r *responder) lease(ctx context.Context, req request, kind dhcpv4.MessageType, addr netip.Addr) reply {
 	p := newReply(req, kind, r.link.addr)
 	lend(p, addr, req.leaseTime(leaseFor(req.machine.Firmware)))
-	describe(p, r.link)
+	describe(p, req, r.link)
 	if kind == dhcpv4.MessageTypeAck && req.client.IsValid() {
 		p.ClientIPAddr = req.client.AsSlice()
 	}
 	file, note := r.bootFile(ctx, req, addr)
 	if file != "" {
 		bootFrom(p, req, r.link.addr, file)
-		note = " and the boot file " + told(req, file)
+		file = told(req, file)
+		note = " and the boot file " + file
 	}
 	if req.machine.Firmware.Stage == StageIPXE {
 		// 176 = no-pxedhcp: iPXE need not wait for proxyDHCP offers, which saves
@@ -262,11 +352,11 @@ func (r *responder) lease(ctx context.Context, req request, kind dhcpv4.MessageT
 	}
 	if kind == dhcpv4.MessageTypeOffer {
 		r.stats.add("dhcp.offer")
-		r.tell(req, fmt.Sprintf("asked for an address as %s; was offered %s%s", req.machine.Firmware, addr, note))
+		r.tellLease(req, StepOffer, addr, file, fmt.Sprintf("asked for an address as %s; was offered %s%s", req.machine.Firmware, addr, note))
 	} else {
 		r.stats.add("dhcp.ack")
 		r.sightings.holds(req.machine.MAC, addr)
-		r.tell(req, fmt.Sprintf("as %s, was lent %s%s", req.machine.Firmware, addr, note))
+		r.tellLease(req, StepAck, addr, file, fmt.Sprintf("as %s, was lent %s%s", req.machine.Firmware, addr, note))
 	}
 	return r.finish(req, p, kind, addr)
 }
@@ -274,7 +364,7 @@ func (r *responder) lease(ctx context.Context, req request, kind dhcpv4.MessageT
 // nak refuses an address the client believes in.
 func (r *responder) nak(req request, why string) reply {
 	r.stats.add("dhcp.nak")
-	r.tell(req, "was refused its address: "+why)
+	r.tellStep(req, StepRefused, "", "was refused its address: "+why)
 	p := newReply(req, dhcpv4.MessageTypeNak, r.link.addr)
 	p.Options[optMessageText] = []byte(why)
 	if req.relay.IsValid() {
@@ -284,7 +374,7 @@ func (r *responder) nak(req request, why string) reply {
 }
 
 func (r *responder) finish(req request, p *dhcpv4.DHCPv4, kind dhcpv4.MessageType, addr netip.Addr) reply {
-	return reply{packet: marshal(p, req.maxSize()), to: addressReply(req, kind, addr)}
+	return reply{packet: marshal(p, req.maxSize()), from: r.link.addr, to: addressReply(req, kind, addr)}
 }
 
 // bootFile is what the machine's firmware is given to boot; empty for systems
@@ -295,39 +385,73 @@ func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) 
 	if !fw.Netboots() {
 		return "", ""
 	}
-	if r.fleet.Decide(ctx, req.machine).Action == BootNothing {
+	action := r.fleet.Decide(ctx, req.machine).Action
+	if action == BootNothing {
 		return "", " and nothing to boot"
 	}
 	loader := fw.Loader()
+	signed := r.signedOnly(req)
+	switch {
+	case signed && (fw.Stage == StageHTTP || action != BootAgent && action != BootHold):
+		// What shim starts cannot leave the machine to its disk; its firmware can, and
+		// does so at once when there is no such file. Without a name it asks for a minute.
+		// GRUB in Debian 12 finds no network after HTTP boot, so that shim is of no use there.
+		return r.where(req, LoaderNone), ""
+	case signed:
+		loader = LoaderShim
+	}
 	switch {
 	case fw.Stage == StageIPXE:
-		return bootURL(r.link.addr, r.bootPort, scriptName(r.paths.new(req.machine.MAC, addr))), ""
+		r.loaders.runs(req.machine.MAC)
+		return bootURL(r.link.addr, r.bootPort, ipxe{}.name(r.paths.new(req.machine.MAC, addr))), ""
 	case loader == "":
 		r.stats.add("dhcp.no loader")
 		if r.mayComplain() {
 			r.log.Warn("no boot loader for this firmware", "mac", req.machine.MAC, "firmware", fw.String(), "arch", fw.ArchCode)
 		}
 		return "", " but no boot file, because there is none for this architecture"
-	case fw.Stage == StageHTTP:
-		return bootURL(r.link.addr, r.bootPort, loader), ""
 	}
-	return loader, ""
+	return r.where(req, loader), ""
+}
+
+// where is a loader as the machine's firmware wants to be told of it.
+func (r *responder) where(req request, loader string) string {
+	if req.machine.Firmware.Stage == StageHTTP {
+		return bootURL(r.link.addr, r.bootPort, loader)
+	}
+	return loader
+}
+
+// signedOnly says whether the machine's firmware starts signed loaders alone.
+func (r *responder) signedOnly(req request) bool {
+	if req.machine.Firmware.Loader() != LoaderUEFI || r.uefiLoader == UEFILoaderIPXE || !r.files.has(LoaderShim, LoaderGRUB) {
+		return false
+	}
+	if r.uefiLoader == UEFILoaderShim {
+		return true
+	}
+	signed, vain := r.loaders.asks(req.machine.MAC, r.now())
+	if vain != "" {
+		r.stats.add("dhcp.loader not started")
+		r.tell(req, refused(vain))
+	}
+	return signed
 }
 
 // told is a boot file as people may read of it: the path of a boot is between a
 // machine and its node.
 func told(req request, file string) string {
-	if req.machine.Firmware.Stage == StageIPXE {
+	switch {
+	case req.machine.Firmware.Stage == StageIPXE:
 		return "script"
+	case strings.HasSuffix(file, LoaderNone):
+		return file + ", which is none: its firmware goes on to its disk"
 	}
 	return file
 }
 
 // choose finds the address to offer.
 func (r *responder) choose(req request) (netip.Addr, bool) {
-	if req.relay.IsValid() && !r.link.subnet.Contains(req.relay) {
-		return netip.Addr{}, false // a network this node has no addresses for
-	}
 	if fixed, ok := r.fixed(req.machine.MAC); ok {
 		return fixed, true
 	}
@@ -379,6 +503,15 @@ func (r *responder) binding(mac string) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	return lease.Addr, true
+}
+
+// has reports whether this node knows the machine to have addr now.
+func (r *responder) has(mac string, addr netip.Addr) bool {
+	if fixed, ok := r.fixed(mac); ok {
+		return fixed == addr
+	}
+	lease, ok := r.leases.Of(mac)
+	return ok && lease.Addr == addr && r.now().Before(lease.Until)
 }
 
 // fixed is the address a known machine keeps for ever, if it is of this network.

@@ -226,6 +226,52 @@ func TestS22_DHCPStarvation(t *testing.T) {
 	}
 }
 
+// A room full of racks whose power comes back is no flood: every machine is offered an
+// address when it first asks, and one that has come to a lease is none of the strangers
+// that are counted.
+func TestARoomThatPowersOnIsNoFlood(t *testing.T) {
+	in := testInterface(ModeDHCP)
+	in.Range = span("10.77.16.0", "10.77.31.255")
+	s := newSetupAt(t, in, "10.77.0.1/16", nil)
+	r := s.responder(s.link)
+	ask := func(n int) bool {
+		mac := net.HardwareAddr{2, 0, 0, 0, byte(n >> 8), byte(n)}
+		req, drop := parseRequest(packet{kind: discover, mac: mac.String()}.bytes(), netip.MustParseAddrPort("0.0.0.0:68"))
+		if drop != "" {
+			t.Fatal(drop)
+		}
+		out, ok := r.answer(t.Context(), req)
+		if ok {
+			d, err := dhcpv4.FromBytes(out.packet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lent, _ := netip.AddrFromSlice(d.YourIPAddr.To4())
+			if n == 0 {
+				if err := s.leases.Commit(mac.String(), lent, s.clock().Add(time.Minute), r.terms()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return ok
+	}
+	for n := range strangersAtOnce {
+		if !ask(n) {
+			t.Fatalf("machine %d is not answered: %v", n, s.Stats())
+		}
+	}
+	if ask(strangersAtOnce) {
+		t.Error("one more is answered: there is no limit")
+	}
+	if !ask(0) {
+		t.Error("a machine with a lease waits behind strangers")
+	}
+	s.pass(time.Minute)
+	if !ask(0) || !ask(strangersAtOnce) {
+		t.Error("nobody is answered a minute later")
+	}
+}
+
 // The same on a wire: a machine boots while its Ethernet is flooded.
 func TestS22_AMachineBootsInAFlood(t *testing.T) {
 	w := newWire(t)
@@ -252,6 +298,50 @@ func TestS22_AMachineBootsInAFlood(t *testing.T) {
 	}
 	if told := s.fleet.told(); len(told) != 1 {
 		t.Errorf("the fleet was told of %d boots", len(told))
+	}
+}
+
+// Made-up machines that get no answer push out nothing of what is remembered of others.
+func TestAFloodOfStrangersHidesNobodysTrail(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	s.fleet.keeps(macA, pathAt)
+	s.lendTo(t, macA, pathAt)
+	for i := range strangersAtOnce + rememberedMachines {
+		s.ask(t, packet{kind: discover, mac: net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)}.String(), opts: map[uint8][]byte{60: []byte("PXEClient:Arch:00007:UNDI:003016"), 93: {0, 7}}})
+	}
+	if s.sightings.holder(pathAt) != macA || len(s.sightings.Of(macA)) == 0 {
+		t.Errorf("%s is held by %q; its trail is %v", pathAt, s.sightings.holder(pathAt), s.sightings.Of(macA))
+	}
+	if n := s.Stats()["dhcp.drop.too many strangers"]; n != rememberedMachines {
+		t.Errorf("%d were not answered", n)
+	}
+}
+
+// Packets that find no place are dropped, and DISCOVERs take none of the others'.
+func TestDISCOVERsTakeNoOthersPlaces(t *testing.T) {
+	p := newPlaces()
+	var last func()
+	for range inFlight {
+		leave, ok := p.take(discover)
+		if !ok {
+			t.Fatal("there are too few")
+		}
+		last = leave
+	}
+	if _, ok := p.take(discover); ok {
+		t.Error("there is no limit")
+	}
+	for range inFlight {
+		if _, ok := p.take(reqst); !ok {
+			t.Fatal("a REQUEST waits behind DISCOVERs")
+		}
+	}
+	if _, ok := p.take(inform); ok {
+		t.Error("there is no limit for the others")
+	}
+	last()
+	if _, ok := p.take(discover); !ok {
+		t.Error("a place that was left is not there")
 	}
 }
 
@@ -373,4 +463,70 @@ func rogueOffer(xid [4]byte, hw net.HardwareAddr, server, file string) []byte {
 		ClientIPAddr: net.IPv4zero, YourIPAddr: net.ParseIP("10.77.0.222"), ServerIPAddr: net.ParseIP(server), GatewayIPAddr: net.IPv4zero,
 		BootFileName: file, Options: dhcpv4.Options{optMessageType: {byte(offer)}, optServerID: ip4(server)}}
 	return d.ToBytes()
+}
+
+// Whoever knows a machine's MAC may say it. The path of its script is told only where
+// the machine is; what to load before that is told to anybody.
+func TestS36_OnlyTheMachineIsToldItsPath(t *testing.T) {
+	firmware := map[uint8][]byte{60: []byte("PXEClient:Arch:00007:UNDI:003016"), 93: {0, 7}}
+	loader := map[uint8][]byte{60: firmware[60], 93: firmware[93], 77: []byte("iPXE")}
+	const path = "http://10.77.0.1/boot/PATH/script"
+	for _, c := range []struct {
+		name    string
+		prepare func(*testing.T, *setup)
+		opts    map[uint8][]byte
+		dhcp    string // what an INFORM gets
+		proxy   string // and what port 4011 does
+	}{
+		{"a stranger", nil, loader, "", path},
+		{"a known machine at its address", func(_ *testing.T, s *setup) { s.fleet.keeps(macA, pathAt) }, loader, path, path},
+		{"somebody else who says to be it", func(_ *testing.T, s *setup) { s.fleet.keeps(macA, pathAt.Next()) }, loader, "", ""},
+		{"one with a lease", func(t *testing.T, s *setup) { s.lendTo(t, macA, pathAt) }, loader, path, path},
+		{"one whose lease has ended", func(t *testing.T, s *setup) { s.lendTo(t, macA, pathAt); s.pass(2 * time.Hour) }, loader, "", path},
+		{"one with a lease of another address", func(t *testing.T, s *setup) { s.lendTo(t, macA, pathAt.Next()) }, loader, "", path},
+		{"one that says another's MAC", func(t *testing.T, s *setup) { s.lendTo(t, macB, pathAt) }, loader, "", path},
+		{"firmware of anybody", func(_ *testing.T, s *setup) { s.fleet.keeps(macA, pathAt.Next()) }, firmware, LoaderUEFI, LoaderUEFI},
+	} {
+		s := newSetup(t, ModeDHCP)
+		if c.prepare != nil {
+			c.prepare(t, s)
+		}
+		told := func(answer answerFunc, p packet) string {
+			req, drop := parseRequest(p.bytes(), netip.AddrPortFrom(pathAt, 68))
+			if drop != "" {
+				t.Fatal(drop)
+			}
+			out, ok := answer(t.Context(), req)
+			if !ok {
+				return ""
+			}
+			d, err := dhcpv4.FromBytes(out.packet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if at := strings.Split(d.BootFileName, "/"); len(at) == 6 && !s.paths().leads(at[4], macA, pathAt) {
+				t.Errorf("%s: its path does not lead to its script", c.name)
+			} else if len(at) == 6 && s.paths().leads(at[4], macA, pathAt.Next()) {
+				t.Errorf("%s: its path leads there from elsewhere, too", c.name)
+			}
+			return anyPath.ReplaceAllString(d.BootFileName, "/PATH/script")
+		}
+		r := s.responder(s.link)
+		if got := told(r.answer, packet{kind: inform, ciaddr: pathAt.String(), opts: c.opts}); got != c.dhcp {
+			t.Errorf("%s: INFORM is told %q, want %q", c.name, got, c.dhcp)
+		}
+		for _, ciaddr := range []string{pathAt.String(), ""} {
+			if got := told(r.proxyBoot, packet{kind: reqst, ciaddr: ciaddr, opts: c.opts}); got != c.proxy {
+				t.Errorf("%s: port 4011 says %q, want %q", c.name, got, c.proxy)
+			}
+		}
+	}
+}
+
+// lendTo lends the machine an address.
+func (s *setup) lendTo(t *testing.T, mac string, addr netip.Addr) {
+	t.Helper()
+	if d, _ := s.ask(t, packet{kind: reqst, mac: mac, opts: map[uint8][]byte{54: ip4("10.77.0.1"), 50: addr.AsSlice()}}); d == nil || d.MessageType() != ack {
+		t.Fatalf("%s is not lent %s: %v", mac, addr, d)
+	}
 }

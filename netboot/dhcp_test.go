@@ -62,7 +62,9 @@ func (s *setup) ask(t *testing.T, p packet) (*dhcpv4.DHCPv4, destination) {
 		t.Fatalf("dropped: %s", drop)
 	}
 	req.unicast = p.unicast
-	out, ok := s.responder(s.link).answer(context.Background(), req)
+	r := s.responder(s.link)
+	r.probe, r.quiet = s.probing, s.quiet
+	out, ok := r.answer(context.Background(), req)
 	if !ok {
 		return nil, destination{}
 	}
@@ -301,7 +303,7 @@ func TestOptionsSuitTheClient(t *testing.T) {
 		req.relay = netip.MustParseAddr("10.77.0.3")
 		p := newReply(req, offer, netip.MustParseAddr("10.77.0.1"))
 		lend(p, netip.MustParseAddr("10.77.0.100"), time.Hour)
-		describe(p, s.link)
+		describe(p, req, s.link)
 		return p
 	}(), minReplySize)
 	if d, err := dhcpv4.FromBytes(out); err != nil || len(out) > minReplySize || d.Options[61] != nil || d.Options[82] == nil || d.Options[51] == nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -14,9 +15,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inFlight bounds how many packets of one port are worked on at once. Leases
-// that wait for the disk together share a write, so it is many.
-const inFlight = 256
+// inFlight bounds how many DISCOVERs of one port are worked on at once, and how many
+// other packets: those of machines that have been offered an address do not wait behind
+// new ones. Leases that wait for the disk together share a write, so it is many. What
+// finds no place is dropped and will be sent again; whoever reads packets never waits.
+const inFlight = 1024
+
+// places are those of one port.
+type places struct{ discovers, others chan struct{} }
+
+func newPlaces() places {
+	return places{discovers: make(chan struct{}, inFlight), others: make(chan struct{}, inFlight)}
+}
+
+// take takes a place if there is one; leave gives it back.
+func (p places) take(kind dhcpv4.MessageType) (leave func(), ok bool) {
+	in := p.others
+	if kind == dhcpv4.MessageTypeDiscover {
+		in = p.discovers
+	}
+	select {
+	case in <- struct{}{}:
+		return func() { <-in }, true
+	default:
+		return nil, false
+	}
+}
 
 // answerFunc decides on a request; false means that it is not answered.
 type answerFunc func(context.Context, request) (reply, bool)
@@ -58,7 +82,7 @@ func (d *dhcpPort) serve(ctx context.Context) error {
 	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	busy := make(chan struct{}, inFlight)
+	places := newPlaces()
 	buf := make([]byte, 2048)
 	for {
 		n, cm, src, err := d.conn.ReadFrom(buf)
@@ -76,19 +100,13 @@ func (d *dhcpPort) serve(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		select {
-		case busy <- struct{}{}:
-		default:
-			// Under a flood new clients wait before those that have been offered
-			// an address already.
-			if req.kind == dhcpv4.MessageTypeDiscover {
-				d.r.stats.add("dhcp.drop.busy")
-				continue
-			}
-			busy <- struct{}{}
+		leave, ok := places.take(req.kind)
+		if !ok {
+			d.r.stats.add("dhcp.drop.busy")
+			continue
 		}
 		wg.Go(func() {
-			defer func() { <-busy }()
+			defer leave()
 			d.handle(ctx, req)
 		})
 	}
@@ -105,7 +123,7 @@ func (d *dhcpPort) take(b []byte, cm *ipv4.ControlMessage, src net.Addr) (req re
 	}
 	if cm != nil {
 		dst, _ := netip.AddrFromSlice(cm.Dst.To4())
-		req.unicast = dst == d.r.link.addr
+		req.unicast = slices.ContainsFunc(d.r.networks, func(n link) bool { return n.addr == dst })
 	}
 	return req, true
 }
@@ -127,9 +145,9 @@ func (d *dhcpPort) handle(ctx context.Context, req request) {
 
 func (d *dhcpPort) send(out reply) error {
 	if out.to.hw != nil {
-		return d.raw.send(udpPacket(netip.AddrPortFrom(d.r.link.addr, dhcpServerPort), out.to.addr, out.packet), out.to.hw)
+		return d.raw.send(udpPacket(netip.AddrPortFrom(out.from, dhcpServerPort), out.to.addr, out.packet), out.to.hw)
 	}
-	cm := &ipv4.ControlMessage{IfIndex: d.r.link.index, Src: d.r.link.addr.AsSlice()}
+	cm := &ipv4.ControlMessage{IfIndex: d.r.link.index, Src: out.from.AsSlice()}
 	_, err := d.conn.WriteTo(out.packet, cm, net.UDPAddrFromAddrPort(out.to.addr))
 	return err
 }

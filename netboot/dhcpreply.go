@@ -19,6 +19,7 @@ const (
 // reply is a packet and where it goes.
 type reply struct {
 	packet []byte
+	from   netip.Addr // this node's address there
 	to     destination
 }
 
@@ -35,7 +36,11 @@ var everybody = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 func addressReply(req request, kind dhcpv4.MessageType, yours netip.Addr) destination {
 	switch {
 	case req.relay.IsValid():
-		return destination{addr: netip.AddrPortFrom(req.relay, dhcpServerPort)}
+		port := uint16(dhcpServerPort)
+		if _, ok := relayOption(req.pkt.Options[optRelayInfo], relaySourcePort); ok && req.from.Port() != 0 {
+			port = req.from.Port()
+		}
+		return destination{addr: netip.AddrPortFrom(req.relay, port)}
 	case kind == dhcpv4.MessageTypeNak:
 		// The client may hold an address that is wrong here.
 		return destination{addr: netip.AddrPortFrom(everybody, dhcpClientPort)}
@@ -63,7 +68,7 @@ func newReply(req request, kind dhcpv4.MessageType, server netip.Addr) *dhcpv4.D
 		ClientHWAddr:  req.pkt.ClientHWAddr,
 		Options: dhcpv4.Options{
 			optMessageType: {byte(kind)},
-			optServerID:    server.AsSlice(),
+			optServerID:    req.server(server).AsSlice(),
 		},
 	}
 	if id := req.pkt.Options[optClientID]; id != nil {
@@ -84,7 +89,8 @@ func lend(p *dhcpv4.DHCPv4, addr netip.Addr, d time.Duration) {
 }
 
 // describe adds what the network is like.
-func describe(p *dhcpv4.DHCPv4, l link) {
+func describe(p *dhcpv4.DHCPv4, req request, l link) {
+	l.Options.tell(p, req, l.Router)
 	p.Options[optSubnetMask] = net.CIDRMask(l.subnet.Bits(), 32)
 	if l.Router.IsValid() {
 		p.Options[optRouter] = l.Router.AsSlice()
@@ -129,7 +135,10 @@ func bootFrom(p *dhcpv4.DHCPv4, req request, server netip.Addr, file string) {
 // out what it can do without, least needed first.
 func marshal(p *dhcpv4.DHCPv4, limit int) []byte {
 	b := p.ToBytes()
-	for _, code := range []uint8{optClientID, optRebinding, optRenewal, optTFTPServer, optDNS, optClientUUID, optMessageText} {
+	if len(b) <= limit {
+		return b
+	}
+	for _, code := range dispensable(p) {
 		if len(b) <= limit {
 			break
 		}

@@ -33,6 +33,13 @@ const (
 	optRouter       = 3
 	optDNS          = 6
 	optMessageText  = 56
+	optDomain       = 15
+	optMTU          = 26
+	optNTP          = 42
+	optOverload     = 52
+	optSearch       = 119
+	optRoutes       = 121
+	optRoutesMS     = 249 // what Windows before Vista calls 121
 	maxHops         = 16
 	minReplySize    = 576 - 28 // what every client must take (RFC 2131 section 2), less IP and UDP headers
 	maxReplySize    = 1472     // what fits an Ethernet frame unfragmented
@@ -65,6 +72,7 @@ func parseRequest(b []byte, from netip.AddrPort) (req request, drop string) {
 			return request{}, "malformed"
 		}
 	}
+	overloaded(b, pkt)
 	req = request{
 		pkt:       pkt,
 		kind:      pkt.MessageType(),

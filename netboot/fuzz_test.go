@@ -49,14 +49,30 @@ func FuzzScriptValues(f *testing.F) {
 		if ValidateKernelArgs(args) != nil {
 			args = ""
 		}
-		got := agentScript{Node: node, Others: []string{name, "http://" + reason}, MAC: macA, Title: title(Decision{Name: name, Reason: reason}), KernelArgs: args, Now: time.Unix(1, 0)}.String()
-		plain := agentScript{Node: node, MAC: macA, Now: time.Unix(1, 0)}.String()
+		got := ipxe{}.agent(agentScript{Node: node, Others: []string{name, "http://" + reason}, MAC: macA, Title: title(Decision{Name: name, Reason: reason}), KernelArgs: args, Now: time.Unix(1, 0)})
+		plain := ipxe{}.agent(agentScript{Node: node, MAC: macA, Now: time.Unix(1, 0)})
 		if strings.Count(got, "\n") != strings.Count(plain, "\n") || strings.Count(got, "||") != strings.Count(plain, "||") ||
 			strings.Count(got, "&&") != strings.Count(plain, "&&") || strings.Count(got, "${") != strings.Count(plain, "${") || strings.ContainsAny(got, "\r\x00\x1b`\"\\") {
 			t.Fatalf("%q, %q, %q make\n%s", name, reason, args, got)
 		}
-		if strings.Count(got, "lpmos.node=") > maxNodes || strings.Count(got, "lpmos.mac=") != 1 || strings.Contains(got, " init=") {
+		if strings.Count(got, " lpmos.node=") > maxNodes || strings.Count(got, " lpmos.mac=") != 1 || strings.Contains(got, " init=") {
 			t.Fatalf("%q, %q, %q make\n%s", name, reason, args, got)
+		}
+		// In GRUB's language every word of the kernel's is in quotes of its own.
+		got = grub{}.agent(agentScript{Node: node, Others: []string{name, "http://" + reason}, MAC: macA, Title: title(Decision{Name: name, Reason: reason}), KernelArgs: args, Now: time.Unix(1, 0)})
+		plain = grub{}.agent(agentScript{Node: node, MAC: macA, Now: time.Unix(1, 0)})
+		if strings.Count(got, "\n") != strings.Count(plain, "\n") || strings.Count(got, `"`) != strings.Count(plain, `"`) || strings.ContainsAny(got, "$`\\\r\x00\x1b") {
+			t.Fatalf("%q, %q, %q make\n%s", name, reason, args, got)
+		}
+		for line := range strings.Lines(got) {
+			if words, ok := strings.CutPrefix(line, "if linux "); ok {
+				file, words, _ := strings.Cut(strings.TrimSuffix(words, "; then\n"), " ")
+				for _, w := range strings.Split(words, " ") {
+					if len(w) < 2 || w[0] != '\'' || w[len(w)-1] != '\'' || strings.Contains(w[1:len(w)-1], "'") {
+						t.Fatalf("%s: the word %s of %q, %q, %q", file, w, name, reason, args)
+					}
+				}
+			}
 		}
 	})
 }

@@ -2,7 +2,6 @@ package netboot
 
 import (
 	"fmt"
-	"net/netip"
 	"sync"
 	"time"
 )
@@ -72,16 +71,3 @@ func (s *strangers) forget(mac string) {
 
 // strangerTried is what a stranger is told whose agent never reports.
 var strangerTried = fmt.Sprintf("told %d times to start the agent, which never reported; it may try again in half an hour", maxNetboots)
-
-// holdScript keeps the machine where a person can read why, and has it ask again
-// every minute. It never ends by itself: a node that cannot be reached has not
-// released anybody.
-func holdScript(node netip.AddrPort, title string) string {
-	return fmt.Sprintf(`#!ipxe
-echo LPMOS: HELD. %s
-echo LPMOS: release it on the dashboard or with lpmos machine release. Asking again every minute.
-:again
-sleep 60
-chain --replace http://%s%s%s || goto again
-`, title, node, BootPath, scriptStub)
-}

@@ -293,7 +293,7 @@ func FuzzScriptQuery(f *testing.F) {
 		strings.Replace(goldenStub, "PATH", s.path(macA), 1):                         true,
 		"404 page not found\n":                                                       true, // the path is not for that machine
 		shape(s.get("GET", "/boot/"+s.path(macA)+"/script?mac="+macA).Body.String()): true,
-		localScript("this machine did not say who it is", 0):                         true,
+		ipxe{}.local("this machine did not say who it is", 0):                        true,
 	}
 	f.Fuzz(func(t *testing.T, query string) {
 		req := &http.Request{Method: "GET", URL: &url.URL{Path: "/boot/" + s.path(macA) + "/script", RawQuery: query}, RemoteAddr: "10.77.0.120:5"}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -12,9 +13,10 @@ type Mode string
 
 // The modes.
 const (
-	ModeDHCP  Mode = "dhcp"  // be the network's DHCP server
-	ModeProxy Mode = "proxy" // leave addresses to another DHCP server and add only what to boot
-	ModeOff   Mode = "off"
+	ModeDHCP    Mode = "dhcp"    // be the network's DHCP server
+	ModeProxy   Mode = "proxy"   // leave addresses to another DHCP server and add only what to boot
+	ModeObserve Mode = "observe" // answer nothing, show everything
+	ModeOff     Mode = "off"
 )
 
 // Interface is one network to serve. Nothing is ever answered anywhere else.
@@ -24,6 +26,12 @@ type Interface struct {
 	Range  Range        // where strangers draw their addresses from; DHCP mode only
 	Router netip.Addr   // option 3; invalid means none is told
 	DNS    []netip.Addr // option 6
+
+	// BesideOtherServer lets mode dhcp answer although another server does.
+	BesideOtherServer bool
+
+	Options  Options   // what else machines are told
+	Networks []Network // others that the interface leads to
 }
 
 // Range is a span of IPv4 addresses, both ends in it.
@@ -74,6 +82,10 @@ type link struct {
 	mac    net.HardwareAddr
 	addr   netip.Addr   // ours: the source and option 54 of every reply
 	subnet netip.Prefix // masked
+
+	behind bool         // its machines are behind relays: nothing of it is on this wire
+	relays []netip.Addr // whom to answer; none: any of the subnet
+	more   []link       // the interface's other networks
 }
 
 // usable says whether an address may be given to a machine on this link at
@@ -82,12 +94,7 @@ func (l link) usable(a netip.Addr) bool {
 	if !l.subnet.Contains(a) || a == l.addr || a == l.Router || a == l.subnet.Addr() || a == lastAddr(l.subnet) {
 		return false
 	}
-	for _, d := range l.DNS {
-		if a == d {
-			return false
-		}
-	}
-	return true
+	return !slices.Contains(l.DNS, a) && !slices.Contains(l.relays, a)
 }
 
 // lastAddr is the broadcast address of an IPv4 subnet.
@@ -115,6 +122,27 @@ func InterfaceNetwork(name string) (netip.Prefix, error) {
 	return netip.PrefixFrom(l.addr, l.subnet.Bits()), nil
 }
 
+// ServedNetwork is a network an interface leads to, with this node's address there.
+type ServedNetwork struct {
+	Interface              // with the range of that network
+	Addr      netip.Addr   // machines of the network reach this node by it
+	Prefix    netip.Prefix // masked
+	OnWire    bool         // and not behind relays
+}
+
+// ServedNetworks are all networks of an interface, its own first.
+func ServedNetworks(in Interface) ([]ServedNetwork, error) {
+	l, err := findLink(in)
+	if err != nil {
+		return nil, err
+	}
+	var out []ServedNetwork
+	for _, n := range l.all() {
+		out = append(out, ServedNetwork{Interface: n.Interface, Addr: n.addr, Prefix: n.subnet, OnWire: !n.behind})
+	}
+	return out, nil
+}
+
 // findLink asks the kernel about an interface.
 func findLink(in Interface) (link, error) {
 	ifi, err := net.InterfaceByName(in.Name)
@@ -125,12 +153,22 @@ func findLink(in Interface) (link, error) {
 	if err != nil {
 		return link{}, fmt.Errorf("interface %s: read its addresses: %w", in.Name, err)
 	}
+	var own []netip.Prefix
 	for _, a := range addrs {
-		p, err := netip.ParsePrefix(a.String())
-		if err != nil || !p.Addr().Is4() {
-			continue
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+			own = append(own, p)
 		}
-		return newLink(in, ifi.Index, ifi.HardwareAddr, p)
+	}
+	if len(own) > 0 {
+		l, err := newLink(in, ifi.Index, ifi.HardwareAddr, own[0])
+		if err != nil {
+			return link{}, err
+		}
+		err = l.further(own)
+		return l, err
+	}
+	if in.Mode == ModeObserve {
+		return link{Interface: in, index: ifi.Index, mac: ifi.HardwareAddr}, nil // who answers nobody needs none
 	}
 	return link{}, fmt.Errorf("interface %s has no IPv4 address: give it one (ip address add 10.77.0.1/24 dev %s)", in.Name, in.Name)
 }
@@ -138,19 +176,25 @@ func findLink(in Interface) (link, error) {
 // newLink checks the configuration against the address the interface has.
 func newLink(in Interface, index int, mac net.HardwareAddr, own netip.Prefix) (link, error) {
 	l := link{Interface: in, index: index, mac: mac, addr: own.Addr(), subnet: own.Masked()}
+	return l, l.check()
+}
+
+// check finds what cannot be so.
+func (l link) check() error {
+	in := l.Interface
 	if in.Mode != ModeDHCP {
-		return l, nil
+		return nil
 	}
 	if !in.Range.First.IsValid() {
-		return link{}, fmt.Errorf("interface %s: mode dhcp needs a range of addresses to lease", in.Name)
+		return fmt.Errorf("interface %s: mode dhcp needs a range of addresses to lease", in.Name)
 	}
 	if !l.subnet.Contains(in.Range.First) || !l.subnet.Contains(in.Range.Last) {
-		return link{}, fmt.Errorf("interface %s: range %s does not lie in its network %s", in.Name, in.Range, l.subnet)
+		return fmt.Errorf("interface %s: range %s does not lie in its network %s", in.Name, in.Range, l.subnet)
 	}
 	if in.Router.IsValid() && !l.subnet.Contains(in.Router) {
-		return link{}, fmt.Errorf("interface %s: router %s does not lie in its network %s", in.Name, in.Router, l.subnet)
+		return fmt.Errorf("interface %s: router %s does not lie in its network %s", in.Name, in.Router, l.subnet)
 	}
-	return l, nil
+	return nil
 }
 
 // linkNames lists the interfaces there are, for an error message.

@@ -65,7 +65,8 @@ type Leases struct {
 	byMAC    map[string]Lease
 	byAddr   map[netip.Addr]string // owner of a lease, running or over
 	offers   map[netip.Addr]Lease  // not on disk: a lost offer is asked for again
-	resting  map[netip.Addr]time.Time
+	found    map[netip.Addr]Lease  // by the first of a range, what was last offered of it for the first time, and until when others go on from there
+	resting  map[netip.Addr]rest
 	declines map[string][]time.Time
 	closed   []Range // nothing in these is lent anew
 }
@@ -151,7 +152,8 @@ func newLeases(now func() time.Time) *Leases {
 		byMAC:    make(map[string]Lease),
 		byAddr:   make(map[netip.Addr]string),
 		offers:   make(map[netip.Addr]Lease),
-		resting:  make(map[netip.Addr]time.Time),
+		found:    make(map[netip.Addr]Lease),
+		resting:  make(map[netip.Addr]rest),
 		declines: make(map[string][]time.Time),
 	}
 }
@@ -184,6 +186,15 @@ func (l *Leases) Of(mac string) (Lease, bool) {
 	return lease, ok
 }
 
+// Holds reports whether the machine's lease runs and may be lent on.
+func (l *Leases) Holds(mac string, terms Terms) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	lease, ok := l.byMAC[mac]
+	return ok && now.Before(lease.Until) && l.lends(lease.Addr, mac, now, terms) == nil
+}
+
 // Offer chooses an address for a machine and holds it for a minute: the one it
 // has or had, else the one it was offered, else the one it asks for, else one
 // nobody had, else the one unused for longest. ok is false when there is none.
@@ -204,16 +215,25 @@ func (l *Leases) Offer(mac string, terms Terms, hint netip.Addr) (addr netip.Add
 	}
 	var oldest Lease
 	for _, r := range terms.From {
-		for a := r.First; r.Contains(a); a = a.Next() {
-			if l.lends(a, mac, now, terms) != nil {
-				continue
-			}
-			owner, had := l.byAddr[a]
-			if !had {
-				return l.hold(mac, a, now), true
-			}
-			if was := l.byMAC[owner]; !oldest.Addr.IsValid() || was.Until.Before(oldest.Until) {
-				oldest = was
+		// From where one was found a moment ago, and then from the beginning: else each
+		// of a thousand machines that ask at once goes past all those before it.
+		begin := r.First
+		if last := l.found[r.First]; r.Contains(last.Addr) && now.Before(last.Until) {
+			begin = last.Addr
+		}
+		for _, part := range []Range{{begin, r.Last}, {r.First, begin.Prev()}} {
+			for a := part.First; part.Contains(a); a = a.Next() {
+				if l.lends(a, mac, now, terms) != nil {
+					continue
+				}
+				owner, had := l.byAddr[a]
+				if !had {
+					l.found[r.First] = Lease{Addr: a, Until: now.Add(time.Second)}
+					return l.hold(mac, a, now), true
+				}
+				if was := l.byMAC[owner]; !oldest.Addr.IsValid() || was.Until.Before(oldest.Until) {
+					oldest = was
+				}
 			}
 		}
 	}
@@ -310,8 +330,7 @@ func (l *Leases) Decline(mac string, addr netip.Addr) bool {
 		l.forgetDeclines(now)
 	}
 	l.declines[mac] = append(recent, now)
-	l.resting[addr] = now.Add(declineRest)
-	delete(l.offers, addr)
+	l.letRest(addr, now, mac, "declined by "+mac)
 	return true
 }
 
@@ -362,7 +381,7 @@ func (l *Leases) Reopen(r Range) {
 
 // lends says why addr cannot be given to the machine; nil if it can. l.mu is held.
 func (l *Leases) lends(addr netip.Addr, mac string, now time.Time, terms Terms) error {
-	if now.Before(l.resting[addr]) || !terms.Usable(addr) {
+	if now.Before(l.resting[addr].until) || !terms.Usable(addr) {
 		return errNotLent
 	}
 	if o, ok := l.offers[addr]; ok && o.MAC != mac && now.Before(o.Until) {

@@ -201,3 +201,44 @@ func TestParseRange(t *testing.T) {
 		}
 	}
 }
+
+// The search for a free address goes on from where one was found a moment ago: what has
+// become free before that is found all the same.
+func TestNoFreeAddressIsPassedBy(t *testing.T) {
+	l, clock := openBook(t, filepath.Join(t.TempDir(), "leases.db"))
+	r := span("10.0.0.1", "10.0.0.3")
+	offer := func(n int) netip.Addr {
+		a, ok := l.Offer(fmt.Sprintf("02:00:00:00:00:%02x", n), all(l, r), netip.Addr{})
+		if !ok {
+			t.Fatalf("no address for machine %d", n)
+		}
+		return a
+	}
+	if err := l.Commit("02:00:00:00:00:00", r.First, clock.now().Add(500*time.Millisecond), all(l, r)); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range []string{"10.0.0.2", "10.0.0.3"} {
+		if got := offer(n + 1); got.String() != want {
+			t.Errorf("machine %d is offered %s, want %s", n+1, got, want)
+		}
+	}
+	clock.pass(600 * time.Millisecond)
+	if got := offer(3); got != r.First {
+		t.Errorf("machine 3 is offered %s, want %s, which is free again", got, r.First)
+	}
+}
+
+// What a room costs whose machines all ask at once, and nobody has had an address yet.
+func BenchmarkAThousandStrangersAreOffered(b *testing.B) {
+	in := testInterface(ModeDHCP)
+	in.Range = span("10.77.64.0", "10.77.127.255")
+	for b.Loop() {
+		s := newSetupAt(b, in, "10.77.0.1/16", nil)
+		terms := s.responder(s.link).terms()
+		for n := range 1000 {
+			if _, ok := s.leases.Offer(fmt.Sprintf("02:00:00:00:%02x:%02x", n>>8, n&255), terms, netip.Addr{}); !ok {
+				b.Fatal("no address is left")
+			}
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -37,6 +38,15 @@ func (m Machine) UUIDs() []string {
 		return []string{m.UUID}
 	}
 	return []string{m.UUID, swapped}
+}
+
+// sameUUID is one of both readings, the same for all that tell this UUID: firmware
+// and iPXE disagree about the order of its bytes, and so do two packets of one boot.
+func (m Machine) sameUUID() string {
+	if all := m.UUIDs(); len(all) > 0 {
+		return slices.Min(all)
+	}
+	return ""
 }
 
 // ParseMAC reads an Ethernet address written with colons or hyphens and

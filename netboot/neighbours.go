@@ -13,6 +13,10 @@ type Neighbours interface {
 	// can turn to which reached this one at the given address, best first.
 	Nodes(own netip.AddrPort) []string
 
+	// Addresses are all by which the other nodes serve machines, on whatever network: a
+	// node may have several on one wire, and this one none of those networks.
+	Addresses() []netip.Addr
+
 	// Answering are the ids of the nodes that serve the network in that mode and are
 	// known to be alive; self, the id of this node, is among them.
 	Answering(network netip.Prefix, mode Mode) (self string, alive []string)

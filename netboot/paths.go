@@ -29,7 +29,9 @@ const (
 	pathMACBytes = 16
 )
 
-var pathCoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+const pathLetters = "abcdefghijklmnopqrstuvwxyz234567"
+
+var pathCoding = base32.NewEncoding(pathLetters).WithPadding(base32.NoPadding)
 
 // new makes the path for the machine with the MAC ("": whichever) at the address
 // (zero: wherever).
@@ -60,6 +62,31 @@ func (p paths) read(path string) ([]byte, bool) {
 	return b, err == nil && len(b) == pathEndBytes+pathMACBytes
 }
 
+// hidePath is a name from the wire as people may read it: the path of a boot is between
+// a machine and its node. What is longer than a path and of its letters goes, too: a
+// path may have grown by what stood before it.
+func hidePath(name string) string {
+	least := pathCoding.EncodedLen(pathEndBytes + pathMACBytes)
+	var out strings.Builder
+	for len(name) > 0 {
+		n := 0
+		for n < len(name) && strings.IndexByte(pathLetters, name[n]) >= 0 {
+			n++
+		}
+		if n >= least {
+			out.WriteString("PATH")
+		} else {
+			out.WriteString(name[:n])
+		}
+		if n < len(name) {
+			out.WriteByte(name[n])
+			n++
+		}
+		name = name[n:]
+	}
+	return out.String()
+}
+
 // leads says whether a path was made for this machine at this address, and still
 // leads to its script. A path that was made for a machine before it had an address
 // is good at any, and one that was made for an address is good for who has it.
@@ -77,18 +104,15 @@ func (p paths) leads(path, mac string, addr netip.Addr) bool {
 		hmac.Equal(proof, p.proof(end, "", addr))
 }
 
-// forWhoever says whether a path that leads was made for an address alone: which
-// machine that is, nobody but the machine has said.
-func (p paths) forWhoever(path string, addr netip.Addr) bool {
+// exactly says whether a path was made for this machine at this address: the node that
+// made it had lent it that.
+func (p paths) exactly(path, mac string, addr netip.Addr) bool {
 	b, ok := p.read(path)
-	return ok && hmac.Equal(b[pathEndBytes:], p.proof(b[:pathEndBytes], "", addr))
+	return ok && hmac.Equal(b[pathEndBytes:], p.proof(b[:pathEndBytes], mac, addr))
 }
 
-// scriptName is what stands below BootPath: PATH/script.
-func scriptName(path string) string { return path + "/script" }
-
-// pathOf reads it again.
+// pathOf reads the path of a boot out of what stands below BootPath.
 func pathOf(name string) (path string, ok bool) {
-	path, ok = strings.CutSuffix(name, "/script")
+	path, ok = strings.CutSuffix(name, ipxe{}.name(""))
 	return path, ok && path != "" && !strings.Contains(path, "/")
 }

@@ -8,16 +8,44 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// startDnsmasq runs a DHCP server in a third namespace on the same bridge and
-// returns when it answers.
-func startDnsmasq(t *testing.T, w *wire, path string) {
+// startDnsmasq runs dnsmasq beside the node.
+func startDnsmasq(t *testing.T, w *wire, path string) (stop func()) {
+	t.Helper()
+	return startBeside(t, w, []string{"sockets bound exclusively", "DHCP, IP range"}, path, "-d", "--port=0", "--conf-file=/dev/null", "--interface=d1", "--bind-interfaces",
+		"--dhcp-range=10.77.0.200,10.77.0.220,255.255.255.0,1h", "--no-ping", "--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"),
+		"--user=root", "--log-facility=-", "--dhcp-authoritative")
+}
+
+// startKea runs Kea's DHCPv4 server beside the node.
+func startKea(t *testing.T, w *wire) (stop func()) {
+	t.Helper()
+	path, err := exec.LookPath("kea-dhcp4")
+	if err != nil {
+		t.Skip("kea-dhcp4 is not installed")
+	}
+	dir := t.TempDir()
+	config := filepath.Join(dir, "kea.json")
+	if err := os.WriteFile(config, []byte(`{"Dhcp4": {"interfaces-config": {"interfaces": ["d1"]},
+		"lease-database": {"type": "memfile", "persist": false}, "valid-lifetime": 3600,
+		"subnet4": [{"subnet": "10.77.0.0/24", "pools": [{"pool": "10.77.0.200 - 10.77.0.220"}]}],
+		"loggers": [{"name": "kea-dhcp4", "output_options": [{"output": "stderr"}], "severity": "INFO"}]}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return startBeside(t, w, []string{"DHCP4_STARTED"}, "env", "KEA_PIDFILE_DIR="+dir, "KEA_LOCKFILE_DIR="+dir, path, "-c", config)
+}
+
+// startBeside runs a server in a namespace of its own, at 10.77.0.2 on d1, until it says
+// one of the words by which it is known to be up.
+func startBeside(t *testing.T, w *wire, up []string, args ...string) (stop func()) {
 	t.Helper()
 	sleep := exec.Command("sleep", "infinity")
 	sleep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
@@ -32,9 +60,7 @@ func startDnsmasq(t *testing.T, w *wire, path string) {
 	w.run("ip", "link", "set", "d1", "netns", pid)
 	w.run("nsenter", "-t", pid, "-n", "ip", "address", "add", "10.77.0.2/24", "dev", "d1")
 	w.run("nsenter", "-t", pid, "-n", "ip", "link", "set", "d1", "up")
-	cmd := exec.Command("nsenter", "-t", pid, "-n", path, "-d", "--port=0", "--conf-file=/dev/null", "--interface=d1", "--bind-interfaces",
-		"--dhcp-range=10.77.0.200,10.77.0.220,255.255.255.0,1h", "--no-ping", "--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"),
-		"--user=root", "--log-facility=-", "--dhcp-authoritative")
+	cmd := exec.Command("nsenter", append([]string{"-t", pid, "-n"}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StderrPipe()
 	if err != nil {
@@ -43,24 +69,26 @@ func startDnsmasq(t *testing.T, w *wire, path string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	up := make(chan bool)
+	stop = sync.OnceFunc(func() { cmd.Process.Kill(); cmd.Wait() })
+	t.Cleanup(stop)
+	said := make(chan bool)
 	go func() {
 		sc := bufio.NewScanner(out)
 		for sc.Scan() {
-			if strings.Contains(sc.Text(), "sockets bound exclusively") || strings.Contains(sc.Text(), "DHCP, IP range") {
+			if slices.ContainsFunc(up, func(word string) bool { return strings.Contains(sc.Text(), word) }) {
 				select {
-				case up <- true:
+				case said <- true:
 				default:
 				}
 			}
 		}
 	}()
 	select {
-	case <-up:
+	case <-said:
 	case <-time.After(10 * time.Second):
-		t.Fatal("dnsmasq did not come up")
+		t.Fatalf("%s did not come up", args[0])
 	}
+	return stop
 }
 
 // The DHCP clients people have: each gets an address, keeps it, and gives it
@@ -103,6 +131,10 @@ func TestRealClients(t *testing.T) {
 		lf, pf := filepath.Join(dir, "lease"), filepath.Join(dir, "pid")
 		client := []string{"dhclient", "-4", "-1", "-v", "-sf", script, "-lf", lf, "-pf", pf}
 		w.inside(append(client, "v1")...)
+		// It goes on in the background, and can be ended once it has said as which process.
+		if err := eventually(t.Context(), func() error { _, err := os.Stat(pf); return err }); err != nil {
+			t.Fatal(err)
+		}
 		if got := told(); !strings.Contains(got, "BOUND 10.77.0.100 255.255.255.0 10.77.0.1 10.77.0.53 \n") {
 			t.Errorf("dhclient was told\n%s", got)
 		}

@@ -129,6 +129,7 @@ func (n *modelNode) start() {
 func (n *modelNode) Decide(context.Context, Machine) Decision            { return Decision{Action: BootLocal} }
 func (n *modelNode) BootServed(context.Context, Machine, Decision) error { return nil }
 func (n *modelNode) Nodes(netip.AddrPort) []string                       { return nil }
+func (n *modelNode) Addresses() []netip.Addr                             { return nil }
 func (n *modelNode) Taken(a netip.Addr) bool                             { return n.state.MachineByAddress(a.String()) != nil }
 
 func (n *modelNode) Share(netip.Prefix) Share {

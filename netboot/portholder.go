@@ -1,10 +1,7 @@
 package netboot
 
 import (
-	"bufio"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -22,38 +19,8 @@ func PortHolder(network, port string) string {
 // heldBy says " by dnsmasq (process 812)" when /proc tells who has a local port
 // open, and nothing when it does not: the answer is help in an error, no more.
 func heldBy(network string, port int) string {
-	inodes := make(map[string]bool)
-	for _, table := range []string{network, network + "6"} {
-		f, err := os.Open("/proc/net/" + table)
-		if err != nil {
-			continue
-		}
-		sc := bufio.NewScanner(f)
-		for sc.Scan() {
-			if inode, ok := socketOnPort(sc.Text(), port); ok {
-				inodes["socket:["+inode+"]"] = true
-			}
-		}
-		f.Close()
-	}
-	if len(inodes) == 0 {
-		return ""
-	}
-	fds, err := filepath.Glob("/proc/[0-9]*/fd/*")
-	if err != nil {
-		return ""
-	}
-	for _, fd := range fds {
-		target, err := os.Readlink(fd)
-		if err != nil || !inodes[target] {
-			continue
-		}
-		pid := strings.Split(fd, "/")[2]
-		name, err := os.ReadFile("/proc/" + pid + "/comm")
-		if err != nil {
-			continue
-		}
-		return fmt.Sprintf(" by %s (process %s)", strings.TrimSpace(string(name)), pid)
+	for _, h := range Holders(network, port) {
+		return fmt.Sprintf(" by %s (process %d)", h.Name, h.PID)
 	}
 	return ""
 }

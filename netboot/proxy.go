@@ -3,6 +3,7 @@ package netboot
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
@@ -11,7 +12,8 @@ import (
 // specification 2.1, section 2.2): what to boot and no address. Whoever does
 // not netboot is none of our business.
 func (r *responder) proxyOffer(ctx context.Context, req request) (reply, bool) {
-	if req.kind != dhcpv4.MessageTypeDiscover || !req.machine.Firmware.Netboots() || r.foreign(req) {
+	r, known := r.of(req)
+	if req.kind != dhcpv4.MessageTypeDiscover || !req.machine.Firmware.Netboots() || !known || r.foreign(req) {
 		r.stats.add("proxy.ignored")
 		return reply{}, false
 	}
@@ -21,32 +23,40 @@ func (r *responder) proxyOffer(ctx context.Context, req request) (reply, bool) {
 		r.stats.add("proxy.left to another node")
 		return reply{}, false
 	}
-	return r.proxyReply(ctx, req, dhcpv4.MessageTypeOffer)
+	return r.proxyReply(ctx, req, dhcpv4.MessageTypeOffer, req.client)
 }
 
 // proxyBoot answers the REQUEST a client sends to port 4011 once it has its
 // address.
 func (r *responder) proxyBoot(ctx context.Context, req request) (reply, bool) {
+	at := slices.IndexFunc(r.networks, func(n link) bool { return n.subnet.Contains(req.from.Addr()) })
 	if req.kind != dhcpv4.MessageTypeRequest && req.kind != dhcpv4.MessageTypeInform || !req.machine.Firmware.Netboots() ||
-		!r.link.subnet.Contains(req.from.Addr()) { // or it would be anybody who is answered
+		at < 0 { // or it would be anybody who is answered
 		r.stats.add("proxy.ignored")
 		return reply{}, false
 	}
+	r = r.at(r.networks[at])
+	from := req.from.Addr()
+	if fixed, known := r.fixed(req.machine.MAC); known && fixed != from && req.machine.Firmware.Stage == StageIPXE {
+		// It is told the path of its script, and this is somebody else.
+		r.stats.add("proxy.another address")
+		return reply{}, false
+	}
 	r.stats.add("proxy.request")
-	out, ok := r.proxyReply(ctx, req, dhcpv4.MessageTypeAck)
+	out, ok := r.proxyReply(ctx, req, dhcpv4.MessageTypeAck, from)
 	// It has an address and asked from it: answer to where it asked from.
 	out.to = destination{addr: req.from}
-	r.sightings.holds(req.machine.MAC, req.from.Addr())
+	r.sightings.holds(req.machine.MAC, from)
 	return out, ok
 }
 
 // proxyReply builds both. BIOS gets 43{6:8}, "take the file named here, look
 // for no more servers". UEFI must not get it: EDK2 before 2017 drops such an
-// offer, and without it every EDK2 asks port 4011.
-func (r *responder) proxyReply(ctx context.Context, req request, kind dhcpv4.MessageType) (reply, bool) {
-	file, note := r.bootFile(ctx, req, req.client)
+// offer, and without it every EDK2 asks port 4011. addr is where the machine asks from.
+func (r *responder) proxyReply(ctx context.Context, req request, kind dhcpv4.MessageType, addr netip.Addr) (reply, bool) {
+	file, note := r.bootFile(ctx, req, addr)
 	if file == "" {
-		r.tell(req, "asked what to boot; left alone:"+note)
+		r.tellStep(req, proxyStep(kind), "", "asked what to boot as "+req.machine.Firmware.String()+"; left alone:"+note)
 		return reply{}, false
 	}
 	p := newReply(req, kind, r.link.addr)
@@ -66,6 +76,6 @@ func (r *responder) proxyReply(ctx context.Context, req request, kind dhcpv4.Mes
 	} else {
 		r.stats.add("proxy.ack")
 	}
-	r.tell(req, "asked what to boot as "+fw.String()+"; was told "+told(req, file))
+	r.tellStep(req, proxyStep(kind), told(req, file), "asked what to boot as "+fw.String()+"; was told "+told(req, file))
 	return r.finish(req, p, kind, netip.Addr{}), true
 }

@@ -2,13 +2,16 @@ package netboot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/fstest"
@@ -29,31 +32,46 @@ const diskStarts = `BdsDxe: starting Boot[0-9A-F]+ "[^"]*" from PciRoot\(0x0\)/P
 
 // qemu is a machine with one network card and one disk.
 type qemu struct {
-	uefi bool
-	rom  bool   // keep QEMU's iPXE in the card; without it the firmware's own PXE asks
-	disk string // raw image
-	mac  string
+	uefi   bool
+	secure bool   // Secure Boot with Microsoft's keys, as machines are sold
+	http   bool   // the firmware boots over HTTP and not by PXE
+	rom    bool   // keep QEMU's iPXE in the card; without it the firmware's own PXE asks
+	card   string // QEMU's name of its model; virtio-net-pci when empty
+	at     string // process of the host whose bridge br0 it hangs on; empty: the node's
+	disk   string // raw image
+	mac    string
 }
 
-func (w *wire) power(m qemu) (serial string) {
+func (w *wire) power(m qemu) (serial string, off func()) {
 	w.t.Helper()
 	dir := w.t.TempDir()
 	serial = filepath.Join(dir, "serial.log")
-	w.run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap")
-	w.run("ip", "link", "set", "tap0", "master", "br0", "up")
-	card := "virtio-net-pci,netdev=n,bootindex=1,mac=" + m.mac
+	var there []string
+	if m.at != "" {
+		there = []string{"nsenter", "-t", m.at, "-n"}
+	}
+	run := func(args ...string) { w.t.Helper(); w.run(append(slices.Clip(there), args...)...) }
+	run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap")
+	run("ip", "link", "set", "tap0", "master", "br0", "up")
+	card := cmp.Or(m.card, "virtio-net-pci") + ",netdev=n,bootindex=1,mac=" + m.mac
 	if !m.rom {
 		card += ",romfile="
 	}
+	code, keys, chipset := "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", "q35"
+	if m.secure {
+		// The variables can be written in SMM alone, or anybody could switch it off.
+		code, keys, chipset = "OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd", "q35,smm=on"
+
+	}
 	args := []string{
-		"-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-display", "none", "-no-reboot",
+		"-machine", chipset, "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-display", "none", "-no-reboot",
 		"-nographic", "-monitor", "none", "-serial", "file:" + serial,
 		"-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no", "-device", card,
 		"-object", "rng-random,filename=/dev/urandom,id=r", "-device", "virtio-rng-pci,rng=r",
 		"-drive", "if=none,id=d,format=raw,file=" + m.disk, "-device", "virtio-blk-pci,drive=d,bootindex=2",
 	}
 	if m.uefi {
-		vars, err := os.ReadFile(ovmf + "OVMF_VARS_4M.fd")
+		vars, err := os.ReadFile(ovmf + keys)
 		if err != nil {
 			w.t.Skip(err)
 		}
@@ -61,28 +79,38 @@ func (w *wire) power(m qemu) (serial string) {
 		if err := os.WriteFile(own, vars, 0o600); err != nil {
 			w.t.Fatal(err)
 		}
-		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+"OVMF_CODE_4M.fd", "-drive", "if=pflash,format=raw,file="+own,
+		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+code, "-drive", "if=pflash,format=raw,file="+own,
 			// Without it OVMF tries PXE over IPv6 between the card and the disk,
 			// and waits 68 s for a DHCPv6 server that is not there.
 			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
+		if m.secure {
+			args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1")
+		}
+		if m.http {
+			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n")
+		}
 	}
-	cmd := exec.Command("qemu-system-x86_64", args...)
+	args = append(append(slices.Clip(there), "qemu-system-x86_64"), args...)
+	cmd := exec.Command(args[0], args[1:]...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	w.t.Cleanup(func() {
+	off = sync.OnceFunc(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
-		w.run("ip", "link", "del", "tap0")
+		run("ip", "link", "del", "tap0")
+	})
+	w.t.Cleanup(func() {
+		off()
 		if w.t.Failed() {
 			b, _ := os.ReadFile(serial)
 			w.t.Logf("qemu: %s\nserial console:\n%s", out.String(), b)
 		}
 	})
-	return serial
+	return serial, off
 }
 
 // biosDisk is a disk whose boot sector writes a word to the serial port.
@@ -104,14 +132,19 @@ func biosDisk(t *testing.T) string {
 	return path
 }
 
-// uefiDisk is a disk with an EFI program to start: iPXE, because it is there.
-func uefiDisk(t *testing.T) string {
+// uefiDisk is a disk with an EFI program to start: iPXE, because it is there, or shim,
+// because it is signed.
+func uefiDisk(t *testing.T, signed bool) string {
+	program := "/usr/lib/ipxe/ipxe.efi"
+	if signed {
+		program = filepath.Join(filepath.Dir(os.Getenv(kernelEnv)), LoaderShim)
+	}
 	path := filepath.Join(t.TempDir(), "disk.raw")
 	for _, args := range [][]string{
 		{"truncate", "-s", "64M", path},
 		{"mkfs.vfat", "-F", "32", path},
 		{"mmd", "-i", path, "::/EFI", "::/EFI/BOOT"},
-		{"mcopy", "-i", path, "/usr/lib/ipxe/ipxe.efi", "::/EFI/BOOT/BOOTX64.EFI"},
+		{"mcopy", "-i", path, program, "::/EFI/BOOT/BOOTX64.EFI"},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Skipf("%s: %v %s", strings.Join(args, " "), err, out)
@@ -122,10 +155,12 @@ func uefiDisk(t *testing.T) string {
 
 func realFiles(t *testing.T) *Files {
 	t.Helper()
-	fsys := fstest.MapFS{FileInitrd: {Data: bytes.Repeat([]byte{0}, 1<<20)}}
+	assets := filepath.Dir(os.Getenv(kernelEnv))
+	fsys := fstest.MapFS{}
 	for name, path := range map[string]string{
 		LoaderBIOS: "/usr/lib/ipxe/undionly.kpxe", LoaderUEFI: "/usr/lib/ipxe/snponly.efi", LoaderUEFIAll: "/usr/lib/ipxe/ipxe.efi",
-		FileKernel: os.Getenv(kernelEnv),
+		LoaderShim: filepath.Join(assets, LoaderShim), LoaderGRUB: filepath.Join(assets, LoaderGRUB),
+		FileKernel: os.Getenv(kernelEnv), FileInitrd: filepath.Join(assets, FileInitrd),
 	} {
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -139,6 +174,9 @@ func realFiles(t *testing.T) *Files {
 	}
 	return f
 }
+
+// agentSays is the agent's word that it drives the card it was booted through.
+const agentSays = `network: \S+ has address 10\.7[79]\.0\.\d+`
 
 func TestRealFirmware(t *testing.T) {
 	if os.Getenv(qemuEnv) == "" {
@@ -154,43 +192,90 @@ func TestRealFirmware(t *testing.T) {
 		serial  string
 	}{
 		{"bios with iPXE in ROM starts the agent", qemu{rom: true}, ModeDHCP, BootAgent, false,
-			[]string{"was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+			[]string{"was told to start the agent", "fetches vmlinuz", "fetches initrd"}, agentSays},
 		{"bios with iPXE in ROM boots its disk", qemu{rom: true}, ModeDHCP, BootLocal, false,
 			[]string{"was told to boot its own disk"}, "OWN DISK BOOTED"},
 		{"uefi over TFTP starts the agent", qemu{uefi: true}, ModeDHCP, BootAgent, false,
-			[]string{"boot file snponly.efi", "fetched snponly.efi over TFTP", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+			[]string{"boot file snponly.efi", "fetched snponly.efi over TFTP", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, agentSays},
 		{"uefi over TFTP boots its disk", qemu{uefi: true}, ModeDHCP, BootLocal, false,
 			[]string{"fetched snponly.efi over TFTP", "was told to boot its own disk"}, diskStarts},
 		{"uefi with iPXE in ROM starts the agent", qemu{uefi: true, rom: true}, ModeDHCP, BootAgent, false,
-			[]string{"was told to start the agent", "fetches vmlinuz", "fetches initrd"}, "Linux version"},
+			[]string{"was told to start the agent", "fetches vmlinuz", "fetches initrd"}, agentSays},
 		{"uefi with iPXE in ROM boots its disk", qemu{uefi: true, rom: true}, ModeDHCP, BootLocal, false,
 			[]string{"was told to boot its own disk"}, diskStarts},
 		{"uefi without router advertisement", qemu{uefi: true}, ModeDHCP, BootAgent, true,
 			[]string{"fetched snponly.efi over TFTP", "was told to start the agent"}, ""},
+		{"uefi over HTTP starts the agent", qemu{uefi: true, http: true}, ModeDHCP, BootAgent, false,
+			[]string{"HTTP boot firmware", "boot file http", "fetches snponly.efi", "was told to start the agent", "fetches vmlinuz", "fetches initrd"}, agentSays},
+		{"secure boot starts the agent", qemu{uefi: true, secure: true}, ModeDHCP, BootAgent, false,
+			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "fetched shimx64.efi over TFTP", "fetched grubx64.efi over TFTP", "was told to start the agent", "fetched vmlinuz over TFTP", "fetched initrd over TFTP"}, agentSays},
+		{"secure boot waits where it is held", qemu{uefi: true, secure: true}, ModeDHCP, BootHold, false,
+			[]string{"fetched grubx64.efi over TFTP", "was told to wait", "was told to wait"}, "LPMOS: HELD"},
+		{"secure boot boots its disk", qemu{uefi: true, secure: true}, ModeDHCP, BootLocal, false,
+			[]string{"fetched snponly.efi over TFTP", "does Secure Boot refuse it?", "PXE firmware, was lent 10.77.0.100 and the boot file none.efi"}, diskStarts},
+		{"an e1000 under bios starts the agent", qemu{rom: true, card: "e1000"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"an e1000e under bios starts the agent", qemu{rom: true, card: "e1000e"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"an rtl8139 under bios starts the agent", qemu{rom: true, card: "rtl8139"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"a vmxnet3 under bios starts the agent", qemu{rom: true, card: "vmxnet3"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"an e1000 under uefi starts the agent", qemu{uefi: true, rom: true, card: "e1000"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"an e1000e under uefi starts the agent", qemu{uefi: true, rom: true, card: "e1000e"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"an rtl8139 under uefi starts the agent", qemu{uefi: true, rom: true, card: "rtl8139"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
+		{"a vmxnet3 under uefi starts the agent", qemu{uefi: true, rom: true, card: "vmxnet3"}, ModeDHCP, BootAgent, false, []string{"was told to start the agent"}, agentSays},
 		{"bios beside dnsmasq", qemu{rom: true}, ModeProxy, BootAgent, false,
-			[]string{"was told to start the agent", "fetches initrd"}, "Linux version"},
+			[]string{"was told to start the agent", "fetches initrd"}, agentSays},
 		{"uefi beside dnsmasq", qemu{uefi: true}, ModeProxy, BootAgent, false,
-			[]string{"fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, "Linux version"},
+			[]string{"fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, agentSays},
+		{"bios behind a relay", qemu{rom: true}, ModeDHCP, BootAgent, false,
+			[]string{"was lent 10.79.0.100", "was told to start the agent", "fetches initrd"}, agentSays},
+		{"uefi behind a relay", qemu{uefi: true}, ModeDHCP, BootAgent, false,
+			[]string{"was lent 10.79.0.100", "fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, agentSays},
+		{"bios beside Kea", qemu{rom: true}, ModeProxy, BootAgent, false,
+			[]string{"was told to start the agent", "fetches initrd"}, agentSays},
+		{"uefi beside Kea", qemu{uefi: true}, ModeProxy, BootAgent, false,
+			[]string{"fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, agentSays},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWire(t)
 			s := newSetup(t, c.mode)
+			if strings.HasSuffix(c.name, "relay") {
+				s = newSetupOf(t, c.mode, []string{"10.77.0.1/24"}, behind)
+			}
 			s.cfg.Files = realFiles(t)
 			s.cfg.NoRouterAdverts = c.noRA
+			s.cfg.Pin = strings.Repeat("ab", 32) // or the agent stops before it has an address
 			s.cfg.Now = time.Now
 			s.fleet.boots(macA, Decision{Action: c.action, Reason: "the test says so"})
 			w.start(s)
-			if c.mode == ModeProxy {
+			switch {
+			case strings.HasSuffix(c.name, "relay"):
+				r := w.router("10.77.0.3/24")
+				for _, args := range []string{"link add br0 type bridge stp_state 0 forward_delay 0", "address add 10.79.0.1/24 dev br0", "link set br0 up"} {
+					w.run(append([]string{"nsenter", "-t", r, "-n", "ip"}, strings.Fields(args)...)...)
+				}
+				w.relay(r, "br0")
+				c.machine.at = r
+			case strings.HasSuffix(c.name, "Kea"):
+				startKea(t, w)
+			case c.mode == ModeProxy:
 				startDnsmasq(t, w, "dnsmasq")
 			}
 			c.machine.mac, c.machine.disk = macA, biosDisk(t)
 			if c.machine.uefi {
-				c.machine.disk = uefiDisk(t)
+				c.machine.disk = uefiDisk(t, c.machine.secure)
 			}
 			begin := time.Now()
-			console := w.power(c.machine)
+			console, off := w.power(c.machine)
 			ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
 			defer cancel()
+			if c.machine.secure {
+				// The firmware refuses iPXE and looks for nothing more; the next time it is
+				// given what it starts.
+				if err := eventually(ctx, func() error { return consoleSays(console, "Boot.*PXE.*Access Denied") }); err != nil {
+					t.Fatal(err)
+				}
+				off()
+				console, _ = w.power(c.machine)
+			}
 			err := eventually(ctx, func() error {
 				rest := s.Sightings().Of(macA)
 				for _, want := range c.story {
@@ -203,16 +288,98 @@ func TestRealFirmware(t *testing.T) {
 					}
 					rest = rest[i+1:]
 				}
-				b, err := os.ReadFile(console)
-				if err == nil && !regexp.MustCompile(c.serial).Match(b) {
-					return fmt.Errorf("not on the console: %q", c.serial)
-				}
-				return err
+				return consoleSays(console, c.serial)
 			})
 			for _, sg := range s.Sightings().Of(macA) {
 				t.Logf("%7.3f s  %s", sg.At.Sub(begin).Seconds(), sg.Text)
 			}
 			t.Logf("%7.3f s  done; %v", time.Since(begin).Seconds(), s.Stats())
+			if err != nil {
+				t.Error(err)
+			}
+			if c.machine.uefi && !c.machine.rom {
+				ovmfWindow(t, s)
+			}
+		})
+	}
+}
+
+func consoleSays(console, pattern string) error {
+	b, err := os.ReadFile(console)
+	if err == nil && !regexp.MustCompile(pattern).Match(b) {
+		return fmt.Errorf("not on the console: %q", pattern)
+	}
+	return err
+}
+
+// ovmfWindow wants to have seen OVMF fetch its loader in the windows it asks for (RFC 7440).
+func ovmfWindow(t *testing.T, s *setup) {
+	t.Helper()
+	for _, sg := range s.Sightings().Of(macA) {
+		if how := sg.TFTP; how != nil && how.File == LoaderUEFI && how.End == TFTPSent && how.Window == 4 && how.Block == tftpBlock {
+			return
+		}
+	}
+	t.Error("OVMF has not fetched its loader in windows of 4 blocks")
+}
+
+func TestRealFirmwareFromASinglePort(t *testing.T) {
+	if os.Getenv(qemuEnv) == "" {
+		t.Skip("slow; set " + qemuEnv + "=1")
+	}
+	w := newWire(t)
+	s := newSetup(t, ModeDHCP)
+	s.cfg.Files = realFiles(t)
+	s.cfg.Now = time.Now
+	s.cfg.TFTPSinglePort = true
+	w.start(s)
+	w.power(qemu{uefi: true, mac: macA, disk: uefiDisk(t, false)})
+	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
+	defer cancel()
+	if err := eventually(ctx, func() error {
+		if s.Stats()["tftp.sent"] == 0 {
+			return fmt.Errorf("nothing was fetched: %v", s.Stats())
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	ovmfWindow(t, s)
+}
+
+// What real firmware does when it stops is what the rules were made from.
+func TestRealFirmwareStalls(t *testing.T) {
+	if os.Getenv(qemuEnv) == "" {
+		t.Skip("slow; set " + qemuEnv + "=1")
+	}
+	for _, c := range []struct {
+		name    string
+		machine qemu
+		id      string
+	}{
+		{"Secure Boot refuses the loader", qemu{uefi: true, secure: true}, "loader-silent"},
+		{"an agent that no node answers", qemu{uefi: true}, "agent-never-spoke"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWire(t)
+			s := newSetup(t, ModeDHCP)
+			s.cfg.Files = realFiles(t)
+			s.cfg.Now = time.Now
+			s.fleet.boots(macA, Decision{Action: BootAgent, Reason: "the test says so"})
+			w.start(s)
+			c.machine.mac, c.machine.disk = macA, uefiDisk(t, c.machine.secure)
+			w.power(c.machine)
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Second)
+			defer cancel()
+			err := eventually(ctx, func() error {
+				if stall, ok := s.Sightings().Stall(macA); !ok || stall.ID != c.id {
+					return fmt.Errorf("named %q", stall.ID)
+				}
+				return nil
+			})
+			for _, sg := range s.Sightings().Of(macA) {
+				t.Logf("%s  %s", sg.At.Format("05.000"), sg.Text)
+			}
 			if err != nil {
 				t.Error(err)
 			}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
@@ -57,12 +58,13 @@ func TestS23_WhoIsARogueServer(t *testing.T) {
 		{"this node's own answer", ModeDHCP, []string{"10.77.0.1 x 02:00:00:00:00:01"}, nil},
 		{"this node's address from another card", ModeDHCP, []string{"10.77.0.1 x 52:54:00:66:66:66"}, []string{"in this node's name"}},
 		{"another node", ModeDHCP, []string{"10.77.0.2 x 52:54:00:00:00:02", "10.77.0.3 x 52:54:00:00:00:03"}, nil},
+		{"another node by its address of another network of the wire", ModeDHCP, []string{"10.78.0.2 - 52:54:00:00:00:02"}, nil},
 		{"two others", ModeDHCP, []string{"10.77.0.66 - 52:54:00:66:66:66", "10.77.0.67 - 52:54:00:66:66:67"}, []string{"10.77.0.66", "10.77.0.67"}},
 		{"the server a proxy works beside", ModeProxy, []string{"10.77.0.254 - 52:54:00:00:00:fe"}, nil},
 		{"which says what to boot, too", ModeProxy, []string{"10.77.0.254 x 52:54:00:00:00:fe"}, []string{"take that out of its configuration"}},
 		{"two of them", ModeProxy, []string{"10.77.0.254 - 52:54:00:00:00:fe", "10.77.0.66 - 52:54:00:66:66:66"}, []string{"another DHCP server answers: 10.77.0.66"}},
 	} {
-		others := &beside{self: "n1", urls: []string{"http://10.77.0.2:80", "https://10.77.0.3:8080", "::"}}
+		others := &beside{self: "n1", urls: []string{"http://10.77.0.2:80", "http://10.78.0.2:80", "https://10.77.0.3:8080", "::"}}
 		s := newSetupAt(t, testInterface(c.mode), "10.77.0.1/24", others)
 		o := s.watch(s.link)
 		for _, h := range c.heard {
@@ -119,6 +121,39 @@ func TestS23_AnAlarmEndsWithItsCause(t *testing.T) {
 	}
 	if n := len(told.of(KindAlarm)); n > maxOthers+2 {
 		t.Errorf("told %d times", n)
+	}
+}
+
+// Sixteen made-up servers do not hide one that gives addresses.
+func TestS23_NoOtherHidesAServerThatLends(t *testing.T) {
+	card := func(n int) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 9, byte(n)} }
+	at := func(n int) string { return fmt.Sprintf("10.77.0.%d", 200+n) }
+	const real = "left to the DHCP server 10.77.0.66"
+	for _, c := range []struct {
+		name  string
+		frame func(server string) []byte
+		later time.Duration
+	}{
+		{"proxies", proxyFrame, 0},
+		{"servers that have gone", func(server string) []byte { return frame(server, "") }, rivalGone},
+	} {
+		s := newSetup(t, ModeDHCP)
+		o := s.watch(s.link)
+		for n := range maxOthers {
+			o.hear(c.frame(at(n)), card(n))
+		}
+		s.pass(c.later)
+		if got := o.quiet(); got != "" {
+			t.Fatalf("%s: quiet already: %s", c.name, got)
+		}
+		o.hear(frame("10.77.0.66", ""), rogueCard)
+		if got := o.quiet(); got != real {
+			t.Errorf("%s: quiet %q, want %q", c.name, got, real)
+		}
+		o.hear(proxyFrame(at(maxOthers)), card(maxOthers)) // one more takes nobody's place
+		if got := s.Alarms(); len(got) != maxOthers || o.quiet() != real {
+			t.Errorf("%s: %d alarms, quiet %q", c.name, len(got), o.quiet())
+		}
 	}
 }
 

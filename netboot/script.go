@@ -16,14 +16,33 @@ const scriptStub = "script"
 // maxNodes is how many nodes an agent knows.
 const maxNodes = 3
 
-// stubScript is the first script a machine gets, the same for all: it makes
-// iPXE itself say who it is. netX is the card it booted from. Without --replace
-// an exit of the second script would return here instead of to the firmware. The
-// path has passed its grammar before.
-func stubScript(node netip.AddrPort, path string) string {
+// language is what a loader wants to be told in. Everything that goes into a script
+// has passed its grammar before: a script is a program, and one stray newline in a
+// name would let whoever chose the name write the rest of it.
+type language interface {
+	// stub is the first script a machine gets, the same for all: it makes the
+	// loader itself say who it is.
+	stub(node netip.AddrPort, path string) string
+	agent(agentScript) string
+	local(title string, drive int) string
+	// hold keeps the machine where a person can read why, and has it ask again every
+	// minute. It never ends by itself: a node that cannot be reached has not released
+	// anybody.
+	hold(node netip.AddrPort, title string) string
+}
+
+// ipxe speaks iPXE's language.
+type ipxe struct{}
+
+// name is what stands below BootPath for the path of a boot.
+func (ipxe) name(path string) string { return path + "/" + scriptStub }
+
+// stub: netX is the card the machine booted from. Without --replace an exit of the
+// second script would return here instead of to the firmware.
+func (i ipxe) stub(node netip.AddrPort, path string) string {
 	return fmt.Sprintf(`#!ipxe
 chain --replace http://%s%s%s?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
-`, node, BootPath, scriptName(path))
+`, node, BootPath, i.name(path))
 }
 
 // autoexecScript is what iPXE runs when it finds autoexec.ipxe before it has
@@ -36,9 +55,7 @@ chain --replace http://%s%s%s || exit 1
 `, node, BootPath, scriptStub)
 }
 
-// agentScript starts the agent. Every argument has passed its grammar before:
-// an iPXE script is a program, and one stray newline in a name would let
-// whoever chose the name write the rest of it.
+// agentScript is what a script that starts the agent is made of.
 type agentScript struct {
 	Node       netip.AddrPort
 	Others     []string // base URLs of nodes to turn to when that one is gone; what is not https://IP:PORT is left out
@@ -51,24 +68,29 @@ type agentScript struct {
 	Drive      int // BIOS drive to boot when the agent cannot be had
 }
 
-func (a agentScript) String() string {
-	args := fmt.Sprintf("initrd=initrd console=tty0 console=ttyS0,115200 lpmos.node=https://%s%s lpmos.mac=%s lpmos.time=%d lpmos.pin=%s lpmos.claim=%s",
+// words are the kernel's command line.
+func (a agentScript) words() string {
+	words := fmt.Sprintf("console=tty0 console=ttyS0,115200 lpmos.node=https://%s%s lpmos.mac=%s lpmos.time=%d lpmos.pin=%s lpmos.claim=%s",
 		a.Node, nodeWords(a.Node, a.Others), a.MAC, a.Now.Unix(), a.Pin, a.Claim)
 	if a.KernelArgs != "" {
-		args += " " + a.KernelArgs
+		words += " " + a.KernelArgs
 	}
+	return words
+}
+
+func (ipxe) agent(a agentScript) string {
 	// A machine that cannot fetch the agent boots its own disk: a broken node
 	// may keep an install waiting, never a server from starting.
 	return fmt.Sprintf(`#!ipxe
 echo LPMOS: starting the agent. %[1]s
 imgfree
-kernel http://%[2]s/boot/vmlinuz %[3]s || goto local
+kernel http://%[2]s/boot/vmlinuz initrd=initrd %[3]s || goto local
 initrd --name initrd http://%[2]s/boot/initrd || goto local
 boot || goto local
 :local
 echo LPMOS: the agent could not be started; booting the disk
 imgfree
-%[4]s`, a.Title, a.Node, args, localBoot(a.Drive))
+%[4]s`, a.Title, a.Node, a.words(), localBoot(a.Drive))
 }
 
 // nodeWords are the further words of the kernel command line that name nodes, as
@@ -87,9 +109,18 @@ func nodeWords(own netip.AddrPort, others []string) string {
 	return words.String()
 }
 
-// localScript boots the machine's own disk.
-func localScript(title string, drive int) string {
+func (ipxe) local(title string, drive int) string {
 	return fmt.Sprintf("#!ipxe\necho LPMOS: booting the disk. %s\n%s", title, localBoot(drive))
+}
+
+func (ipxe) hold(node netip.AddrPort, title string) string {
+	return fmt.Sprintf(`#!ipxe
+echo LPMOS: HELD. %s
+echo LPMOS: release it on the dashboard or with lpmos machine release. Asking again every minute.
+:again
+sleep 60
+chain --replace http://%s%s%s || goto again
+`, title, node, BootPath, scriptStub)
 }
 
 // localBoot hands over to a BIOS drive. Under UEFI the loader leaves with an

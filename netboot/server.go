@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,14 +18,14 @@ import (
 
 const (
 	rememberedMachines  = 4096
-	rememberedSightings = 64
+	rememberedSightings = 48 // two whole boots, and what went wrong before; see sightingsInAll
 )
 
 // Config is what a Server is made from. All fields without "optional" are
 // needed.
 type Config struct {
 	Interfaces []Interface
-	DataDir    string // leases.db goes here
+	DataDir    string // leases.db goes here, and copies of boot files (BootFilesDir)
 	BootPort   int    // TCP port on which Handler is served at each interface's address
 	Files      *Files
 	Fleet      Fleet
@@ -38,12 +39,20 @@ type Config struct {
 	// PathKey is what all nodes make the paths of boots with.
 	PathKey [32]byte
 
-	Neighbours      Neighbours       // optional: the other nodes of the cluster
-	KernelArgs      string           // optional: appended to the agent's kernel command line
-	NoRouterAdverts bool             // optional: leave router solicitations unanswered
-	OnSighting      func(Sighting)   // optional: called with every sighting, must not block
-	Now             func() time.Time // optional: time.Now
+	Neighbours   Neighbours                // optional: the other nodes of the cluster
+	Reservations []Reservation             // optional: addresses kept for machines because the operator says so
+	IDs          func(mac string) []string // optional: serial number and UUID of a known machine by one of its cards
 
+	KernelArgs      string                      // optional: appended to the agent's kernel command line
+	UEFILoader      UEFILoader                  // optional: UEFILoaderAuto
+	NoRouterAdverts bool                        // optional: leave router solicitations unanswered
+	TFTPSinglePort  bool                        // optional: TFTP replies leave from port 69, for firewalls that let nothing else through
+	OnSighting      func(Sighting)              // optional: called with every sighting, must not block
+	Journey         func(mac string) Journey    // optional: what is known of a machine beyond the wire; from memory
+	Elsewhere       func(mac string) []Sighting // optional: what other nodes have seen of a machine
+	Now             func() time.Time            // optional: time.Now
+
+	look    time.Duration                           // for other servers before anything is lent; 0: lookFirst, below: not at all
 	network func(name string) (netip.Prefix, error) // nil: InterfaceNetwork
 }
 
@@ -51,13 +60,20 @@ type Config struct {
 type Server struct {
 	cfg        Config
 	leases     *Leases
+	reserved   *reserving
 	tries      tries
 	yields     yields
+	loaders    loaders
 	sightings  *Sightings
 	stats      counters
 	strangers  strangers
-	newcomers  pace
-	complaints pace
+	newcomers  bucket
+	waiting    arpWaiting
+	turns      turns
+	complaints pace // of DHCP
+	unfetched  pace // of TFTP
+	unscripted pace // of scripts
+	shortages  shortages
 	ready      chan struct{}
 
 	mu     sync.Mutex
@@ -76,12 +92,17 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Pin == "" || cfg.Claim == nil || cfg.PathKey == [32]byte{} {
 		return nil, errors.New("netboot: Pin, Claim and PathKey must be given")
 	}
+	switch cfg.UEFILoader {
+	case "", UEFILoaderAuto, UEFILoaderIPXE, UEFILoaderShim:
+	default:
+		return nil, fmt.Errorf("uefi_loader %q: want auto, ipxe or shim", cfg.UEFILoader)
+	}
 	seen := make(map[string]bool)
 	for _, in := range cfg.Interfaces {
 		switch in.Mode {
-		case ModeDHCP, ModeProxy, ModeOff, "":
+		case ModeDHCP, ModeProxy, ModeObserve, ModeOff, "":
 		default:
-			return nil, fmt.Errorf("interface %s: mode %q: want dhcp, proxy or off", in.Name, in.Mode)
+			return nil, fmt.Errorf("interface %s: mode %q: want dhcp, proxy, observe or off", in.Name, in.Mode)
 		}
 		if seen[in.Name] {
 			return nil, fmt.Errorf("interface %s is listed twice", in.Name)
@@ -91,6 +112,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.look == 0 {
+		cfg.look = lookFirst
+	}
 	if cfg.network == nil {
 		cfg.network = InterfaceNetwork
 	}
@@ -98,12 +122,28 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{
+	reserved, err := reserve(cfg.Fleet, cfg.Reservations, cfg.IDs, leases, cfg.Now)
+	if err != nil {
+		return nil, errors.Join(err, leases.Close())
+	}
+	cfg.Fleet = reserved
+	s := &Server{
 		cfg:       cfg,
 		leases:    leases,
+		reserved:  reserved,
+		turns:     turns{places: turnPlaces},
+		newcomers: bucket{burst: strangersAtOnce, each: strangersEach},
 		sightings: NewSightings(rememberedMachines, rememberedSightings, cfg.OnSighting),
 		ready:     make(chan struct{}),
-	}, nil
+	}
+	s.turns.overtime = func() { s.stats.add("http.overtime") }
+	if !slices.ContainsFunc(cfg.Interfaces, func(i Interface) bool { return i.Mode == ModeDHCP || i.Mode == ModeProxy }) {
+		return s, nil // nobody boots here
+	}
+	if err := cfg.Files.spool(filepath.Join(cfg.DataDir, BootFilesDir)); err != nil {
+		cfg.Log.Warn("boot files are sent from memory, which takes more of the processor", "reason", err)
+	}
+	return s, nil
 }
 
 // Close closes the book of leases. It is for a Server that is never run.
@@ -116,13 +156,23 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 func (s *Server) Sightings() *Sightings { return s.sightings }
 
 // Stats are the counters so far.
-func (s *Server) Stats() Stats { return s.stats.snapshot() }
+func (s *Server) Stats() Stats {
+	all := s.stats.snapshot()
+	if n := s.sightings.tooMany(); n > 0 {
+		all["sightings.too many"] = n
+	}
+	return all
+}
 
-// Alarms is what is wrong on the networks served, in sentences: other DHCP servers.
+// Transfers is how many boot files are on their way over HTTP, and how many wait.
+func (s *Server) Transfers() Transfers { return s.turns.now() }
+
+// Alarms is what is wrong on the networks served, in sentences: other DHCP
+// servers, and no address left.
 func (s *Server) Alarms() []string {
+	out := s.shortages.alarms(s.cfg.Now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []string
 	for _, o := range s.others {
 		out = append(out, o.alarms()...)
 	}
@@ -132,12 +182,24 @@ func (s *Server) Alarms() []string {
 // Leases are the addresses lent to machines the fleet does not know.
 func (s *Server) Leases() []Lease { return s.leases.All() }
 
+// LeaseTable is the book of leases as people ask for it.
+func (s *Server) LeaseTable() []Holding {
+	return append(s.leases.Table(), s.reserved.table()...)
+}
+
+// FreeLease ends a lease or the rest of an address because a person says so.
+func (s *Server) FreeLease(addr netip.Addr) (Holding, error) { return s.leases.Free(addr) }
+
 // Handler serves everything below BootPath. The caller listens with it at the
 // interfaces' addresses on Config.BootPort.
 func (s *Server) Handler() http.Handler {
-	return &bootHTTP{
-		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, files: s.cfg.Files, kernelArgs: s.cfg.KernelArgs,
-		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers,
+	return &bootHTTP{files: s.cfg.Files, turns: &s.turns, scripts: s.scripts(), sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
+}
+
+func (s *Server) scripts() *scripts {
+	return &scripts{
+		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, kernelArgs: s.cfg.KernelArgs,
+		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders, complaints: &s.unscripted,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -166,6 +228,11 @@ func (s *Server) lends(addr netip.Addr) bool {
 		if own, err := s.cfg.network(in.Name); err == nil && own.Masked().Contains(addr) {
 			return true
 		}
+		for _, n := range in.Networks {
+			if n.Prefix.Contains(addr) {
+				return true
+			}
+		}
 	}
 	return false
 }
@@ -183,6 +250,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	for _, serve := range services {
 		group.Go(func() error { return serve(ctx) })
 	}
+	group.Go(func() error { return s.watchStalls(ctx) })
 	close(s.ready)
 	return group.Wait()
 }
@@ -206,6 +274,37 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			return nil, err
 		}
 		r := s.responder(l)
+		heard, err := openOthers(l)
+		if err != nil {
+			return nil, err
+		}
+		opened = append(opened, heard)
+		others := s.watch(l)
+		others.look(s.cfg.look)
+		r.quiet = others.quiet
+		services = append(services, func(ctx context.Context) error { return others.serve(ctx, heard) })
+		if l.Mode == ModeObserve {
+			asked, err := openRequests(l)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, asked)
+			o := &observer{link: l, sightings: s.sightings, stats: &s.stats, now: s.cfg.Now}
+			others.also = o.answered
+			services = append(services, func(ctx context.Context) error { return o.serve(ctx, asked) })
+			s.cfg.Log.Info("netboot observes an interface and answers nothing", "interface", l.Name, "network", l.subnet)
+			continue
+		}
+		if l.Mode == ModeDHCP {
+			raw, err := openARP(l)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, raw)
+			prober := newARPProber(l, raw.send, &s.stats, s.cfg.Log, s.cfg.Now)
+			r.probe = prober.ask
+			services = append(services, func(ctx context.Context) error { return prober.serve(ctx, raw) })
+		}
 		ports := map[int]answerFunc{dhcpServerPort: r.answer}
 		if l.Mode == ModeProxy {
 			ports = map[int]answerFunc{dhcpServerPort: r.proxyOffer, proxyServerPort: r.proxyBoot}
@@ -219,28 +318,22 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			services = append(services, p.serve)
 		}
 
-		conn, err := listenUDP(ctx, l.Name, 69, false)
-		if err != nil {
-			return nil, err
+		for _, n := range l.onWire() {
+			at := netip.IPv4Unspecified()
+			if len(l.onWire()) > 1 {
+				at = n.addr // each network has its own
+			}
+			conn, err := listenUDPAt(ctx, l.Name, at, 69, false)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, conn)
+			if err := onlyFrom(conn, l.reach(n)...); err != nil {
+				return nil, fmt.Errorf("TFTP on %s: %w", l.Name, err)
+			}
+			t := s.tftp(n)
+			services = append(services, func(ctx context.Context) error { return t.serve(ctx, conn) })
 		}
-		opened = append(opened, conn)
-		if err := onlyFrom(conn, l.subnet); err != nil {
-			return nil, fmt.Errorf("TFTP on %s: %w", l.Name, err)
-		}
-		t := s.tftp(l)
-		services = append(services, func(ctx context.Context) error { return t.serve(ctx, conn) })
-
-		heard, err := openOthers(l)
-		if err != nil {
-			return nil, err
-		}
-		opened = append(opened, heard)
-		others := s.watch(l)
-		services = append(services, func(ctx context.Context) error {
-			tick := time.NewTicker(probeEvery)
-			defer tick.Stop()
-			return others.serve(ctx, heard, tick.C)
-		})
 
 		if !s.cfg.NoRouterAdverts {
 			raw, err := openRouter(l)
@@ -251,21 +344,26 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			ra := &routerServer{link: l, sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
 			services = append(services, func(ctx context.Context) error { return ra.serve(ctx, raw) })
 		}
-		s.cfg.Log.Info("netboot serves an interface", "interface", l.Name, "mode", l.Mode, "address", l.addr, "network", l.subnet, "range", l.Range)
+		for _, short := range kernelLimits("/proc/sys/net", l) {
+			s.cfg.Log.Warn("the kernel is set up for fewer machines than this network may have", "interface", l.Name, "reason", short)
+		}
+		for _, n := range l.all() {
+			s.cfg.Log.Info("netboot serves an interface", "interface", n.Name, "mode", n.Mode, "address", n.addr, "network", n.subnet, "range", n.Range, "behind relays", n.behind)
+		}
 	}
 	return services, nil
 }
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, tries: &s.tries, strangers: &s.newcomers, complaints: &s.complaints,
+		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, reserved: s.reserved, neighbours: s.cfg.Neighbours, files: s.cfg.Files, loaders: &s.loaders, uefiLoader: s.cfg.UEFILoader, tries: &s.tries, strangers: &s.newcomers, waiting: &s.waiting, complaints: &s.complaints, shortages: &s.shortages,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
 
 func (s *Server) tftp(l link) *tftpServer {
 	return &tftpServer{
-		link: l, bootPort: s.cfg.BootPort, files: s.cfg.Files,
+		link: l, bootPort: s.cfg.BootPort, singlePort: s.cfg.TFTPSinglePort, files: s.cfg.Files, scripts: s.scripts(), loaders: &s.loaders, complaints: &s.unfetched,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -273,7 +371,7 @@ func (s *Server) tftp(l link) *tftpServer {
 // watch looks out for other servers on a link.
 func (s *Server) watch(l link) *otherServers {
 	o := &otherServers{
-		link: l, neighbours: s.cfg.Neighbours, bootPort: s.cfg.BootPort,
+		link: l, neighbours: s.cfg.Neighbours, changed: make(chan struct{}, 1),
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 	s.mu.Lock()

@@ -40,6 +40,27 @@ func TestSightingsAreBoundedBothWays(t *testing.T) {
 	}
 }
 
+func TestWhatIsAskedAgainAtOnceIsSeenOnce(t *testing.T) {
+	s := NewSightings(10, 10, nil)
+	at := time.Unix(1, 0)
+	for _, sg := range []Sighting{
+		{Step: StepAsked, Text: "a"}, {Step: StepAsked, Text: "a"}, {Step: StepAsked, Text: "b"}, {Step: StepMissing, Text: "b"}, {Step: StepMissing, Text: "b"},
+		{Step: StepOffer, Text: "c"}, {Step: StepOffer, Text: "c"},
+	} {
+		sg.MAC, sg.At = "m", at
+		s.Add(sg)
+	}
+	s.Add(Sighting{MAC: "m", At: at, Step: StepAsked, Text: "d"})
+	s.Add(Sighting{MAC: "m", At: at.Add(time.Second), Step: StepAsked, Text: "d"})
+	text := ""
+	for _, sg := range s.Of("m") {
+		text += sg.Text
+	}
+	if text != "abbccdd" {
+		t.Errorf("seen %s, want abbccdd", text)
+	}
+}
+
 func TestRecentIsNewestFirst(t *testing.T) {
 	s := NewSightings(10, 10, nil)
 	for i, mac := range []string{"m1", "m2", "m1", "m3"} {
@@ -99,5 +120,139 @@ func TestLineOfProc(t *testing.T) {
 		if _, ok := socketOnPort(l, 69); ok {
 			t.Errorf("port 69 found in %q", l)
 		}
+	}
+}
+
+// What is kept of all machines is bounded, and those unseen for longest lose first; a
+// few of each stay.
+func TestSightingsAreBoundedInAll(t *testing.T) {
+	s := NewSightings(4, 10, nil)
+	s.Bound(16) // so that each keeps 4
+	count := func(want string) {
+		t.Helper()
+		got, sum := "", 0
+		for i := range 6 {
+			n := len(s.Of(fmt.Sprintf("m%d", i)))
+			got, sum = got+fmt.Sprintf(" %d", n), sum+n
+		}
+		if got[1:] != want || s.kept != sum {
+			t.Fatalf("kept %s and counted %d, want %s", got[1:], s.kept, want)
+		}
+	}
+	add := func(mac string, n int) {
+		for i := range n {
+			s.Add(Sighting{MAC: mac, At: time.Unix(int64(i), 0), Text: fmt.Sprint(i)})
+		}
+	}
+	add("m0", 10)
+	add("m1", 6)
+	count("10 6 0 0 0 0")
+	add("m2", 1)
+	count("4 6 1 0 0 0")
+	if got := s.Of("m0"); got[0].Text != "6" || got[3].Text != "9" {
+		t.Errorf("not the newest are left: %v", got)
+	}
+	s.holds("m1", netip.MustParseAddr("10.0.0.1")) // as if it were seen
+	add("m2", 9)
+	count("4 4 5 0 0 0") // m2 itself was the only one left with more
+	add("m3", 20)
+	count("4 4 4 4 0 0")
+	add("m4", 10) // and m0 is gone
+	count("0 4 4 4 4 0")
+	s.Bound(8)
+	count("0 2 2 2 2 0")
+	s.Bound(16)
+	add("m4", 10)
+	count("0 2 2 2 10 0")
+}
+
+// Whoever shows what was seen last, every second, takes no more of it than is shown:
+// DHCP and TFTP wait for the same lock.
+func TestRecentTakesNoMoreThanIsShown(t *testing.T) {
+	s := NewSightings(rememberedMachines, rememberedSightings, nil)
+	for i := range 3 * sightingsShown {
+		s.Add(Sighting{MAC: stallMAC(i % 500), At: time.Unix(int64(i), 0)})
+	}
+	all := s.Recent(1000)
+	if len(all) != sightingsShown {
+		t.Errorf("%d, want %d", len(all), sightingsShown)
+	}
+	for i, sg := range all {
+		if want := int64(3*sightingsShown - 1 - i); sg.At.Unix() != want {
+			t.Fatalf("at %d is the sighting of %d, want that of %d", i, sg.At.Unix(), want)
+		}
+	}
+	if n := testing.AllocsPerRun(10, func() { s.Recent(200) }); n > 1 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// BenchmarkRecent is what the network page asks for every second, of a store that is full.
+func BenchmarkRecent(b *testing.B) {
+	s := NewSightings(rememberedMachines, rememberedSightings, nil)
+	for i := range rememberedMachines * rememberedSightings {
+		s.Add(Sighting{MAC: stallMAC(i % rememberedMachines), At: time.Unix(int64(i), 0), Step: StepOffer, Text: "was offered an address"})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Recent(200)
+		s.OnWire(200)
+	}
+}
+
+// A machine that asks for what is not here, over and over or for ever another file, is
+// told of a few times; what others did stays where it is.
+func TestAMachineThatAsksAThousandTimesIsToldOfAFewTimes(t *testing.T) {
+	at := netip.MustParseAddr("10.77.0.120")
+	for name, c := range map[string]struct {
+		file func(int) string
+		most int // sightings in 10 s
+	}{
+		"the same file":      {func(int) string { return "pxelinux.0" }, missingEach},
+		"two in turn":        {func(i int) string { return "pxelinux." + fmt.Sprint(i%2) }, 2 * missingEach},
+		"ever another file":  {func(i int) string { return fmt.Sprintf("pxelinux.cfg/%d", i) }, 10 * sightingsEach},
+		"a file that's here": {func(int) string { return LoaderUEFI }, 10 * sightingsEach},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSetup(t, ModeDHCP)
+			told := 0
+			s.sightings.notify = func(Sighting) { told++ }
+			s.sightings.holds(macB, at)
+			tftp := s.tftp(s.link)
+			for i := range 5000 {
+				s.get("GET", "/boot/"+c.file(i))
+				_, _, _ = tftp.take(tftpRequest{name: c.file(i)}, at)
+				s.pass(2 * time.Millisecond)
+			}
+			if told == 0 || told > 2*c.most {
+				t.Errorf("%d are told of 10000 requests, want at most %d", told, 2*c.most)
+			}
+			if dropped := s.Stats()["sightings.too many"]; (dropped > 0) != (c.most > 100) {
+				t.Errorf("counted are %d that are not kept", dropped)
+			}
+		})
+	}
+}
+
+// What is told less often still tells the stall, and the machine's stall is told
+// whatever it does.
+func TestAFileThatIsAskedForAllTheTimeIsAStall(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	at := netip.MustParseAddr("10.77.0.120")
+	s.sightings.holds(macB, at)
+	tftp := s.tftp(s.link)
+	for range 12 {
+		_, _, _ = tftp.take(tftpRequest{name: "pxelinux.0"}, at)
+		s.pass(500 * time.Millisecond)
+	}
+	for range 2 * sightingsEach {
+		s.Sightings().Add(Sighting{At: s.clock(), MAC: macB, Kind: KindRouter, Text: "and a word that is no step"})
+	}
+	s.lookForStalls()
+	if stall, ok := s.Sightings().Stall(macB); !ok || stall.ID != "file-missing" {
+		t.Errorf("named %q", stall.ID)
+	}
+	if seen := s.Sightings().Of(macB); seen[len(seen)-1].Kind != KindStall {
+		t.Errorf("the stall is not told: %v", seen[len(seen)-1])
 	}
 }

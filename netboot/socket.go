@@ -15,12 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// waitingBytes is how much may wait at a port to be read: what a thousand machines send
+// in the moment when a room gets its power back. A packet of theirs takes a kilobyte of
+// it, and one that finds no place is sent again after four seconds.
+const waitingBytes = 2 << 20
+
 // listenUDP opens a UDP port on one interface only: SO_BINDTODEVICE makes the
 // kernel drop what comes in elsewhere, and sends nothing elsewhere. shared lets
 // another process have the port too, each getting a copy of every broadcast:
 // right for a proxy on the host of a DHCP server, and wrong for a server, where
 // two would answer without either noticing.
 func listenUDP(ctx context.Context, device string, port int, shared bool) (*net.UDPConn, error) {
+	return listenUDPAt(ctx, device, netip.IPv4Unspecified(), port, shared)
+}
+
+// listenUDPAt is listenUDP for what is sent to one address.
+func listenUDPAt(ctx context.Context, device string, at netip.Addr, port int, shared bool) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		ctlErr := raw.Control(func(fd uintptr) {
@@ -30,6 +40,8 @@ func listenUDP(ctx context.Context, device string, port int, shared bool) (*net.
 				return
 			}
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+			// The kernel gives what it may (see kernelLimits).
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, waitingBytes)
 			if err == nil && shared {
 				err = errors.Join(
 					unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
@@ -39,11 +51,14 @@ func listenUDP(ctx context.Context, device string, port int, shared bool) (*net.
 		})
 		return errors.Join(ctlErr, err)
 	}}
-	pc, err := lc.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", port))
+	pc, err := lc.ListenPacket(ctx, "udp4", netip.AddrPortFrom(at, uint16(port)).String())
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		hint := "stop it"
-		if port == dhcpServerPort {
+		switch {
+		case port == dhcpServerPort && shared:
+			hint = "let it share the port, which dnsmasq does with bind-interfaces"
+		case port == dhcpServerPort:
 			hint = "stop it, or set mode proxy for this interface to work beside it"
 		}
 		return nil, fmt.Errorf("UDP port %d on %s is taken%s: %s", port, device, heldBy("udp", port), hint)
@@ -55,20 +70,20 @@ func listenUDP(ctx context.Context, device string, port int, shared bool) (*net.
 	return pc.(*net.UDPConn), nil
 }
 
-// onlyFrom makes the kernel drop datagrams whose source is not of the subnet,
+// onlyFrom makes the kernel drop datagrams whose source is not of the subnets,
 // before any of our code sees them: a forged request can then not make the node
 // send a single byte to a stranger.
-func onlyFrom(c *net.UDPConn, subnet netip.Prefix) error {
+func onlyFrom(c *net.UDPConn, subnets ...netip.Prefix) error {
 	const sourceAddress = 0xfff00000 + 12 // SKF_NET_OFF: offset from the IP header
-	mask := ^uint32(0) << (32 - subnet.Bits())
-	want := binary.BigEndian.Uint32(subnet.Addr().AsSlice())
-	filter, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: sourceAddress, Size: 4},
-		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: want, SkipFalse: 1},
-		bpf.RetConstant{Val: 0xffff},
-		bpf.RetConstant{Val: 0},
-	})
+	var program []bpf.Instruction
+	for _, subnet := range subnets {
+		program = append(program,
+			bpf.LoadAbsolute{Off: sourceAddress, Size: 4},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(0) << (32 - subnet.Bits())},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(subnet.Addr().AsSlice()), SkipFalse: 1},
+			bpf.RetConstant{Val: 0xffff})
+	}
+	filter, err := bpf.Assemble(append(program, bpf.RetConstant{Val: 0}))
 	if err != nil {
 		return fmt.Errorf("build the source filter: %w", err)
 	}

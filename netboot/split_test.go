@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +22,16 @@ type beside struct {
 }
 
 func (b *beside) Nodes(netip.AddrPort) []string { return b.urls }
+
+func (b *beside) Addresses() (out []netip.Addr) {
+	for _, u := range b.urls {
+		_, rest, _ := strings.Cut(u, "://")
+		if at, err := netip.ParseAddrPort(rest); err == nil {
+			out = append(out, at.Addr())
+		}
+	}
+	return out
+}
 
 func (b *beside) Answering(netip.Prefix, Mode) (string, []string) {
 	b.mu.Lock()

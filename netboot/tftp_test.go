@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,12 +20,13 @@ func TestS17_TFTPGivesItsTableAndNothingElse(t *testing.T) {
 	tf := s.tftp(s.link)
 	for name, want := range map[string]bool{
 		"undionly.kpxe": true, "/undionly.kpxe": true, "//snponly.efi": true, "ipxe.efi": true, "autoexec.ipxe": true,
-		"vmlinuz": false, "initrd": false, "": false, "/": false, ".": false, "script": false,
+		"shimx64.efi": true, "//grubx64.efi": true, "/grub/x86_64-efi/grub.cfg": true, "/grub/grub.cfg": true, "vmlinuz": true, "initrd": true,
+		LoaderNone: false, "grub/../grub.cfg": false, "boot/a/b/c/grub.cfg": false, "": false, "/": false, ".": false, "script": false,
 		"../../../../etc/shadow": false, "/etc/shadow": false, `..\..\x`: false, "a/./b/../../c": false, "%2e%2e/x": false,
 		"mac/../../raft.db": false, "undionly.kpxe\x00": false, "\x1b[31m": false, "a\nb": false, "UNDIONLY.KPXE": false,
 		"./undionly.kpxe": false, "x/../undionly.kpxe": false, strings.Repeat("a", 600): false,
 	} {
-		if _, ok := tf.find(name); ok != want {
+		if _, _, ok := tf.find(name, s.link.addr); ok != want {
 			t.Errorf("%.40q: %v, want %v", name, ok, want)
 		}
 	}
@@ -35,12 +38,19 @@ func FuzzTFTPName(f *testing.F) {
 	}
 	s := newSetup(f, ModeDHCP)
 	tf := s.tftp(s.link)
+	s.fleet.boots(macA, Decision{Action: BootAgent})
+	for _, path := range []string{s.paths().new(macA, s.link.addr), s.paths().new(macA, netip.MustParseAddr("10.77.0.123")), "a"} {
+		f.Add("boot/" + path + "/" + macA + "//grub.cfg")
+	}
 	f.Fuzz(func(t *testing.T, name string) {
-		if _, ok := tf.find(name); !ok {
+		if _, _, ok := tf.find(name, s.link.addr); !ok {
+			return
+		}
+		if ask, ok := (grub{}).asks(strings.TrimLeft(name, "/")); ok && ask.mac == macA && s.paths().leads(ask.path, macA, s.link.addr) {
 			return
 		}
 		switch strings.TrimLeft(name, "/") {
-		case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, FileAutoexec:
+		case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileAutoexec, FileKernel, FileInitrd, grubFirst, grubOther, grubBegin:
 		default:
 			t.Fatalf("%q was found", name)
 		}
@@ -77,26 +87,53 @@ func TestTFTPOnAWire(t *testing.T) {
 	w.inside("ip", "address", "add", "10.77.0.120/24", "dev", "v1")
 	dir := t.TempDir()
 
-	for name, command := range map[string][]string{
-		"curl with large blocks": {"curl", "-s", "--tftp-blksize", "1468", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"},
-		"curl with huge blocks":  {"curl", "-s", "--tftp-blksize", "8192", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"},
-		"curl without options":   {"curl", "-s", "--tftp-no-options", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"},
-		"tftp-hpa":               {"tftp", "-m", "binary", "10.77.0.1", "-c", "get", "snponly.efi", "OUT"},
-		"busybox":                {"busybox", "tftp", "-g", "-b", "1468", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"},
+	const mac = "52:54:00:12:34:56"
+	s.sightings.holds(mac, netip.MustParseAddr("10.77.0.120"))
+	for _, c := range []struct {
+		name          string
+		block, window int // that it fetches in
+		command       []string
+	}{
+		{"atftp", 1468, 16, []string{"atftp", "--option", "blksize 1468", "--option", "windowsize 16", "--option", "timeout 1", "--option", "tsize 0", "-g", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"}},
+		{"atftp with the largest window", 512, 64, []string{"atftp", "--option", "windowsize 64", "-g", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"}},
+		{"atftp without options", 512, 1, []string{"atftp", "-g", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"}},
+		{"curl with large blocks", 1468, 1, []string{"curl", "-s", "--tftp-blksize", "1468", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"}},
+		{"curl with huge blocks", 1468, 1, []string{"curl", "-s", "--tftp-blksize", "8192", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"}},
+		{"curl with tiny blocks", 8, 1, []string{"curl", "-s", "--tftp-blksize", "8", "-o", "OUT", "tftp://10.77.0.1/undionly.kpxe"}},
+		{"curl without options", 512, 1, []string{"curl", "-s", "--tftp-no-options", "-o", "OUT", "tftp://10.77.0.1/snponly.efi"}},
+		{"tftp-hpa", 512, 1, []string{"tftp", "-m", "binary", "10.77.0.1", "-c", "get", "snponly.efi", "OUT"}},
+		{"busybox", 1468, 1, []string{"busybox", "tftp", "-g", "-b", "1468", "-r", "snponly.efi", "-l", "OUT", "10.77.0.1"}},
 	} {
-		if _, err := exec.LookPath(command[0]); err != nil {
-			t.Logf("%s is not installed", command[0])
+		if _, err := exec.LookPath(c.command[0]); err != nil {
+			t.Logf("%s is not installed", c.command[0])
 			continue
 		}
-		out := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
-		for i := range command {
-			if command[i] == "OUT" {
-				command[i] = out
+		out := filepath.Join(dir, strings.ReplaceAll(c.name, " ", "-"))
+		file := LoaderUEFI
+		for i := range c.command {
+			if c.command[i] == "OUT" {
+				c.command[i] = out
+			}
+			if strings.HasSuffix(c.command[i], LoaderBIOS) {
+				file = LoaderBIOS
 			}
 		}
-		w.inside(command...)
-		if b, err := os.ReadFile(out); err != nil || !bytes.Equal(b, testFiles[LoaderUEFI].Data) {
-			t.Errorf("%s: %d bytes, %v", name, len(b), err)
+		w.inside(c.command...)
+		if b, err := os.ReadFile(out); err != nil || !bytes.Equal(b, testFiles[file].Data) {
+			t.Errorf("%s: %d bytes, %v", c.name, len(b), err)
+		}
+		if err := eventually(t.Context(), func() error {
+			seen := s.sightings.Of(mac)
+			if len(seen) == 0 {
+				return errors.New("no sighting")
+			}
+			how := seen[len(seen)-1].TFTP
+			if how == nil || how.End != TFTPSent || how.Block != c.block || how.Window != c.window || how.File != file {
+				return fmt.Errorf("it was seen as %+v", how)
+			}
+			return nil
+		}); err != nil {
+			t.Errorf("%s: %v", c.name, err)
 		}
 	}
 
@@ -110,7 +147,7 @@ func TestTFTPOnAWire(t *testing.T) {
 		{"a plain read", []byte("\x00\x01autoexec.ipxe\x00octet\x00"), "\x00\x03\x00\x01#!ipxe"},
 		{"blocks too large", []byte("\x00\x01snponly.efi\x00octet\x00blksize\x0065464\x00"), "\x00\x06blksize\x001468\x00"},
 		{"the size", []byte("\x00\x01snponly.efi\x00octet\x00tsize\x000\x00"), "\x00\x06tsize\x00200000\x00"},
-		{"a window, which is not spoken here", []byte("\x00\x01snponly.efi\x00octet\x00windowsize\x0065535\x00"), "\x00\x03\x00\x01uefi"},
+		{"a window", []byte("\x00\x01snponly.efi\x00octet\x00windowsize\x0065535\x00"), "\x00\x06windowsize\x0064\x00"},
 		{"blocks of 0", []byte("\x00\x01snponly.efi\x00octet\x00blksize\x000\x00"), "\x00\x03\x00\x01uefi"},
 		{"no end of the name", []byte("\x00\x01snponly.efi"), ""},
 		{"an acknowledgement of nothing", []byte("\x00\x04\x00\x01"), ""},
@@ -125,11 +162,27 @@ func TestTFTPOnAWire(t *testing.T) {
 		t.Errorf("stats: %v", st)
 	}
 
+	// What is said to everybody is another server's matter too.
+	before := s.Stats()["tftp.refused.malformed"]
+	if got := w.datagram(t, "10.77.0.255:69", rrq("snponly.efi", "octet")); got != nil {
+		t.Errorf("a request to everybody was answered: %.20q", got)
+	}
+	if s.Stats()["tftp.refused.malformed"] != before+1 {
+		t.Error("a request to everybody did not come")
+	}
+
+	// A block is never longer than what fits the link, as it is now.
+	w.run("ip", "link", "set", "br0", "mtu", "1400")
+	if got := w.datagram(t, "10.77.0.1:69", rrq("snponly.efi", "octet", "blksize", "1468")); string(got) != "\x00\x06blksize\x001368\x00" {
+		t.Errorf("on a link of 1400 bytes blocks are %q", got)
+	}
+	w.run("ip", "link", "set", "br0", "mtu", "1500")
+
 	// From outside of the network not even an error comes back.
 	w.inside("ip", "address", "add", "192.168.9.9/24", "dev", "v1")
 	w.run("ip", "route", "add", "192.168.9.0/24", "dev", "br0")
 	w.inside("ip", "route", "add", "10.77.0.1/32", "dev", "v1", "src", "192.168.9.9")
-	before := s.Stats()["tftp.refused.no such file"]
+	before = s.Stats()["tftp.refused.no such file"]
 	if got := w.datagram(t, "10.77.0.1:69", []byte("\x00\x01nothing\x00octet\x00")); got != nil {
 		t.Errorf("a stranger was answered: %q", got)
 	}

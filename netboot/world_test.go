@@ -128,6 +128,9 @@ type setup struct {
 	mu    sync.Mutex
 	time  time.Time
 	began time.Time // when time began to pass; else it stands still
+
+	probing func(context.Context, netip.Addr) string // who uses an address, for tests without a wire
+	quiet   func() string                            // why nothing is lent to new machines
 }
 
 func (s *setup) clock() time.Time {
@@ -155,6 +158,8 @@ var testFiles = fstest.MapFS{
 	LoaderBIOS:    {Data: bytes.Repeat([]byte("bios"), 20000)},
 	LoaderUEFI:    {Data: bytes.Repeat([]byte("uefi"), 50000)},
 	LoaderUEFIAll: {Data: []byte("all")},
+	LoaderShim:    {Data: []byte("shim")},
+	LoaderGRUB:    {Data: []byte("grub")},
 	FileKernel:    {Data: bytes.Repeat([]byte("kernel"), 100000)},
 	FileInitrd:    {Data: bytes.Repeat([]byte("initrd"), 300000)},
 }
@@ -205,7 +210,7 @@ func newSetupAt(t testing.TB, in Interface, own string, neighbours Neighbours) *
 	s := &setup{fleet: &testFleet{agents: map[string]Decision{}, fixed: map[string]netip.Addr{}}, time: time.Unix(1700000000, 0)}
 	s.Server, err = New(Config{
 		Interfaces: []Interface{in}, DataDir: t.TempDir(), BootPort: 80, Files: files, Fleet: s.fleet, Neighbours: neighbours,
-		Pin: testPin, Claim: testClaim, PathKey: [32]byte{1, 2, 3},
+		Pin: testPin, Claim: testClaim, PathKey: [32]byte{1, 2, 3}, look: -1,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: s.clock,
 	})
 	if err != nil {
@@ -279,7 +284,7 @@ func (n *simNet) TFTP(_ context.Context, server netip.Addr, name string) ([]byte
 	if server != n.s.link.addr {
 		return nil, fmt.Errorf("TFTP from %s", server)
 	}
-	file, ok := n.s.tftp(n.s.link).find(name)
+	file, _, ok := n.s.tftp(n.s.link).find(name, n.addr)
 	if !ok {
 		return nil, errTFTPNoFile
 	}

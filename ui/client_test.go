@@ -43,6 +43,9 @@ func TestClientReadsEverything(t *testing.T) {
 	if n, err := c.Network(ctx); err != nil || len(n.Interfaces) != 1 || len(n.Sightings) != 6 || n.Sightings[0].MAC != "52:54:00:ff:ff:01" {
 		t.Errorf("the network is %+v (%v)", n, err)
 	}
+	if e, err := c.Examine(ctx); err != nil || e.Verdict != "fail" || len(e.Checks) != 2 || e.Checks[1].Of != "eth0" || e.Checks[1].Depth != 1 {
+		t.Errorf("the examination is %+v (%v)", e, err)
+	}
 }
 
 // TestClientChangesThings, and hears refusals in the node's words.

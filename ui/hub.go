@@ -32,7 +32,7 @@ type hub struct {
 // pulse is what time alone may change.
 type pulse struct {
 	stats   api.Stats
-	lost    map[string]string // machine → sentence
+	lost    map[string]string // machine, or task of one never seen → why it is lost or does not go on
 	cluster *api.ClusterView
 }
 
@@ -97,6 +97,17 @@ func (h *hub) pulse() pulse {
 	for _, m := range p.Machines {
 		if t := p.Task(m.TaskID); lens.Lost(m, t) {
 			next.lost[m.ID] = lens.Machine(m, t).PhaseText
+		}
+		if stall := lens.StallOf(m.IDs.MACs...); stall != nil {
+			next.lost[m.ID] += "; " + stall.ID + " since " + stall.At.String()
+		}
+	}
+	for _, t := range p.Tasks {
+		if !t.Open() || t.MachineID != "" {
+			continue
+		}
+		if stall := lens.StallOf(t.TargetMAC); stall != nil {
+			next.lost[taskMark+t.ID] = stall.ID + " since " + stall.At.String()
 		}
 	}
 	h.pulsed, h.last = now, next

@@ -55,6 +55,7 @@ var (
 	descFeedLag   = describe("feed_lag", "Changes that the slowest of those who follow the feed has not been told yet.")
 	descMachines  = describe("machines", "Machines by phase.", "phase")
 	descTasks     = describe("tasks", "Tasks by status.", "status")
+	descTransfers = describe("boot_transfers", "Kernels and initramfs on their way to machines, and those that wait for their turn.", "state")
 	descNetboot   = describe("netboot_events_total", "What was heard and answered on the networks this node boots machines on.", "event")
 )
 
@@ -62,7 +63,7 @@ var (
 func (f figures) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descBuild, descTerm, descLeads, descApplied, descCommitted, descQuorum,
 		descPeerLag, descPeerTrip, descPeerClock, descPeerThere, descCommit, descFsync, descProgress,
-		descWatchers, descFeedLag, descMachines, descTasks, descNetboot} {
+		descWatchers, descFeedLag, descMachines, descTasks, descNetboot, descTransfers} {
 		out <- d
 	}
 }
@@ -103,6 +104,9 @@ func (f figures) Collect(out chan<- prometheus.Metric) {
 	for event, n := range cfg.Sightings.Counters() {
 		count(descNetboot, n, event)
 	}
+	transfers := cfg.Sightings.Transfers()
+	gauge(descTransfers, float64(transfers.Running), "running")
+	gauge(descTransfers, float64(transfers.Waiting), "waiting")
 }
 
 func collectCluster(st consensus.Status, gauge func(*prometheus.Desc, float64, ...string)) {

@@ -92,6 +92,8 @@ func TestMetricsTellHowTheNodeIs(t *testing.T) {
 		{"lpmos_feed_lag", nil, 2},
 		{"lpmos_machines", []string{"phase=failed"}, 3},
 		{"lpmos_tasks", []string{"status=installing"}, 5},
+		{"lpmos_boot_transfers", []string{"state=running"}, 3},
+		{"lpmos_boot_transfers", []string{"state=waiting"}, 0},
 		{"lpmos_netboot_events_total", []string{"event=dhcp.drop.malformed"}, 1},
 	} {
 		if got := value(t, all, c.name, c.labels...); got != c.want {

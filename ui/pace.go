@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/ui/api"
@@ -23,7 +24,7 @@ func (v *viewer) tellPace(ctx context.Context, all bool) error {
 	}
 	now := v.hub.cfg.API.Now()
 	for _, s := range seen {
-		if err := v.tell(ctx, api.Frame{Type: api.FrameSighting, Time: now, At: s.At, MAC: s.MAC, Kind: s.Kind, Text: s.Text}); err != nil {
+		if err := v.tell(ctx, api.Frame{Type: api.FrameSighting, Time: now, At: s.At, MAC: s.MAC, Kind: s.Kind, Text: s.Text, Step: s.Step, Stall: s.Stall, Hint: s.Hint, Seen: s.Node}); err != nil {
 			return err
 		}
 	}
@@ -98,17 +99,17 @@ func (v *viewer) tellPulse(ctx context.Context) error {
 	var moved []change
 	for id, text := range p.lost {
 		if v.lost[id] != text {
-			moved = append(moved, machineMoved(id))
+			moved = append(moved, movedBy(id))
 		}
 	}
 	for id := range v.lost {
 		if _, still := p.lost[id]; !still {
-			moved = append(moved, machineMoved(id))
+			moved = append(moved, movedBy(id))
 		}
 	}
 	v.lost = p.lost
 	for _, f := range v.frames(moved) {
-		if f.Index = v.complete; !v.hasMachine(f) {
+		if f.Index = v.complete; !v.wanted(f) {
 			continue
 		}
 		if err := v.tell(ctx, f); err != nil {
@@ -118,14 +119,24 @@ func (v *viewer) tellPulse(ctx context.Context) error {
 	return nil
 }
 
-func machineMoved(id string) change {
+// taskMark tells the tasks of a pulse from its machines.
+const taskMark = "task "
+
+func movedBy(id string) change {
+	if task, ok := strings.CutPrefix(id, taskMark); ok {
+		return change{event: fleet.Event{Type: fleet.EventStatus, TaskID: task}}
+	}
 	return change{event: fleet.Event{Type: fleet.EventMachine, MachineID: id}}
 }
 
-func (v *viewer) hasMachine(f api.Frame) bool {
+// wanted says whether the viewer has asked for what a pulse has moved.
+func (v *viewer) wanted(f api.Frame) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return f.Machine != nil && v.wants.has(f.Machine.TaskID, f.MachineID)
+	if f.Machine != nil {
+		return v.wants.has(f.Machine.TaskID, f.MachineID)
+	}
+	return f.Task != nil && v.wants.has(f.TaskID, f.Task.MachineID)
 }
 
 // sighting keeps what a machine did until the next pace.

@@ -211,7 +211,7 @@ func TestS04_RoleEscapeByField(t *testing.T) {
 		{"PATCH", "/api/v1/users/me", `{"role":"admin","is_superuser":true}`}, {"PATCH", "/api/v1/users/vera", `{"role":"admin"}`},
 		{"POST", "/api/v1/users", `{"name":"eve","role":"admin","password":"correct horse battery"}`},
 		{"POST", "/api/v1/tokens", `{"name":"t","role":"admin"}`}, {"POST", "/api/v1/login-links", `{}`}, {"POST", "/api/v1/setup-codes", ``},
-		{"POST", "/api/v1/cluster/tokens", ``}, {"GET", "/api/v1/backup", ``}, {"POST", "/api/v1/tasks", `{"machine_id":"m-01","os_type":"tiny"}`},
+		{"POST", "/api/v1/cluster/tokens", ``}, {"GET", "/api/v1/backup", ``}, {"GET", "/api/v1/doctor", ``}, {"POST", "/api/v1/tasks", `{"machine_id":"m-01","os_type":"tiny"}`},
 		{"DELETE", "/api/v1/images/tiny", ``}, {"POST", "/api/v1/session", `{"name":"vera","password":"correct horse battery","role":"admin"}`},
 		{"POST", "/api/v1/me/password", `{"old":"correct horse battery","new":"correct horse battery 2","role":"admin"}`},
 	} {
@@ -647,7 +647,11 @@ func TestS08_BruteForce(t *testing.T) {
 	}
 	runtime.GC()
 	t.Logf("%d refused, %d limited, memory %d MB more at most", 600-limited, limited, (most-before)>>20)
-	if most-before > 64<<20 {
+	bound := 64 << 20
+	if raceDetector {
+		bound *= 3 // it keeps a shadow of all memory
+	}
+	if most-before > bound {
 		t.Errorf("it took %d MB", (most-before)>>20)
 	}
 	if n := records() - audit; n > 10 {

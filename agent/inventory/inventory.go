@@ -176,13 +176,15 @@ func clean(s string) string {
 			space = true
 			continue
 		}
+		gap := ""
 		if space && b.Len() > 0 {
-			b.WriteByte(' ')
+			gap = " "
 		}
 		space = false
-		if b.Len()+4 > maxString {
+		if b.Len()+len(gap)+utf8.UTFMax > maxString {
 			break
 		}
+		b.WriteString(gap)
 		b.WriteRune(r)
 	}
 	return b.String()

@@ -30,9 +30,12 @@ type Config struct {
 	Hosts        []string      `yaml:"hosts"`
 	BootPort     int           `yaml:"boot_port"`
 	Interfaces   []Interface   `yaml:"interfaces"`
+	Reservations []Reservation `yaml:"reservations"`
 	KernelArgs   string        `yaml:"kernel_args"`
+	UEFILoader   string        `yaml:"uefi_loader"`
 	ReleaseAfter time.Duration `yaml:"release_after"`
 	QuietRouters bool          `yaml:"no_router_advertisement"`
+	TFTPOnePort  bool          `yaml:"tftp_single_port"`
 	CopyLimit    int           `yaml:"copy_limit"` // megabytes a second; 0 is none
 	FetchFrom    []string      `yaml:"fetch_from"` // networks, see FetchPrefixes
 	LogLevel     string        `yaml:"log_level"`
@@ -41,30 +44,6 @@ type Config struct {
 
 	ClusterListen  string `yaml:"cluster_listen"`
 	ClusterAddress string `yaml:"cluster_address"` // empty: what cluster_listen says
-}
-
-// Interface is one network to serve; nothing is touched that is not named here.
-type Interface struct {
-	Name   string   `yaml:"name"`
-	Mode   string   `yaml:"mode"`
-	Range  string   `yaml:"range,omitempty"`
-	Router string   `yaml:"router,omitempty"`
-	DNS    []string `yaml:"dns,omitempty"`
-}
-
-// String is the interface as a flag takes it.
-func (i Interface) String() string {
-	s := i.Name + ",mode=" + i.Mode
-	if i.Range != "" {
-		s += ",range=" + i.Range
-	}
-	if i.Router != "" {
-		s += ",router=" + i.Router
-	}
-	if len(i.DNS) > 0 {
-		s += ",dns=" + strings.Join(i.DNS, "+")
-	}
-	return s
 }
 
 // Error is a fault in the configuration with where it stands and what to do.
@@ -78,12 +57,16 @@ func (e *Error) Error() string { return e.Where + ": " + e.Text }
 
 // parseYAML reads a file over what cfg has. It returns the keys it found.
 func parseYAML(file string, data []byte, cfg *Config) ([]string, error) {
+	var found map[string]any
+	foundErr := yaml.Unmarshal(data, &found)
+	if foundErr == nil && len(found) == 0 {
+		return nil, nil // comments alone: nothing is said, and no default is taken away
+	}
 	if err := yaml.UnmarshalWithOptions(data, cfg, yaml.Strict()); err != nil {
 		return nil, yamlError(file, err)
 	}
-	var found map[string]any
-	if err := yaml.Unmarshal(data, &found); err != nil {
-		return nil, yamlError(file, err)
+	if foundErr != nil {
+		return nil, yamlError(file, foundErr)
 	}
 	var keys []string
 	for k := range found {
@@ -139,7 +122,10 @@ func kindName(t reflect.Type) string {
 
 // fileKeys are all keys a file may hold, at any level.
 func fileKeys() []string {
-	keys := []string{"name", "mode", "range", "router", "dns"}
+	keys := []string{"name", "network", "networks", "machine", "address"}
+	for _, k := range settings() {
+		keys = append(keys, k.name)
+	}
 	for _, k := range Keys {
 		keys = append(keys, k.Name)
 	}
@@ -161,31 +147,24 @@ func (c Config) check() error {
 			return fault(key, "interface %s is named twice", i.Name)
 		}
 		seen[i.Name] = true
-		switch i.Mode {
-		case "dhcp":
-			if i.Range == "" {
-				return fault(key, "interface %s: mode dhcp needs a range, for instance 10.0.0.100-10.0.0.199", i.Name)
-			}
-			if _, err := netboot.ParseRange(i.Range); err != nil {
-				return fault(key, "interface %s: %v", i.Name, err)
-			}
-		case "proxy", "off":
-			if i.Range != "" {
-				return fault(key, "interface %s: a range is for mode dhcp only; mode %s gives no addresses", i.Name, i.Mode)
-			}
-		case "":
-			return fault(key, "interface %s needs a mode: dhcp (give addresses), proxy (beside another DHCP server) or off", i.Name)
-		default:
-			return fault(key, "interface %s: there is no mode %q; there are dhcp, proxy and off", i.Name, i.Mode)
+		if err := i.check(); err != nil {
+			return fault(key, "%s", err)
 		}
-		for _, a := range append([]string{i.Router}, i.DNS...) {
-			if a == "" {
-				continue
-			}
-			if ip, err := netip.ParseAddr(a); err != nil || !ip.Is4() {
-				return fault(key, "interface %s: %q is no IPv4 address", i.Name, a)
-			}
+	}
+	reserved := map[string]bool{}
+	for n, r := range c.Reservations {
+		key := fmt.Sprintf("reservations[%d]", n)
+		if r.Machine == "" {
+			return fault(key, "say for which machine: by a MAC, its UUID or its serial number")
 		}
+		addr, err := address(r.Address)
+		if err != nil {
+			return fault(key, "%v", err)
+		}
+		if reserved[addr.String()] {
+			return fault(key, "%s is reserved twice", addr)
+		}
+		reserved[addr.String()] = true
 	}
 	for n, s := range c.FetchFrom {
 		if p, err := netip.ParsePrefix(s); err != nil || p != p.Masked() {

@@ -75,7 +75,7 @@ var Keys = []Key{
 			return nil
 		}},
 	{Name: "interfaces",
-		Doc: "The networks to serve; none by default, and nothing is touched that is not named. mode is dhcp (give addresses out of range), proxy (stand beside another DHCP server) or off.",
+		Doc: "The networks to serve; none by default, and nothing is touched that is not named. Each is told what it is to be, below.",
 		get: func(c *Config) string {
 			var out []string
 			for _, i := range c.Interfaces {
@@ -84,8 +84,33 @@ var Keys = []Key{
 			return strings.Join(out, ";")
 		},
 		set: setInterfaces},
+	{Name: "reservations",
+		Doc: "Addresses kept for machines, known or not: by a MAC, which means that card, by UUID, or by the serial number of a machine that is known. The same on every node that serves the network. What another machine has is not taken from it.",
+		get: func(c *Config) string {
+			var out []string
+			for _, r := range c.Reservations {
+				out = append(out, r.Machine+"="+r.Address)
+			}
+			return strings.Join(out, ",")
+		},
+		set: func(c *Config, v string) error {
+			c.Reservations = nil
+			for s := range strings.SplitSeq(v, ",") {
+				if strings.TrimSpace(s) == "" {
+					continue
+				}
+				at := strings.LastIndex(s, "=")
+				if at < 0 {
+					return fmt.Errorf("%q is no reservation; write MACHINE=ADDRESS", s)
+				}
+				c.Reservations = append(c.Reservations, Reservation{Machine: strings.TrimSpace(s[:at]), Address: strings.TrimSpace(s[at+1:])})
+			}
+			return nil
+		}},
 	text("kernel_args", "", "More words for the agent's kernel command line, for instance console=ttyS1,115200.",
 		func(c *Config) *string { return &c.KernelArgs }),
+	choice("uefi_loader", "auto", "What UEFI machines that boot by PXE are given: ipxe, which is quicker; shim, Debian's signed shim and GRUB, which start under Secure Boot; or auto, which is ipxe and then shim for a machine that did not start ipxe.",
+		[]string{"auto", "ipxe", "shim"}, func(c *Config) *string { return &c.UEFILoader }),
 	{Name: "release_after", usual: "10m",
 		Doc: "How long a machine of which nothing is asked, but which has something on its disks, is kept in the agent before it boots its own disk.",
 		get: func(c *Config) string { return c.ReleaseAfter.String() },
@@ -100,6 +125,15 @@ var Keys = []Key{
 		get: func(c *Config) string { return strconv.FormatBool(c.QuietRouters) },
 		set: func(c *Config, v string) (err error) {
 			if c.QuietRouters, err = strconv.ParseBool(v); err != nil {
+				return fmt.Errorf("%q is neither true nor false", v)
+			}
+			return nil
+		}},
+	{Name: "tftp_single_port", usual: "false",
+		Doc: "Send all that TFTP sends from port 69, for a firewall that lets nothing else through. It is slower, and a forged request with a forged answer makes the node send a whole file: leave it off where it is not needed.",
+		get: func(c *Config) string { return strconv.FormatBool(c.TFTPOnePort) },
+		set: func(c *Config, v string) (err error) {
+			if c.TFTPOnePort, err = strconv.ParseBool(v); err != nil {
 				return fmt.Errorf("%q is neither true nor false", v)
 			}
 			return nil
@@ -151,36 +185,6 @@ func choice(name, usual, doc string, of []string, field func(*Config) *string) K
 	return k
 }
 
-// setInterfaces reads "eno2,mode=dhcp,range=A-B,router=R,dns=D+E", more than one
-// separated by semicolons.
-func setInterfaces(c *Config, v string) error {
-	c.Interfaces = nil
-	for one := range strings.SplitSeq(v, ";") {
-		if strings.TrimSpace(one) == "" {
-			continue
-		}
-		parts := strings.Split(one, ",")
-		i := Interface{Name: strings.TrimSpace(parts[0])}
-		for _, p := range parts[1:] {
-			key, val, _ := strings.Cut(strings.TrimSpace(p), "=")
-			switch key {
-			case "mode":
-				i.Mode = val
-			case "range":
-				i.Range = val
-			case "router":
-				i.Router = val
-			case "dns":
-				i.DNS = strings.Split(val, "+")
-			default:
-				return fmt.Errorf("an interface has no %q; write NAME,mode=dhcp,range=FIRST-LAST,router=IP,dns=IP+IP", key)
-			}
-		}
-		c.Interfaces = append(c.Interfaces, i)
-	}
-	return nil
-}
-
 // Origins says where each key's value came from: "default", a file, a variable or a flag.
 type Origins map[string]string
 
@@ -212,7 +216,7 @@ func Load(file string, getenv func(string) string, flags map[string]string) (Con
 		}
 		// What the file says has to pass the same gate as flags and variables.
 		for _, k := range Keys {
-			if !slices.Contains(found, k.Name) {
+			if !slices.Contains(found, k.Name) || k.Name == "interfaces" || k.Name == "reservations" { // of which flags cannot say all, and check does
 				continue
 			}
 			if err := k.set(&c, k.get(&c)); err != nil {
@@ -246,11 +250,12 @@ func Reference() string {
 		fmt.Fprintf(&b, "\n%s# (%s, --%s)\n", comment(k.Doc), k.Variable(), k.Flag())
 		switch k.Name {
 		case "interfaces":
-			b.WriteString("interfaces: []\n" +
-				"# interfaces:\n#   - name: eno2\n#     mode: dhcp\n#     range: 10.0.0.100-10.0.0.199\n#     router: 10.0.0.1\n#     dns: [10.0.0.1]\n#   - name: eno3\n#     mode: proxy\n")
+			b.WriteString(interfaceReference())
+		case "reservations":
+			b.WriteString("reservations: []\n# reservations:\n#   - machine: 52:54:00:12:34:56\n#     address: 10.0.0.50\n")
 		case "hosts", "fetch_from":
 			b.WriteString(k.Name + ": []\n")
-		case "boot_port", "release_after", "no_router_advertisement", "copy_limit":
+		case "boot_port", "release_after", "no_router_advertisement", "tftp_single_port", "copy_limit":
 			fmt.Fprintf(&b, "%s: %s\n", k.Name, k.usual)
 		default:
 			fmt.Fprintf(&b, "%s: %q\n", k.Name, k.usual)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -104,6 +105,14 @@ func (c *cable) start(cmd *exec.Cmd, ended func(error)) error {
 	case err := <-failed:
 		return err
 	}
+}
+
+// toFleet sends what is for the machines of a simulated fleet to their card. All racks of
+// a host share the one table of neighbours that its kernel has, by default for 1,024 of
+// them, and a fleet has a thousand at each node.
+func (c *cable) toFleet() error {
+	card, _, _ := strings.Cut(fleetPrefix, "/")
+	return c.inside(func() error { return ip([]string{"route add " + fleetNetwork + " via " + card + " dev " + cableEnd}) })
 }
 
 // pull takes the cable out of the bridge: nothing and nobody gets through.

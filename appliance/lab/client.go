@@ -211,21 +211,11 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader, 
 	if err != nil {
 		return fmt.Errorf("rack: %w", err)
 	}
-	resp, err := c.http.Do(req)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("no rack runs in %s: start one there with lpmos lab up", c.dir)
-	}
+	resp, err := c.do(req)
 	if err != nil {
-		return fmt.Errorf("rack: %w", err)
+		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		var e controlError
-		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Error == "" {
-			e.Error = resp.Status
-		}
-		return errors.New("rack: " + e.Error)
-	}
 	if out == nil {
 		return nil
 	}
@@ -233,4 +223,24 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader, 
 		return fmt.Errorf("rack: answer to %s: %w", req.URL.Path, err)
 	}
 	return nil
+}
+
+// do sends a request; an answer that it gives is a good one.
+func (c *Client) do(req *http.Request) (*http.Response, error) {
+	resp, err := c.http.Do(req)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("no rack runs in %s: start one there with lpmos lab up", c.dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("rack: %w", err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var e controlError
+	if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Error == "" {
+		e.Error = resp.Status
+	}
+	return nil, errors.New("rack: " + e.Error)
 }

@@ -18,12 +18,14 @@ const maxRequest = 1 << 20
 
 // State is a running rack as Client.State shows it.
 type State struct {
-	Dir      string         `json:"dir"`
-	PID      int            `json:"pid"`   // of the inner process, for nsenter -t PID -n
-	Accel    string         `json:"accel"` // "tcg" or "kvm"
-	Started  time.Time      `json:"started"`
-	Nodes    []NodeState    `json:"nodes"`
-	Machines []MachineState `json:"machines"`
+	Dir     string    `json:"dir"`
+	PID     int       `json:"pid"`   // of the inner process, for nsenter -t PID -n
+	Accel   string    `json:"accel"` // "tcg" or "kvm"
+	Started time.Time `json:"started"`
+	// Simulated says that the rack is one for Client.Simulate.
+	Simulated bool           `json:"simulated,omitempty"`
+	Nodes     []NodeState    `json:"nodes"`
+	Machines  []MachineState `json:"machines"`
 }
 
 // What a node does.
@@ -128,6 +130,7 @@ func (c *control) routes() http.Handler {
 	}
 	handle("GET /rack", func(*http.Request) (any, error) { return c.rack.state(), nil })
 	handle("POST /stop", func(*http.Request) (any, error) { c.rack.stop(); return nil, nil })
+	mux.HandleFunc("POST /simulate", c.rack.simulate)
 	ofNode("POST /nodes/{name}/start", startNode)
 	ofNode("POST /nodes/{name}/stop", func(n *node, _ *http.Request) (any, error) { n.stop(); return nil, nil })
 	ofNode("POST /nodes/{name}/kill", killNode)
@@ -223,7 +226,7 @@ func reply(w http.ResponseWriter, answer any, err error) {
 		status = http.StatusBadRequest
 	case errors.Is(err, os.ErrNotExist):
 		status = http.StatusNotFound
-	case errors.Is(err, errState), errors.Is(err, errQMPClosed):
+	case errors.Is(err, errState), errors.Is(err, errFleet), errors.Is(err, errQMPClosed):
 		status = http.StatusConflict
 	default:
 		status = http.StatusInternalServerError
@@ -238,7 +241,7 @@ func reply(w http.ResponseWriter, answer any, err error) {
 }
 
 func (r *rack) state() State {
-	s := State{Dir: r.Dir, PID: os.Getpid(), Accel: r.Accel, Started: r.Start}
+	s := State{Dir: r.Dir, PID: os.Getpid(), Accel: r.Accel, Started: r.Start, Simulated: r.Simulated}
 	for _, n := range r.nodes {
 		s.Nodes = append(s.Nodes, n.state())
 	}

@@ -9,7 +9,9 @@
 // Each node has a network namespace of its own with a cable to the bridge, that
 // can be pulled; n1 is 10.77.0.1, n2 is 10.77.0.2. With several nodes Start
 // returns when they are one cluster.
-// [Client] steers a running rack: power, disks, consoles, and what nodes endure.
+// [Client] steers a running rack: power, disks, consoles, and what nodes endure. A rack
+// that is Simulated has no machines and a network with room for thousands:
+// [Client.Simulate] runs "lpmos lab fleet" at the end of one more cable (see lab/sim).
 //
 //	DIR/lab.lock               held while the rack lives
 //	DIR/lab.sock               control socket, see Client

@@ -32,6 +32,7 @@ type spec struct {
 	Start        time.Time `json:"start"`
 	Restart      bool      `json:"restart"`
 	ExternalDHCP bool      `json:"external_dhcp"`
+	Simulated    bool      `json:"simulated"`
 	Nodes        []Node    `json:"nodes"`
 	Machines     []Machine `json:"machines"`
 }
@@ -43,6 +44,7 @@ type rack struct {
 	guests []*guest
 	stop   context.CancelFunc
 
+	fleet    sync.Mutex // held by the one simulated fleet
 	printing sync.Mutex
 	out      io.Writer
 }
@@ -107,9 +109,14 @@ func (r *rack) serve(ctx context.Context, fail context.CancelCauseFunc, ready *o
 		r.guests = append(r.guests, g)
 	}
 	for i, n := range r.Nodes {
-		cable, err := plug("node"+strconv.Itoa(i+1), n.IP+"/24")
+		cable, err := plug("node"+strconv.Itoa(i+1), n.IP+r.mask())
 		if err != nil {
 			return err
+		}
+		if r.Simulated {
+			if err := cable.toFleet(); err != nil {
+				return err
+			}
 		}
 		r.nodes = append(r.nodes, &node{
 			Node: n, binary: r.Binary, listener: os.NewFile(uintptr(listenerFD+i), "listener"), cable: cable,
@@ -131,6 +138,14 @@ func (r *rack) serve(ctx context.Context, fail context.CancelCauseFunc, ready *o
 	ready.Close()
 	<-ctx.Done()
 	return nil
+}
+
+// mask is the length of the wire's network.
+func (r *rack) mask() string {
+	if r.Simulated {
+		return "/16"
+	}
+	return "/24"
 }
 
 func (r *rack) newGuest(m Machine) (*guest, error) {

@@ -20,6 +20,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case slices.Equal(args, []string{"lab", "inner"}):
 		exit(Inner(context.Background()))
+	case slices.Equal(args, []string{"lab", "fleet"}):
+		exit(fleetForTest())
 	case len(args) >= 3 && args[0] == "up" && args[1] == "--config":
 		exit(runFakeNode(args[2], args[3:]))
 	case len(args) == 3 && args[0] == "lab" && args[1] == "up":

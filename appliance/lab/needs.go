@@ -16,10 +16,9 @@ type need struct {
 
 // needs lists what a rack with these options cannot do without.
 func needs(o Options) []need {
-	list := []need{
-		{qemuProgram, "qemu-system-x86"},
-		{"/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu"},
-		{"ip", "iproute2"},
+	list := []need{{"ip", "iproute2"}}
+	if !o.Simulated {
+		list = append(list, need{qemuProgram, "qemu-system-x86"}, need{"/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu"})
 	}
 	if slices.Contains(o.Firmware, "uefi") {
 		list = append(list, need{ovmfCode, "ovmf"}, need{ovmfVars, "ovmf"})

@@ -59,6 +59,9 @@ func nodes(o Options) []Node {
 // its machines are given no router and no name server.
 func nodeConfig(o Options, n Node) ([]byte, error) {
 	wire := map[string]any{"name": cableEnd, "mode": "dhcp", "range": NodeRange}
+	if o.Simulated {
+		wire["range"] = fleetRange
+	}
 	if o.ExternalDHCP {
 		wire = map[string]any{"name": cableEnd, "mode": "proxy"}
 	}

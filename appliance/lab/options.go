@@ -19,6 +19,14 @@ const (
 	bridgeName = "rack0"
 	// NodeRange are the addresses the nodes give in mode dhcp.
 	NodeRange = "10.77.0.100-10.77.0.199"
+	// fleetRange are those of a rack for a simulated fleet, where all of 10.77 is one
+	// network. The three nodes of a cluster cut it up: there is room for a thousand
+	// machines at each of them.
+	fleetRange = "10.77.64.0-10.77.127.255"
+	// fleetNetwork is that range as a network.
+	fleetNetwork = "10.77.64.0/18"
+	// fleetPrefix is the address of the fleet's own card.
+	fleetPrefix = "10.77.255.254/16"
 	// clusterPort is where nodes meet each other.
 	clusterPort = 4747
 	// maxNodes is as many as can vote.
@@ -39,6 +47,10 @@ type Options struct {
 
 	Nodes   int      // 1 to 5, one cluster; default 1
 	Regions []string // where they stand, dealt out in turn; default dc1
+
+	// Simulated is a rack without machines, on a network with room for thousands:
+	// Client.Simulate plays them. It needs no QEMU.
+	Simulated bool
 
 	Machines  int      // 1 to 50; default 1
 	Firmware  []string // "bios", "uefi", dealt out in turn; default bios
@@ -89,7 +101,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	setDefault(&o.Listen, "127.0.0.1:8080")
 	setDefault(&o.Nodes, 1)
-	setDefault(&o.Machines, 1)
+	if !o.Simulated {
+		setDefault(&o.Machines, 1)
+	}
 	setDefault(&o.MemoryMB, 1024)
 	setDefault(&o.CPUs, 2)
 	setDefault(&o.NIC, "virtio")
@@ -118,7 +132,11 @@ func (o Options) validate() error {
 		}
 	}
 	inRange("nodes", int64(o.Nodes), 1, maxNodes)
-	inRange("machines", int64(o.Machines), 1, maxMachines)
+	if o.Simulated {
+		inRange("machines of a rack for a simulated fleet", int64(o.Machines), 0, 0)
+	} else {
+		inRange("machines", int64(o.Machines), 1, maxMachines)
+	}
 	inRange("memory (MB)", int64(o.MemoryMB), 64, 1<<20)
 	inRange("cpus", int64(o.CPUs), 1, 64)
 	inRange("disks", int64(o.Disks), 1, int64(max(1, maxDisks[o.DiskBus])))

@@ -56,8 +56,12 @@ func Start(ctx context.Context, o Options) (*Rack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	if err := errors.Join(checkNeeds(needs(o), hasProgramOrFile), checkTun()); err != nil {
-		return nil, fmt.Errorf("lab: %w", err)
+	missing := checkNeeds(needs(o), hasProgramOrFile)
+	if !o.Simulated {
+		missing = errors.Join(missing, checkTun())
+	}
+	if missing != nil {
+		return nil, fmt.Errorf("lab: %w", missing)
 	}
 	o.Out = &lockedWriter{w: o.Out} // the inside prints too
 	r := &Rack{dir: o.Dir, start: time.Now(), gone: make(chan struct{})}
@@ -120,7 +124,10 @@ func (r *Rack) launch(ctx context.Context, o Options) error {
 	if err := prepare(o, r.nodes, list); err != nil {
 		return err
 	}
-	accel, why, err := accelerator(ctx, o.Dir, o.Kernel)
+	accel, why, err := "none", "its machines are simulated", error(nil)
+	if !o.Simulated {
+		accel, why, err = accelerator(ctx, o.Dir, o.Kernel)
+	}
 	if err != nil {
 		return err
 	}
@@ -141,7 +148,7 @@ func (r *Rack) launch(ctx context.Context, o Options) error {
 	defer readyEnd.Close()
 	plan, err := json.Marshal(spec{
 		Dir: o.Dir, Binary: o.Binary, Accel: accel, Host: host, Start: r.start,
-		Restart: !o.NoRestart, ExternalDHCP: o.ExternalDHCP, Nodes: r.nodes, Machines: list,
+		Restart: !o.NoRestart, ExternalDHCP: o.ExternalDHCP, Simulated: o.Simulated, Nodes: r.nodes, Machines: list,
 	})
 	if err != nil {
 		return err

@@ -50,6 +50,10 @@ func report(w io.Writer, err error) int {
 		fmt.Fprintln(w, "error: interrupted")
 		return exitError
 	}
+	var f *found
+	if errors.As(err, &f) {
+		return f.code
+	}
 	fmt.Fprintf(w, "error: %s\n", strings.TrimSpace(err.Error()))
 	var h *hinted
 	var clash *conflictError

@@ -117,6 +117,14 @@ func (r *ring) learn(v *api.ClusterView) {
 	}
 }
 
+// asked is the node that is asked now.
+func (r *ring) asked() *client.Client {
+	if r.at == 0 || r.at > len(r.others) {
+		return r.named
+	}
+	return r.others[r.at-1]
+}
+
 // next is the node to ask after one has failed, and whether all have been tried.
 func (r *ring) next() (c *client.Client, around bool) {
 	if r.at++; r.at > len(r.others) {

@@ -20,7 +20,7 @@ func labCommand(node *nodeFlags) *cobra.Command {
 		labDo(dir, "on MACHINE", "Give a machine power", (*lab.Client).PowerOn),
 		labDo(dir, "off MACHINE", "Take a machine's power away", (*lab.Client).PowerOff),
 		labDo(dir, "reset MACHINE", "Press a machine's reset button", (*lab.Client).Reset),
-		labKill(dir),
+		labKill(dir), labSim(node, dir), labFleet(),
 		labDo(dir, "pause NODE", "Stop a node where it is; heal lets it go on", (*lab.Client).PauseNode),
 		labDo(dir, "cut NODE", "Take a node off the wire; heal puts it back", (*lab.Client).CutNode),
 		labDo(dir, "heal NODE", "Undo what was done to a node: start it, let it go on, put it back on the wire", (*lab.Client).HealNode),
@@ -54,6 +54,12 @@ func labUp(dir *string) *cobra.Command {
 				return &usageError{fmt.Errorf("--auto-approve needs an image to install: --image NAME=FILE")}
 			}
 			o.Dir, o.Out, o.DiskBytes, o.Reset = *dir, cmd.OutOrStdout(), diskGB<<30, true
+			if o.Simulated {
+				if cmd.Flags().Changed("machines") || o.ExternalDHCP {
+					return &usageError{fmt.Errorf("--fleet makes a rack for lpmos lab sim: without machines of its own, and its nodes give the addresses")}
+				}
+				o.Machines = 0
+			}
 			kernel, clean, err := kernelFile()
 			if err != nil {
 				return err
@@ -73,6 +79,7 @@ func labUp(dir *string) *cobra.Command {
 	f.StringVar(&o.NIC, "nic", "virtio", "virtio, e1000 or e1000e")
 	f.IntVar(&o.MemoryMB, "memory", 1024, "memory of each machine in MB")
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:8080", "address of the first node's dashboard on this host; the others take the ports after it")
+	f.BoolVar(&o.Simulated, "fleet", false, "no machines, and a network with room for the thousands of lpmos lab sim")
 	f.BoolVar(&o.ExternalDHCP, "external-dhcp", false, "dnsmasq gives the addresses and the nodes stand beside it as proxyDHCP")
 	f.BoolVar(&o.NativePXE, "native-pxe", false, "UEFI machines boot by their firmware's own PXE (TFTP) in place of the card's iPXE")
 	f.StringVar(&o.RTC, "rtc", "", "the machines' clock at power-on, for instance 1970-01-01")

@@ -146,6 +146,10 @@ func showMachine(w io.Writer, m api.Machine) {
 	if m.PairingCode != "" {
 		row(w, "pairing", m.PairingCode)
 	}
+	if m.Stall != nil {
+		row(w, "STALLED", m.Stall.Text+", since "+when(m.Stall.Since))
+		row(w, "what to do", m.Stall.Hint)
+	}
 	if m.Held != nil {
 		row(w, "HELD", m.Held.Reason+", since "+when(m.Held.Since))
 	}
@@ -168,10 +172,10 @@ func showMachine(w io.Writer, m api.Machine) {
 			row(w, "disk", fmt.Sprintf("%s %s, %s, serial %s%s, %s", d.Name, d.Model, size(d.SizeBytes), d.Serial, wwn(d.WWN), strings.Join(contents(d.Contents), "; ")))
 		}
 	}
-	if len(m.Sightings) > 0 {
+	if len(m.Timeline) > 0 {
 		fmt.Fprintln(w)
-		for _, s := range m.Sightings {
-			row(w, when(s.At), s.MAC+" "+s.Text)
+		for _, mo := range m.Timeline {
+			row(w, when(mo.At), mo.Text)
 		}
 	}
 }

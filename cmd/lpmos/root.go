@@ -26,9 +26,11 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 		Short: "Install operating systems on bare machines over the network",
 		Long: "lpmos is a node that machines on its network boot from, and the tool to work with it.\n\n" +
 			"  lpmos lab up          try it: nodes and virtual machines on a network of their own\n" +
+			"  lpmos doctor          see what a real network lacks; changes nothing\n" +
 			"  lpmos up              run a node on a real network\n" +
 			"  lpmos status          see how a running node is\n" +
-			"  lpmos task list       work with a running node",
+			"  lpmos task list       work with a running node\n" +
+			"  lpmos watch MAC       see a machine boot, and why it does not",
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -41,9 +43,9 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 	root.PersistentFlags().StringVar(&node.url, "node", os.Getenv("LPMOS_NODE"), "address of the node to work with (LPMOS_NODE); if not given, the one on this host")
 	root.PersistentFlags().BoolVar(&node.json, "json", false, "print JSON")
 	root.AddCommand(upCommand(), configCommand(node), labCommand(node),
-		taskCommand(node), machineCommand(node), imageCommand(node), nodeCommand(node), auditCommand(node), policyCommand(node), statusCommand(node),
+		taskCommand(node), machineCommand(node), leaseCommand(node), watchCommand(node), imageCommand(node), nodeCommand(node), auditCommand(node), policyCommand(node), statusCommand(node),
 		loginCommand(node), logoutCommand(node), loginLinkCommand(node), setupCodeCommand(node), userCommand(node), sessionCommand(node), tokenCommand(node),
-		backupCommand(node), restoreCommand(node), recoverCommand(node), sbomCommand(), unitCommand())
+		backupCommand(node), restoreCommand(node), recoverCommand(node), doctorCommand(node), sbomCommand(), unitCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	strict(root)

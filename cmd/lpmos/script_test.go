@@ -30,6 +30,7 @@ import (
 //	certificate NAME IP  make NAME.pem, which signs itself, and NAME.key
 //	keep NAME PATTERN    put what the pattern's group found in stdout into $NAME
 //	watch NAME FLAGS…    let "lpmos task watch FLAGS…" run, once it has printed a line
+//	watch-machine NAME … let "lpmos watch" run, in the same way
 //	watched NAME PATTERN wait until it has printed a line like this
 //	fleet …              a fleet in memory with a cluster of three (fleet_test.go)
 //	agent report …       be the agent of a machine (agent_test.go)
@@ -49,8 +50,9 @@ func TestScripts(t *testing.T) {
 			"backup": makeBackup,
 			"member": makeMember,
 
-			"watch":   startWatch,
-			"watched": watched,
+			"watch":         startWatch,
+			"watch-machine": startWatchMachine,
+			"watched":       watched,
 		},
 		Condition: func(c string) (bool, error) {
 			if c == "bootimage" {
@@ -68,6 +70,7 @@ func setUp(e *testscript.Env) error {
 	e.Setenv("LPMOS_USER", "root") // a script's directory is closed to others
 	// Where the commands look for a node's own socket.
 	e.Setenv("LPMOS_DATA_DIR", "data")
+	e.Setenv("LPMOS_CONFIG", "") // and not the file of a node of this host
 	// This thread, and with it every process it starts, moves into a new network
 	// in which there is lo alone. It is never unlocked: it ends with the script.
 	runtime.LockOSThread()

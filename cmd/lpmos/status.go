@@ -58,9 +58,12 @@ func showStatus(w io.Writer, s nodeStatus) {
 		if s.Cluster.Problem != "" {
 			row(w, "PROBLEM", s.Cluster.Problem)
 		}
+		for _, a := range s.Cluster.Alarms {
+			row(w, "ALARM", a)
+		}
 	}
 	for _, i := range s.Interfaces {
-		row(w, "network", orDash(i.Name, i.Mode, i.Address, i.Range))
+		row(w, "network", networkLine(i))
 	}
 	if len(s.Interfaces) == 0 {
 		row(w, "network", "none is served (--interface names one)")
@@ -69,6 +72,15 @@ func showStatus(w io.Writer, s nodeStatus) {
 	row(w, "tasks", counts(s.Stats.Tasks))
 	row(w, "images", s.Stats.Images)
 	row(w, "needs you", s.Stats.NeedsYou)
+}
+
+// networkLine is a network as a line: where its machines are, and what they are given.
+func networkLine(i api.Interface) string {
+	where := i.Address
+	if i.BehindRelays != "" {
+		where = i.BehindRelays + " behind relays"
+	}
+	return orDash(i.Name, i.Mode, where, i.Range)
 }
 
 // counts says how many there are of each kind, without those of which there is none.

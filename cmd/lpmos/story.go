@@ -171,7 +171,7 @@ func (s *story) update(ctx context.Context, u client.Update) error {
 			s.progress(it.TaskID, it.Progress)
 		}
 	case api.FrameSighting:
-		if f.Kind != "dhcp" && f.Kind != "router" { // those two are told on the machine's page
+		if f.Kind != "dhcp" && f.Kind != "router" && f.Step != "asked" { // those are told on the machine's page
 			s.say(s.machineName(f.MAC), "%s", f.Text)
 		}
 	}

@@ -23,8 +23,9 @@ func upCommand() *cobra.Command {
 			"lpmos node token prints there, ADDRESS the cluster address of any of its nodes. Whatever\n" +
 			"interrupts that, the same command takes it up again; later lpmos up alone is enough. With - for\n" +
 			"TOKEN it is read from standard input: the words of a command are seen by everybody on this host.\n\n" +
-			"Only the interfaces that are named are touched. Every other flag is also a key of the\n" +
-			"configuration file (lpmos config reference) and a variable LPMOS_….",
+			"Only the interfaces that are named are touched. At a terminal, and if none is named anywhere, it\n" +
+			"asks for one and keeps the answer in the configuration file; lpmos doctor says what is wrong\n" +
+			"with it. Every other flag is also a key of that file (lpmos config reference) and a variable LPMOS_….",
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch joining := cmd.Flags().Changed("join"); {
 			case joining && len(args) != 1:
@@ -35,7 +36,7 @@ func upCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, _, err := load()
+			cfg, from, err := load()
 			if err != nil {
 				return err
 			}
@@ -44,14 +45,17 @@ func upCommand() *cobra.Command {
 					return fmt.Errorf("read the token from standard input: %w", err)
 				}
 			}
+			if err := askForNetwork(cmd, &cfg, from, len(args) > 0); err != nil {
+				return err
+			}
 			log := logger(cmd.ErrOrStderr(), cfg)
 			if err := appliance.Confine(cfg, log); err != nil {
 				return err
 			}
 			if len(args) == 0 {
-				return appliance.Run(cmd.Context(), cfg, version, log, appliance.Teller{To: cmd.ErrOrStderr(), Person: isTerminal(cmd.ErrOrStderr())})
+				return appliance.Run(cmd.Context(), cfg, version, log, examiner(cfg), appliance.Teller{To: cmd.ErrOrStderr(), Person: isTerminal(cmd.ErrOrStderr())})
 			}
-			return appliance.Join(cmd.Context(), cfg, appliance.Invitation{Token: token, Address: args[0]}, version, log)
+			return appliance.Join(cmd.Context(), cfg, appliance.Invitation{Token: token, Address: args[0]}, version, log, examiner(cfg))
 		},
 	}
 	cmd.Flags().StringVar(&token, "join", "", "join the cluster that printed this `TOKEN`; - reads it from standard input")
@@ -62,9 +66,9 @@ func upCommand() *cobra.Command {
 // configFlags gives a command one flag for every key of the configuration and
 // returns what loads it.
 func configFlags(cmd *cobra.Command) func() (config.Config, config.Origins, error) {
-	file := cmd.Flags().String("config", "", "configuration file (YAML)")
+	cmd.Flags().String("config", "", "configuration `FILE` (YAML); if not given, LPMOS_CONFIG or "+usualConfig+" if it is there")
 	values := map[string]*string{}
-	repeated := cmd.Flags().StringArray("interface", nil, "`NETWORK` to serve: NAME,mode=dhcp,range=FIRST-LAST,router=IP,dns=IP+IP or NAME,mode=proxy; may be repeated")
+	repeated := cmd.Flags().StringArray("interface", nil, "`NETWORK` to serve: NAME,mode=dhcp,range=FIRST-LAST,router=IP,dns=IP+IP or NAME,mode=proxy or NAME,mode=observe; may be repeated")
 	for _, k := range config.Keys {
 		if k.Name != "interfaces" {
 			if k.Default() == "false" {
@@ -84,8 +88,26 @@ func configFlags(cmd *cobra.Command) func() (config.Config, config.Origins, erro
 		for _, i := range *repeated {
 			given["interfaces"] += i + ";"
 		}
-		return config.Load(*file, os.Getenv, given)
+		return config.Load(configFile(cmd), os.Getenv, given)
 	}
+}
+
+// usualConfig is the file a node reads if nobody says which.
+const usualConfig = "/etc/lpmos/lpmos.yaml"
+
+// configFile is the file that a command with configFlags reads, or "": the one that
+// is named, be it by an empty name, and else the usual one if there is one.
+func configFile(cmd *cobra.Command) string {
+	if f := cmd.Flags().Lookup("config"); f.Changed {
+		return f.Value.String()
+	}
+	if file, set := os.LookupEnv("LPMOS_CONFIG"); set {
+		return file
+	}
+	if _, err := os.Stat(usualConfig); err == nil {
+		return usualConfig
+	}
+	return ""
 }
 
 // yesNo is a flag that needs no value to say yes. What it was given is checked

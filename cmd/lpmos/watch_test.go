@@ -30,15 +30,27 @@ func startWatch(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: watch NAME FLAGS…")
 	}
+	begin(ts, args[0], append([]string{"task", "watch"}, args[1:]...))
+}
+
+// startWatchMachine is the same for "lpmos watch".
+func startWatchMachine(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: watch-machine NAME MAC FLAGS…")
+	}
+	begin(ts, args[0], append([]string{"watch"}, args[1:]...))
+}
+
+func begin(ts *testscript.TestScript, name string, args []string) {
 	lpmos, err := exec.LookPath("lpmos")
 	ts.Check(err)
-	cmd := exec.Command(lpmos, append([]string{"task", "watch"}, args[1:]...)...)
+	cmd := exec.Command(lpmos, args...)
 	cmd.Dir, cmd.Env = ts.MkAbs("."), append(os.Environ(), "LPMOS_DATA_DIR="+ts.Getenv("LPMOS_DATA_DIR"))
 	out, err := cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())
 	w := &watcher{more: make(chan struct{})}
-	ts.Value(watchersKey{}).(map[string]*watcher)[args[0]] = w
+	ts.Value(watchersKey{}).(map[string]*watcher)[name] = w
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)

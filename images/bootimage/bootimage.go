@@ -1,12 +1,15 @@
 // Package bootimage carries the files a netbooting machine is given: the
-// agent's kernel and initramfs, and the iPXE loaders. They are made from Debian
+// agent's kernel and initramfs, and the loaders. They are made from Debian
 // packages by the program in mkboot and embedded in the node's binary.
 package bootimage
 
 import (
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 )
@@ -19,13 +22,15 @@ const (
 	Undionly = "undionly.kpxe" // iPXE over the BIOS network card's own PXE
 	SNPOnly  = "snponly.efi"   // iPXE over the UEFI network card's own driver
 	IPXE     = "ipxe.efi"      // iPXE for UEFI with drivers of its own
+	Shim     = "shimx64.efi"   // for Secure Boot: signed by Microsoft
+	GRUB     = "grubx64.efi"   // what shim starts: GRUB that boots from the network, signed by Debian
 	Kernel   = "vmlinuz"
 	Initrd   = "initrd"
 	Sources  = "SOURCES.json"
 )
 
 // Names of everything a node serves to machines.
-func Names() []string { return []string{Undionly, SNPOnly, IPXE, Kernel, Initrd} }
+func Names() []string { return []string{Undionly, SNPOnly, IPXE, Shim, GRUB, Kernel, Initrd} }
 
 // Source says where a file came from. It is part of SOURCES.json.
 type Source struct {
@@ -62,9 +67,44 @@ func check(files fs.FS) error {
 	return nil
 }
 
+// Damage says which of the files are not there or not what SOURCES.json says of
+// them, by their SHA-256. Tests hand in files of their own.
+func Damage(files fs.FS) error {
+	if err := check(files); err != nil {
+		return err
+	}
+	list, err := readSources(files)
+	if err != nil {
+		return err
+	}
+	want := map[string]string{}
+	for _, s := range list {
+		want[s.File] = s.SHA256
+	}
+	var bad []string
+	for _, name := range Names() {
+		f, err := files.Open(name)
+		if err != nil {
+			return fmt.Errorf("boot image: %w", err)
+		}
+		sum := sha256.New()
+		_, err = io.Copy(sum, f)
+		f.Close()
+		if err != nil || hex.EncodeToString(sum.Sum(nil)) != want[name] {
+			bad = append(bad, name)
+		}
+	}
+	if len(bad) > 0 {
+		return fmt.Errorf("the boot image is damaged: %s is not what %s says by its SHA-256", strings.Join(bad, ", "), Sources)
+	}
+	return nil
+}
+
 // ReadSources returns where each file came from.
-func ReadSources() ([]Source, error) {
-	data, err := fs.ReadFile(Files(), Sources)
+func ReadSources() ([]Source, error) { return readSources(Files()) }
+
+func readSources(files fs.FS) ([]Source, error) {
+	data, err := fs.ReadFile(files, Sources)
 	if err != nil {
 		return nil, fmt.Errorf("boot image: %w", err)
 	}

@@ -28,7 +28,27 @@ const (
 	IPXE     Shape = "ipxe"      // iPXE is in the card's ROM
 	IPXEUEFI Shape = "ipxe-uefi" // the same under UEFI
 	System   Shape = "system"    // a DHCP client that boots nothing
+	Agent    Shape = "agent"     // the agent, once it runs: it boots nothing either
 )
+
+// What a client does on its way, as Step.Name has it.
+const (
+	StepOffer  = "offer"  // from the first DISCOVER to an OFFER
+	StepAck    = "ack"    // from the first REQUEST to the ACK
+	StepLoader = "loader" // the boot loader, over TFTP or HTTP
+	StepScript = "script"
+	StepKernel = "kernel"
+	StepInitrd = "initrd"
+)
+
+// Step is one thing a client has done, or failed to do.
+type Step struct {
+	Name  string
+	Shape Shape // of who did it: the firmware, the iPXE it loaded
+	Took  time.Duration
+	Again int // packets that had to be sent once more
+	Err   error
+}
 
 // Network is the wire as a client sees it.
 type Network interface {
@@ -55,6 +75,35 @@ type Client struct {
 	Retries   int           // optional: how often an unanswered packet is sent again, 3
 	ProxyWait time.Duration // optional: how long to wait for a proxyDHCP beside an offer without boot file, 1 s
 	Hint      netip.Addr    // optional: address to ask for
+
+	Wait    func(shape Shape, try int) time.Duration // optional: for an answer to that transmission, counted from 0; in place of Timeout
+	Collect func(Shape) time.Duration                // optional: how long to collect offers before one is taken, as UEFI does
+	Unicast bool                                     // the card hears what is sent to it alone before it has an address, as real ones do: BIOS and iPXE then ask for no broadcast
+	Told    func(Step)                               // optional: called after every step
+	Now     func() time.Time                         // optional: time.Now
+}
+
+// now is the client's clock.
+func (c *Client) now() time.Time {
+	if c.Now != nil {
+		return c.Now()
+	}
+	return time.Now()
+}
+
+// wait is how long to wait for an answer to a transmission.
+func (c *Client) wait(try int) time.Duration {
+	if c.Wait != nil {
+		return c.Wait(c.Shape, try)
+	}
+	return or(c.Timeout, 2*time.Second)
+}
+
+// tell ends a step that began then.
+func (c *Client) tell(name string, began time.Time, again int, err error) {
+	if c.Told != nil {
+		c.Told(Step{Name: name, Shape: c.Shape, Took: c.now().Sub(began), Again: again, Err: err})
+	}
 }
 
 // Lease is what DHCP gave.
@@ -109,11 +158,13 @@ func (c *Client) Boot(ctx context.Context) (Result, error) {
 	case IPXE, IPXEUEFI:
 		res.Loader = res.Firmware
 	case BIOS, UEFI, UEFIHTTP:
+		began := c.now()
 		if c.Shape == UEFIHTTP {
 			res.NBP, err = c.Net.HTTP(ctx, res.Firmware.File)
 		} else {
 			res.NBP, err = c.Net.TFTP(ctx, res.Firmware.Next, res.Firmware.File)
 		}
+		c.tell(StepLoader, began, 0, err)
 		if err != nil {
 			return res, fmt.Errorf("%s: load %s: %w", c.Shape, res.Firmware.File, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +87,99 @@ func TestSilenceIsAnError(t *testing.T) {
 	cancel()
 	if _, err := c.Boot(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// server answers each DISCOVER from the nth on and each REQUEST, at once.
+type server struct {
+	script
+	from int
+	in   chan []byte
+	seen []*dhcpv4.DHCPv4
+}
+
+func (s *server) SendDHCP(_ context.Context, b []byte, _ netip.AddrPort) error {
+	p, err := dhcpv4.FromBytes(b)
+	if err != nil {
+		return err
+	}
+	s.seen = append(s.seen, p)
+	if len(s.seen) < s.from {
+		return nil
+	}
+	kind := dhcpv4.MessageTypeOffer
+	if p.MessageType() == dhcpv4.MessageTypeRequest {
+		kind = dhcpv4.MessageTypeAck
+	}
+	p.OpCode, p.YourIPAddr = dhcpv4.OpcodeBootReply, net.IPv4(10, 77, 0, 9)
+	p.Options = dhcpv4.Options{53: {byte(kind)}, 54: {10, 77, 0, 1}, 1: {255, 255, 255, 0}, 67: []byte("x")}
+	s.in <- p.ToBytes()
+	return nil
+}
+
+func (s *server) ReceiveDHCP(ctx context.Context) ([]byte, error) {
+	select {
+	case b := <-s.in:
+		return b, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func TestStepsAreToldWithWhatWasSentAgain(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		shape Shape
+		flags uint16
+	}{
+		{"BIOS hears what is sent to its card alone", BIOS, 0},
+		{"UEFI asks for a broadcast", UEFI, 0x8000},
+		{"so does the agent", Agent, 0x8000},
+	} {
+		net := &server{from: 3, in: make(chan []byte, 1)}
+		var steps []Step
+		var waits []int
+		cl := Client{Shape: c.shape, MAC: []byte{2, 0, 0, 0, 0, 1}, Net: net, Unicast: true, Told: func(s Step) { steps = append(steps, s) },
+			Wait: func(shape Shape, try int) time.Duration {
+				waits = append(waits, try)
+				return time.Duration(try+1) * time.Millisecond
+			}}
+		if _, err := cl.DHCP(t.Context()); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if len(steps) != 2 || steps[0].Name != StepOffer || steps[0].Again != 2 || steps[0].Took < 3*time.Millisecond || steps[1].Name != StepAck || steps[1].Again != 0 {
+			t.Errorf("%s: told %+v", c.name, steps)
+		}
+		if !slices.Equal(waits, []int{0, 1, 2, 0}) {
+			t.Errorf("%s: waited for transmissions %v", c.name, waits)
+		}
+		if p := net.seen[0]; p.Flags != c.flags {
+			t.Errorf("%s: flags %#x", c.name, p.Flags)
+		}
+	}
+	// What cannot be had is told as well.
+	var failed []Step
+	cl := Client{Shape: UEFI, MAC: []byte{2, 0, 0, 0, 0, 1}, Net: script{}, Timeout: time.Millisecond, Retries: 2, Told: func(s Step) { failed = append(failed, s) }}
+	if _, err := cl.DHCP(t.Context()); err == nil || len(failed) != 1 || failed[0].Again != 2 || !errors.Is(failed[0].Err, errSilence) {
+		t.Errorf("silence is told as %+v", failed)
+	}
+}
+
+// UEFI has its offer at once and goes on collecting others.
+func TestOffersAreCollectedForAsLongAsTheFirmwareDoes(t *testing.T) {
+	const long = 50 * time.Millisecond
+	net := &server{in: make(chan []byte, 1)}
+	var offer, ack time.Duration
+	began := time.Now()
+	cl := Client{Shape: UEFI, MAC: []byte{2, 0, 0, 0, 0, 1}, Net: net, Collect: func(Shape) time.Duration { return long }, Told: func(s Step) {
+		if s.Name == StepOffer {
+			offer = s.Took
+		} else {
+			ack = time.Since(began)
+		}
+	}}
+	if _, err := cl.DHCP(t.Context()); err != nil || offer >= long || ack < long {
+		t.Errorf("%v: an offer after %s, taken after %s", err, offer, ack)
 	}
 }
 

@@ -31,14 +31,18 @@ func (c *Client) DHCP(ctx context.Context) (Lease, error) {
 		discover.Options[50] = c.Hint.AsSlice()
 	}
 	var offer, proxy *dhcpv4.DHCPv4
+	began := c.now()
 	for try := 0; offer == nil; try++ {
 		if try > or(c.Retries, 3) {
-			return Lease{}, fmt.Errorf("DISCOVER: %w", errSilence)
+			err := fmt.Errorf("DISCOVER: %w", errSilence)
+			c.tell(StepOffer, began, try-1, err)
+			return Lease{}, err
 		}
+		discover.NumSeconds = uint16(min(c.now().Sub(began)/time.Second, 0xffff))
 		if err := c.Net.SendDHCP(ctx, discover.ToBytes(), broadcast67); err != nil {
 			return Lease{}, fmt.Errorf("DISCOVER: %w", err)
 		}
-		offer, proxy = c.offers(ctx, xid)
+		offer, proxy = c.offers(ctx, xid, began, try)
 		if ctx.Err() != nil {
 			return Lease{}, ctx.Err()
 		}
@@ -68,8 +72,8 @@ func (c *Client) DHCP(ctx context.Context) (Lease, error) {
 
 // offers collects answers to a DISCOVER: the first that gives an address, and,
 // when that has no boot file, a proxy's that comes soon after or came before.
-func (c *Client) offers(ctx context.Context, xid dhcpv4.TransactionID) (offer, proxy *dhcpv4.DHCPv4) {
-	deadline := time.Now().Add(or(c.Timeout, 2*time.Second))
+func (c *Client) offers(ctx context.Context, xid dhcpv4.TransactionID, began time.Time, try int) (offer, proxy *dhcpv4.DHCPv4) {
+	deadline := time.Now().Add(c.wait(try))
 	for {
 		wait, cancel := context.WithDeadline(ctx, deadline)
 		p, err := c.receive(wait, xid, dhcpv4.MessageTypeOffer)
@@ -81,10 +85,15 @@ func (c *Client) offers(ctx context.Context, xid dhcpv4.TransactionID) (offer, p
 			proxy = p
 		} else if offer == nil {
 			offer = p
-			if c.Shape == System || fileOf(p) != "" {
+			c.tell(StepOffer, began, try, nil)
+			switch {
+			case c.Collect != nil && c.Collect(c.Shape) > 0:
+				deadline = time.Now().Add(c.Collect(c.Shape))
+			case c.Shape == System || c.Shape == Agent || fileOf(p) != "":
 				return offer, nil
+			default:
+				deadline = time.Now().Add(or(c.ProxyWait, time.Second))
 			}
-			deadline = time.Now().Add(or(c.ProxyWait, time.Second))
 		}
 		if offer != nil && proxy != nil {
 			return offer, proxy
@@ -151,17 +160,22 @@ func (c *Client) Release(ctx context.Context, lease Lease) error {
 
 // exchange sends a packet until one of the wanted answers comes.
 func (c *Client) exchange(ctx context.Context, p *dhcpv4.DHCPv4, to netip.AddrPort, want ...dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
-	for range or(c.Retries, 3) + 1 {
+	began, tries := c.now(), or(c.Retries, 3)
+	for try := range tries + 1 {
 		if err := c.Net.SendDHCP(ctx, p.ToBytes(), to); err != nil {
 			return nil, err
 		}
-		wait, cancel := context.WithTimeout(ctx, or(c.Timeout, 2*time.Second))
+		wait, cancel := context.WithTimeout(ctx, c.wait(try))
 		answer, err := c.receive(wait, p.TransactionID, want...)
 		cancel()
+		if err == nil {
+			c.tell(StepAck, began, try, nil)
+		}
 		if err == nil || ctx.Err() != nil {
 			return answer, err
 		}
 	}
+	c.tell(StepAck, began, tries, errSilence)
 	return nil, errSilence
 }
 
@@ -195,6 +209,9 @@ func (c *Client) packet(kind dhcpv4.MessageType, xid dhcpv4.TransactionID) *dhcp
 		ClientHWAddr: c.MAC,
 		Options:      dhcpv4.Options{53: {byte(kind)}, 55: {1, 3, 6, 43, 60, 66, 67, 97, 175}, 57: {0x05, 0xc0}},
 	}
+	if c.Unicast && (c.Shape == BIOS || c.Shape == IPXE || c.Shape == IPXEUEFI) {
+		p.Flags = 0
+	}
 	arch := uint16(0)
 	switch c.Shape {
 	case UEFI, IPXEUEFI:
@@ -202,7 +219,12 @@ func (c *Client) packet(kind dhcpv4.MessageType, xid dhcpv4.TransactionID) *dhcp
 	case UEFIHTTP:
 		arch = 16
 	}
-	if c.Shape != System {
+	switch c.Shape {
+	case System:
+	case Agent:
+		p.Options[60] = []byte("LPMOS-agent")
+		p.Options[61] = append([]byte{1}, c.MAC...)
+	default:
 		class := "PXEClient"
 		if c.Shape == UEFIHTTP {
 			class = "HTTPClient"

@@ -37,7 +37,7 @@ func (in *interpreter) chain(ctx context.Context, url string) error {
 	if in.chains++; in.chains > maxChains {
 		return errors.New("scripts call each other in a circle")
 	}
-	b, err := in.client.Net.HTTP(ctx, url)
+	b, err := in.fetch(ctx, StepScript, url)
 	if err != nil {
 		return err
 	}
@@ -67,6 +67,13 @@ func (in *interpreter) chain(ctx context.Context, url string) error {
 		in.outcome = Failed
 	}
 	return nil
+}
+
+func (in *interpreter) fetch(ctx context.Context, step, url string) ([]byte, error) {
+	began := in.client.now()
+	b, err := in.client.Net.HTTP(ctx, url)
+	in.client.tell(step, began, 0, err)
+	return b, err
 }
 
 // line runs commands joined by && and ||. A command that fails with nobody
@@ -123,11 +130,11 @@ func (in *interpreter) command(ctx context.Context, args []string) (label string
 		if len(args) < 2 {
 			return "", false, errors.New("kernel without URL")
 		}
-		in.kernel, err = in.client.Net.HTTP(ctx, args[1])
+		in.kernel, err = in.fetch(ctx, StepKernel, args[1])
 		in.cmdline = strings.Join(args[2:], " ")
 		return "", err == nil, nil
 	case "initrd":
-		in.initrd, err = in.client.Net.HTTP(ctx, last)
+		in.initrd, err = in.fetch(ctx, StepInitrd, last)
 		return "", err == nil, nil
 	case "boot":
 		if in.kernel == nil {

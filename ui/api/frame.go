@@ -44,10 +44,14 @@ type Frame struct {
 
 	Version string          `json:"version,omitempty"` // in hello
 	Who     *Who            `json:"who,omitempty"`     // in hello: the viewer
-	At      time.Time       `json:"at,omitzero"`       // with the next three: a sighting
+	At      time.Time       `json:"at,omitzero"`       // with those up to seen: a sighting
 	MAC     string          `json:"mac,omitempty"`
 	Kind    string          `json:"kind,omitempty"`
 	Text    string          `json:"text,omitempty"` // of a sighting or error
+	Step    string          `json:"step,omitempty"`
+	Stall   string          `json:"stall,omitempty"`
+	Hint    string          `json:"hint,omitempty"`
+	Seen    string          `json:"seen,omitempty"` // the node that saw it, if that is another
 	Import  *ImportProgress `json:"import,omitempty"`
 	Cluster *ClusterView    `json:"cluster,omitempty"`
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
@@ -75,26 +76,79 @@ type Sightings interface {
 	Subscribe(f func(Sighting)) (cancel func())
 	// Counters since the start, by name.
 	Counters() map[string]uint64
+	// Transfers is how the boot files over HTTP stand now.
+	Transfers() Transfers
 	// Interfaces the node boots machines on.
 	Interfaces() []Interface
 	// Alarms is what is wrong on their networks now, in sentences.
 	Alarms() []string
+	// Stall is why the machine with a hardware address does not go on; nil if it does.
+	Stall(mac string) *Stall
+	// OnWire are the machines that were seen last, up to n, newest first, and those
+	// that do not go on.
+	OnWire(n int) []OnWire
+}
+
+// Leases are the addresses this node lends to machines the fleet does not know.
+type Leases interface {
+	// Leases are all in the node's book, those that have ended, too.
+	Leases() []Lease
+	// Release ends a lease or the rest of an address, and says what it was; false if
+	// there is none.
+	Release(addr netip.Addr) (Lease, bool, error)
 }
 
 // Sighting is one thing a machine did on the wire.
 type Sighting struct {
-	At   time.Time `json:"at"`
-	MAC  string    `json:"mac"`
-	Kind string    `json:"kind"`
-	Text string    `json:"text"` // a sentence
+	At    time.Time `json:"at"`
+	MAC   string    `json:"mac"`
+	Kind  string    `json:"kind"`
+	Text  string    `json:"text"` // a sentence
+	Step  string    `json:"step,omitempty" doc:"How far it shows the machine to be: offer, ack, asked, served, stopped, missing, script, stalled, goes-on and others"`
+	Stage string    `json:"stage,omitempty" doc:"What asked: pxe, http, ipxe or system"`
+	File  string    `json:"file,omitempty"`
+	Stall string    `json:"stall,omitempty" doc:"Id of the stall that begins or ends"`
+	Hint  string    `json:"hint,omitempty" doc:"What to do about it"`
+	Node  string    `json:"node,omitempty" doc:"The node that saw it, if that is another"`
+}
+
+// Stall is why a machine does not go on, as far as that can be told from outside.
+type Stall struct {
+	ID    string    `json:"id" doc:"As loader-silent; netboot/STALLS.md has them all"`
+	Text  string    `json:"text" doc:"The reason in a sentence"`
+	Hint  string    `json:"hint" doc:"What to do"`
+	Since time.Time `json:"since" doc:"When it did its last step"`
+	At    time.Time `json:"at" doc:"When it was named"`
+	Node  string    `json:"node,omitempty" doc:"The node that named it, if that is another"`
+}
+
+// OnWire is a machine as the wire shows it, known or not.
+type OnWire struct {
+	MAC       string    `json:"mac"`
+	Address   string    `json:"address,omitempty"`
+	MachineID string    `json:"machine_id,omitempty" doc:"If its agent has reported"`
+	Name      string    `json:"name,omitempty"`
+	At        time.Time `json:"at"`
+	Text      string    `json:"text" doc:"The last that it did"`
+	Stall     *Stall    `json:"stall,omitempty"`
+	Node      string    `json:"node,omitempty" doc:"The node that saw it, if that is another"`
+}
+
+// Transfers is how the kernels and initramfs that machines boot from stand now.
+type Transfers struct {
+	Places  int `json:"places" doc:"So many are sent at once"`
+	Running int `json:"running"`
+	Waiting int `json:"waiting" doc:"For their turn"`
 }
 
 // Interface is a network the node boots machines on.
 type Interface struct {
 	Name    string `json:"name"`
-	Mode    string `json:"mode"` // "dhcp", "proxy" or "off"
+	Mode    string `json:"mode"` // "dhcp", "proxy", "observe" or "off"
 	Address string `json:"address,omitempty"`
 	Range   string `json:"range,omitempty"` // of the addresses given out
+	// BehindRelays is the network, if its machines are not on the wire itself.
+	BehindRelays string `json:"behind_relays,omitempty"`
 }
 
 // Contact tells when agents last spoke, from the agents' server.
@@ -104,8 +158,8 @@ type Contact interface {
 	LastContact(machineID string) time.Time
 }
 
-// Config is what a Server is made of. All but Membership, OnImport and Logger
-// must be set.
+// Config is what a Server is made of. All but Membership, Leases, OnImport and
+// Logger must be set.
 type Config struct {
 	Cluster   Cluster
 	Images    Images
@@ -113,6 +167,8 @@ type Config struct {
 	Contact   Contact
 	// Membership, if set, is who is of the cluster.
 	Membership Membership
+	// Leases, if set, is the node's book of them.
+	Leases Leases
 
 	Name    string // of this node
 	Region  string // of this node; the region of a task that names none
@@ -125,6 +181,9 @@ type Config struct {
 	// OnImport, if set, hears how an image import goes.
 	OnImport func(ImportProgress)
 	Logger   *slog.Logger
+
+	// Examine, if set, looks for what keeps machines from booting off this node's host.
+	Examine func(context.Context) Examination
 }
 
 // ImportProgress is how far an import has come.

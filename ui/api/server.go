@@ -33,6 +33,8 @@ type Server struct {
 	api     huma.API
 	openapi []byte
 	plans   planMemory
+
+	examining chan struct{} // a place for the one examination under way
 }
 
 // New makes a server. It fails if something it stands on is not given.
@@ -40,7 +42,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Cluster == nil || cfg.Images == nil || cfg.Sightings == nil || cfg.Contact == nil || cfg.Now == nil || cfg.NewID == nil || cfg.NewToken == nil {
 		return nil, errors.New("api: the configuration is not complete")
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, started: cfg.Now(), mux: door.NewMux(Refuse)}
+	s := &Server{cfg: cfg, log: cfg.Logger, started: cfg.Now(), mux: door.NewMux(Refuse), examining: make(chan struct{}, 1)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -64,8 +66,10 @@ func New(cfg Config) (*Server, error) {
 	s.taskRoutes()
 	s.machineRoutes()
 	s.guardRoutes()
+	s.leaseRoutes()
 	s.imageRoutes()
 	s.clusterRoutes()
+	s.doctorRoutes()
 	s.memberRoutes()
 	s.signInRoutes()
 	s.peopleRoutes()
@@ -178,7 +182,7 @@ func who(ctx context.Context) string { return door.CallerOf(ctx).Name }
 // Lens is what is known beside the log now.
 func (s *Server) Lens() Lens {
 	return Lens{Now: s.cfg.Now(), Started: s.started, Contact: s.cfg.Contact.LastContact,
-		Latest: s.cfg.Cluster.Latest, Plan: s.plans.remember}
+		Latest: s.cfg.Cluster.Latest, Stall: s.cfg.Sightings.Stall, Plan: s.plans.remember}
 }
 
 // Picture of the fleet now.

@@ -71,12 +71,16 @@ func TestEveryRouteTakesItsMethodsAlone(t *testing.T) {
 		"/api/v1/machines":                   "GET HEAD",
 		"/api/v1/machines/m-99":              "GET HEAD DELETE",
 		"/api/v1/machines/m-99/settle":       "POST",
+		"/api/v1/leases":                     "GET HEAD",
+		"/api/v1/leases/none/release":        "POST",
 		"/api/v1/images":                     "GET HEAD POST",
 		"/api/v1/images/none":                "DELETE",
 		"/api/v1/regions":                    "GET HEAD",
 		"/api/v1/stats":                      "GET HEAD",
+		"/api/v1/doctor":                     "GET HEAD",
 		"/api/v1/health":                     "GET HEAD",
 		"/api/v1/network":                    "GET HEAD",
+		"/api/v1/wire/none":                  "GET HEAD",
 		"/api/v1/cluster":                    "GET HEAD",
 		"/api/v1/cluster/tokens":             "POST",
 		"/api/v1/cluster/transfer":           "POST",
@@ -111,7 +115,7 @@ func TestEveryRouteTakesItsMethodsAlone(t *testing.T) {
 	if err := json.Unmarshal(s.OpenAPI(), &doc); err != nil {
 		t.Fatal(err)
 	}
-	names := strings.NewReplacer("tasks/{id}", "tasks/t-99", "machines/{id}", "machines/m-99", "nodes/{id}", "nodes/n-99", "users/{id}", "users/u-99", "tokens/{id}", "tokens/none", "sessions/{id}", "sessions/none", "{name}", "none")
+	names := strings.NewReplacer("tasks/{id}", "tasks/t-99", "machines/{id}", "machines/m-99", "nodes/{id}", "nodes/n-99", "users/{id}", "users/u-99", "tokens/{id}", "tokens/none", "sessions/{id}", "sessions/none", "{address}", "none", "{name}", "none", "{mac}", "none")
 	for path, methods := range doc.Paths {
 		for method := range methods {
 			if !strings.Contains(routes[names.Replace(path)], strings.ToUpper(method)) && path != "/api/v1/events" {

@@ -42,6 +42,7 @@ type Task struct {
 	Logs      []fleet.LogLine `json:"logs"`
 	Error     *wire.TaskError `json:"error"`
 	CameUp    *fleet.CameUp   `json:"came_up" doc:"The installed system's own word that it runs"`
+	Stall     *Stall          `json:"stall,omitempty" doc:"Why the machine it waits for, which was never seen by its agent, does not go on"`
 	Hardware  *wire.Inventory `json:"hardware,omitempty" doc:"When one task is asked for"`
 
 	CreatedAt  time.Time `json:"created_at"`
@@ -80,6 +81,8 @@ type Machine struct {
 	Summary     Summary         `json:"summary"`
 	Inventory   *wire.Inventory `json:"inventory,omitempty" doc:"When one machine is asked for"`
 	Sightings   []Sighting      `json:"sightings,omitempty" doc:"When one machine is asked for"`
+	Timeline    []Moment        `json:"timeline,omitempty" doc:"When one machine is asked for: what it did and what was done to it, oldest first"`
+	Stall       *Stall          `json:"stall,omitempty" doc:"Why it does not go on"`
 }
 
 // Summary is a machine's hardware on one line.
@@ -126,6 +129,8 @@ type Lens struct {
 	Contact func(machineID string) time.Time
 	// Latest gives the newest progress of a task, ahead of the log.
 	Latest func(taskID string) (wire.Progress, bool)
+	// Stall, if set, says why the machine with a MAC does not go on.
+	Stall func(mac string) *Stall
 	// Plan, if set, is told every plan that is shown.
 	Plan func(hash string, p *wire.Plan)
 }
@@ -148,6 +153,8 @@ func (l Lens) Task(t *fleet.Task, m *fleet.Machine) Task {
 		if m.Held != nil && t.Open() {
 			v.Phase, v.PhaseText = PhaseWaiting, heldText(m.Held)
 		}
+	} else if t.Open() {
+		v.Stall = l.StallOf(t.TargetMAC)
 	}
 	if v.Tags == nil {
 		v.Tags = map[string]string{}
@@ -210,6 +217,7 @@ func (l Lens) Machine(m *fleet.Machine, t *fleet.Task) Machine {
 		TrustTier: tier(m), PairingCode: wire.PairingCode(m.SessionHash), Troubles: troubles(m),
 	}
 	v.Phase, v.PhaseText = l.phase(m, t)
+	v.Stall = l.StallOf(m.IDs.MACs...)
 	if v.Addresses == nil {
 		v.Addresses = map[string]string{}
 	}
@@ -220,6 +228,19 @@ func (l Lens) Machine(m *fleet.Machine, t *fleet.Task) Machine {
 		v.IDs.MACs = []string{}
 	}
 	return v
+}
+
+// StallOf is the first that one of a machine's cards has.
+func (l Lens) StallOf(macs ...string) *Stall {
+	for _, mac := range macs {
+		if l.Stall == nil {
+			break
+		}
+		if s := l.Stall(mac); s != nil {
+			return s
+		}
+	}
+	return nil
 }
 
 // troubles are what is odd about a machine and keeps nobody from using it.
@@ -265,7 +286,7 @@ func (l Lens) phase(m *fleet.Machine, t *fleet.Task) (Phase, string) {
 // FullMachine is the view of one machine, with what it did on the wire.
 func (l Lens) FullMachine(m *fleet.Machine, t *fleet.Task, sightings []Sighting) Machine {
 	v := l.Machine(m, t)
-	v.Inventory, v.Sightings = m.Inventory, sightings
+	v.Inventory, v.Sightings, v.Timeline = m.Inventory, sightings, Timeline(sightings, m, t)
 	return v
 }
 

@@ -38,6 +38,9 @@ const row = (id) => `tr[data-key="m/${id}"]`;
 const taskIn = (node, status) => [...node.fleet.tasks.values()].find((t) => t.status === status && !node.fleet.machines.get(t.machine_id)?.lost);
 const machineIn = (node, phase) => [...node.fleet.machines.values()].find((m) => m.phase === phase);
 
+/** A machine that no agent has reported, and that stands. */
+const stranger = (node) => ({ mac: '52:54:00:ff:ff:01', address: '10.77.0.180', at: new Date().toISOString(), text: 'fetched snponly.efi over TFTP (173792 bytes)', node: 'n2', timeline: node.fleet.machines.get('m-000004').timeline, stall: [...node.fleet.machines.values()].find((m) => m.stall)?.stall });
+
 test('the first load is small and asks no other host', async (t) => {
   const node = new FakeNode({ machines: 0 });
   const url = await node.listen();
@@ -193,6 +196,70 @@ test('every action asks first and says what it does', async (t) => {
   assert.ok(!node.fleet.machines.has(m.id));
 });
 
+test('a machine that stands says why and what to do, and goes on by itself', async (t) => {
+  const { node, page } = await visit(t);
+  const m = machineIn(node, 'waiting');
+  const badge = page.locator(`${row(m.id)} .stalled`);
+  assert.equal(await badge.isVisible(), false);
+  node.fleet.stall(m.id, true);
+  await badge.waitFor();
+  assert.equal(await badge.textContent(), 'stalled', 'a word, not a colour alone');
+  assert.equal(await page.textContent(`${row(m.id)} .c-doing span`), m.stall.text);
+  assert.equal(await page.textContent(`${row(m.id)} .c-state span`), 'waiting', 'its state is what it was');
+  await page.fill('#q', 'is:stalled');
+  await page.waitForFunction(() => document.querySelectorAll('tr[data-key]').length === 1);
+  await page.click(`${row(m.id)} .c-name a`);
+  const note = page.locator('.note.stall');
+  await note.waitFor();
+  const said = await note.textContent();
+  assert.ok(said.includes(m.stall.text) && said.includes(m.stall.hint), said);
+  // The newest boot alone is the line; what stands is its last stop.
+  await page.waitForSelector('.way-line li[data-milestone=stalled]');
+  const stops = await page.$$eval('.way-line li', (l) => l.map((x) => x.dataset.milestone));
+  assert.equal(stops.at(-1), 'stalled');
+  assert.equal(stops.filter((x) => x === 'asks').length, 1);
+  node.fleet.stall(m.id, null);
+  await note.waitFor({ state: 'detached' });
+  await page.waitForSelector('.way-line li[data-milestone=stalled]', { state: 'detached' });
+});
+
+test('the timeline measures each milestone and marks the slowest', async (t) => {
+  const { node, page, url } = await visit(t);
+  const m = machineIn(node, 'installed');
+  await page.goto(`${url}#/m/${m.id}`);
+  await page.waitForSelector('.way-line');
+  const slowest = page.locator('.way-line li[data-slowest]');
+  assert.equal(await slowest.count(), 1);
+  assert.match(await slowest.textContent(), /agent reported15 sslowestthe agent reported from/);
+  const waited = await page.textContent('.way-line li[data-milestone=approved]');
+  assert.ok(waited.includes('38 s') && waited.includes('a person’s time'), waited);
+  const bars = await page.$$eval('.way-line .span > i', (l) => l.map((b) => b.getBoundingClientRect().width));
+  assert.ok(Math.max(...bars) > 50 && Math.min(...bars) < 5, `bars of ${bars}`);
+  await page.click('summary:text("Everything that was seen")');
+  await page.waitForSelector('text=asked for an IPv6 router');
+  await page.click('summary:text("Its boots before (1)")');
+});
+
+test('machines nobody knows are on the network page, with why they stand', async (t) => {
+  const { node, page, url } = await visit(t, { setup: (fleet) => fleet.stall('m-000004', true) });
+  node.strangers = [stranger(node)];
+  await page.goto(`${url}#/network`);
+  const line = page.locator('tr[data-mac="52:54:00:ff:ff:01"]');
+  await line.waitFor();
+  const said = await line.textContent();
+  for (const want of ['10.77.0.180', 'stalled', 'did Secure Boot refuse it?', 'switch Secure Boot off', '(n2)']) assert.ok(said.includes(want), `${want} in ${said}`);
+  assert.equal(await page.getAttribute('.tall tbody tr:first-child', 'data-mac'), node.fleet.machines.get('m-000004').ids.macs[0], 'who stands comes first');
+  await page.click('tr[data-mac="52:54:00:ff:ff:01"] a');
+  await page.waitForSelector('h1:has-text("52:54:00:ff:ff:01")');
+  await page.waitForSelector('.note.stall');
+  await page.waitForSelector('.way-line li[data-milestone=loader]');
+  // Once its agent reports it is a machine like any other.
+  Object.assign(node.strangers[0], { machine_id: 'm-000005' });
+  const frame = { type: 'sighting', time: new Date().toISOString(), at: new Date().toISOString(), mac: '52:54:00:ff:ff:01', kind: 'http', text: 'fetched initrd' };
+  for (const v of node.viewers) v.send(frame);
+  await page.waitForFunction(() => location.hash === '#/m/m-000005');
+});
+
 test('what machines say is text and never markup', async (t) => {
   const evil = '<img src=x onerror="window.ran=1"><script>window.ran=1</script>"\'`${7*7}';
   const { node, page } = await visit(t, { machines: 12, setup: (fleet) => {
@@ -201,10 +268,12 @@ test('what machines say is text and never markup', async (t) => {
       m.ids.serial = evil;
       m.inventory.system.product = evil;
       for (const d of m.inventory.disks) Object.assign(d, { model: evil, contents: { table: 'gpt', os: evil, partitions: [{ number: 1, start_bytes: 1e6, size_bytes: 8e9, fs_label: evil, filesystem: evil }] } });
-      m.sightings = [{ at: new Date().toISOString(), mac: m.ids.macs[0], kind: evil, text: evil }];
+      m.timeline = [{ at: new Date().toISOString(), source: evil, text: evil, milestone: 'asks', begins: true, node: evil }, { at: new Date().toISOString(), source: evil, text: evil, step: 'stalled', stall: evil, hint: evil }];
+      m.stall = { id: evil, text: evil, hint: evil, node: evil, since: new Date().toISOString(), at: new Date().toISOString() };
     }
     for (const m of fleet.cluster.members) Object.assign(m, { name: evil, region: evil, version: evil, address: evil, dashboard: `javascript:${evil}`, warnings: [evil] });
     fleet.cluster.problem = evil;
+    fleet.examination = { verdict: 'fail', checks: [{ id: evil, of: evil, depth: 0, verdict: 'fail', reason: evil, fix: evil }, { id: 'x', depth: 9, verdict: evil, reason: evil }] };
     fleet.audit = [{ index: 1, at: new Date().toISOString(), by: evil, what: evil }];
     for (const x of fleet.tasks.values()) Object.assign(x, { logs: [{ at: new Date().toISOString(), text: evil }], error: { code: evil, message: evil, details: evil }, ...fleet.planFor(x) });
   } });
@@ -212,7 +281,7 @@ test('what machines say is text and never markup', async (t) => {
   const dialogs = [];
   page.on('dialog', (d) => { dialogs.push(d.message()); d.dismiss(); });
   const base = page.url().split('#')[0];
-  for (const hash of ['#/m/m-000004', '#/m/m-000009', '#/network', '#/images', '#/c', '#/a', '#/']) {
+  for (const hash of ['#/m/m-000004', '#/m/m-000009', '#/network', '#/doctor', '#/images', '#/c', '#/a', '#/']) {
     await page.goto(base + hash);
     await live(page);
     await page.waitForFunction((h) => h === '#/images' || document.body.textContent.includes('<img src=x'), hash);
@@ -393,7 +462,7 @@ for (const scheme of ['light', 'dark']) {
     await page.waitForSelector('tr[data-key]');
     await check('fleet');
     const base = page.url().split('#')[0];
-    for (const [hash, ready] of [[`#/m/${machineIn(node, 'waiting').id}`, '.disk'], [`#/m/${machineIn(node, 'installing').id}`, '.way .track'], [`#/m/${machineIn(node, 'failed').id}`, '.note.bad'], ['#/images', '#page tbody'], ['#/network', '.lines li'], ['#/c', `${nodeRow('n-3')} button`], ['#/a', '.lines li']]) {
+    for (const [hash, ready] of [[`#/m/${machineIn(node, 'waiting').id}`, '.disk'], [`#/m/${machineIn(node, 'installing').id}`, '.way .track'], [`#/m/${machineIn(node, 'failed').id}`, '.note.bad'], ['#/images', '#page tbody'], ['#/network', '.lines li'], ['#/doctor', '.checks li'], ['#/c', `${nodeRow('n-3')} button`], ['#/a', '.lines li']]) {
       await page.goto(base + hash);
       await page.waitForSelector(ready);
       await check(hash);
@@ -407,6 +476,13 @@ for (const scheme of ['light', 'dark']) {
     await page.waitForSelector('kbd');
     await check('help');
     await page.keyboard.press('Escape');
+    node.fleet.stall('m-000004', true);
+    node.strangers = [stranger(node)];
+    for (const hash of ['#/', '#/m/m-000004', '#/network', '#/w/52:54:00:ff:ff:01']) {
+      await page.goto(base + hash);
+      await page.waitForSelector('.stalled:visible');
+      await check(`${hash}, with a machine that stands`);
+    }
     for (const state of ['silent', 'cut-off']) {
       node.fleet.look(cluster(state));
       await page.goto(`${base}#/c`);
@@ -455,11 +531,28 @@ test('the keyboard goes everywhere', async (t) => {
   await page.waitForSelector('h1:text("Network")');
 });
 
+test('the doctor names the cause and what mends it, in words and not by colour', async (t) => {
+  const { node, page } = await visit(t, { machines: 1 });
+  await page.goto(`${page.url().split('#')[0]}#/c`);
+  await page.click('text=What keeps machines from booting off this node?');
+  await page.waitForSelector('.checks li');
+  assert.match(await page.textContent('.note.bad'), /The cause: eno2 link: no carrier/);
+  assert.deepEqual(await page.$$eval('.checks .kind', (all) => all.map((e) => e.textContent)), ['✔ ok', '! warning', '✘ fails', '- left out']);
+  assert.match(await page.textContent('.checks li:nth-child(2)'), /What mends it: sudo timedatectl/);
+  await page.setViewportSize({ width: 320, height: 640 });
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'nothing runs off the side at 320 pixels');
+  node.fleet.examination = { verdict: 'ok', checks: [{ id: 'configuration', depth: 0, verdict: 'ok', reason: 'fine' }] };
+  await page.click('text=Look again');
+  await page.waitForSelector('.note.bad', { state: 'detached' });
+});
+
 test('at 320 pixels nothing runs off the side', async (t) => {
   const { node, page } = await visit(t, { machines: 36, width: 320, height: 640 });
   const base = page.url().split('#')[0];
   node.fleet.look(cluster('cut-off'));
-  for (const hash of ['#/', `#/m/${machineIn(node, 'waiting').id}`, '#/images', '#/network', '#/c', '#/a']) {
+  node.fleet.stall(machineIn(node, 'waiting').id, true);
+  node.strangers = [stranger(node)];
+  for (const hash of ['#/', `#/m/${machineIn(node, 'waiting').id}`, '#/images', '#/network', '#/w/52:54:00:ff:ff:01', '#/c', '#/a']) {
     await page.goto(base + hash);
     await page.waitForSelector('#fleet:not([hidden]) tr[data-key], .card >> nth=0');
     const [wide, is] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);

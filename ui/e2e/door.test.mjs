@@ -127,4 +127,6 @@ test('a login link signs in once', async (t) => {
   const other = await visit(t, link);
   await asked(other);
   assert.match(await other.textContent('#door'), /has been used or has expired/);
+  await other.goto(lpmos('login-link')); // in the tab where the page is open
+  await live(other);
 });

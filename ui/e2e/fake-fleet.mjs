@@ -60,6 +60,27 @@ export function cluster(state, holds = images()) {
   return c;
 }
 
+/** A boot as the node tells it: what was seen, with the milestones measured. */
+function timeline() {
+  const ago = (s) => new Date(Date.now() - s * 1000).toISOString();
+  return [
+    { at: ago(3600), source: 'dhcp', text: 'asked for an address as UEFI amd64 PXE firmware; was offered 10.77.0.100 and the boot file snponly.efi', step: 'offer', milestone: 'asks', begins: true },
+    { at: ago(3596), source: 'dhcp', text: 'as UEFI amd64 PXE firmware, was lent 10.77.0.100 and the boot file snponly.efi', step: 'ack', milestone: 'address', took_ms: 3890 },
+    { at: ago(120), source: 'dhcp', text: 'asked for an address as UEFI amd64 PXE firmware; was offered 10.77.0.100 and the boot file snponly.efi', step: 'offer', milestone: 'asks', begins: true },
+    { at: ago(116.1), source: 'dhcp', text: 'as UEFI amd64 PXE firmware, was lent 10.77.0.100 and the boot file snponly.efi', step: 'ack', milestone: 'address', took_ms: 3890 },
+    { at: ago(116), source: 'tftp', text: 'asks for snponly.efi over TFTP, in blocks of 1468 bytes', step: 'asked' },
+    { at: ago(115.9), source: 'tftp', text: 'fetched snponly.efi over TFTP (173792 bytes)', step: 'served', milestone: 'loader', took_ms: 180 },
+    { at: ago(113.7), source: 'router', text: 'asked for an IPv6 router; was told that there is none' },
+    { at: ago(113.5), source: 'dhcp', text: 'as UEFI amd64 iPXE, was lent 10.77.0.100 and the boot file script', step: 'ack', milestone: 'ipxe', took_ms: 2400 },
+    { at: ago(113.4), source: 'script', text: 'was told to start the agent: it is new here', step: 'script', milestone: 'script', took_ms: 100 },
+    { at: ago(113.2), source: 'http', text: 'fetched vmlinuz over HTTP (9342112 bytes)', step: 'served', milestone: 'kernel', took_ms: 210 },
+    { at: ago(112.9), source: 'http', text: 'fetched initrd over HTTP (21003412 bytes)', step: 'served', milestone: 'initrd', took_ms: 300 },
+    { at: ago(98), source: 'task', text: 'the agent reported from 10.77.0.100', milestone: 'agent', took_ms: 14900, slowest: true },
+    { at: ago(60), source: 'task', text: 'approved by anna: erase 1.92 TB and write debian-12', milestone: 'approved', took_ms: 38000, waited: true },
+    { at: ago(59), source: 'task', text: 'the disk is being erased', milestone: 'erasing', took_ms: 1000 },
+  ];
+}
+
 export class FakeFleet {
   constructor({ machines = 24, spread = true } = {}) {
     this.index = 100;
@@ -85,9 +106,7 @@ export class FakeFleet {
       addresses: { [macs[0]]: ip(i) }, phase: 'discovered', phase_text: 'its agent waits; nothing asked of it yet', actions: ['install', 'forget'], task_id: '', installed: null, unfinished: false, question: '', rival: null,
       first_seen: at, reported_at: at, agent_ip: ip(i), contact_at: new Date().toISOString(), lost: false, inventory: inv,
       summary: { vendor: inv.system.vendor, product: inv.system.product, cpu: inv.cpu.model, cores: inv.cpu.cores, threads: inv.cpu.threads, memory_bytes: inv.memory.total_bytes, disks: inv.disks.map((d) => ({ id: d.serial, model: d.model, size_bytes: d.size_bytes, contents_text: '' })), nics: macs.length, firmware: inv.firmware.mode },
-      sightings: [
-        ['dhcp', 'asked for an address with a UEFI x86-64 firmware; told to load snponly.efi', 9e4], ['tftp', 'read snponly.efi, 271 kB', 87e3], ['http', 'asked for its script; told to boot the agent', 84e3], ['http', 'read vmlinuz and initrd, 24.1 MB', 70e3], ['agent', 'reported 3 disks, 2 network cards', 61e3],
-      ].map(([kind, text, ago]) => ({ at: new Date(Date.now() - ago).toISOString(), mac: macs[0], kind, text })),
+      timeline: timeline(macs[0]), sightings: [],
     };
     this.machines.set(m.id, m);
     if (phase !== 'discovered') this.#give(m, phase, i);
@@ -151,6 +170,15 @@ export class FakeFleet {
     this.emit('task_created', { task_id: t.id, task: listed(t), machine_id: m?.id });
     if (m) this.move(t, spec.approve ? 'approved' : 'pending_approval');
     return t;
+  }
+
+  /** Has a machine stand, or go on again with null. */
+  stall(id, why) {
+    const m = this.machines.get(id);
+    const now = new Date().toISOString();
+    m.stall = why && { id: 'loader-silent', text: 'took snponly.efi, then silence for 40 s: did Secure Boot refuse it?', hint: 'switch Secure Boot off in the machine’s setup: snponly.efi is not signed. If it is off, look at the screen', since: now, at: now };
+    m.timeline = [...m.timeline.slice(0, 6), ...(why ? [{ at: now, source: 'stall', step: 'stalled', stall: m.stall.id, text: m.stall.text, hint: m.stall.hint }] : [])];
+    this.emit('machine', { machine_id: id, machine: listed(m) });
   }
 
   move(t, status, more = {}) {
@@ -218,7 +246,7 @@ export class FakeFleet {
 
 /** A view as lists have it, without what only GET one tells. */
 export function listed(v) {
-  const { inventory: _i, sightings: _s, user_data: _u, hardware: _h, ...rest } = v;
+  const { inventory: _i, sightings: _s, timeline: _t, user_data: _u, hardware: _h, ...rest } = v;
   return rest;
 }
 

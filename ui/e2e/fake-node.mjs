@@ -64,7 +64,7 @@ export class FakeNode {
     this.requests = [];
     this.sent = 0;
     this.refuse = false;
-    this.sightings = [];
+    /** @type {any[]} */ this.strangers = [];
     this.who = { name: 'anna', role: 'admin', account: true, setup: false };
     this.users = [{ id: 'u-1', name: 'anna', role: 'admin', disabled: false, created_at: new Date().toISOString(), sessions: 1 }];
     this.tokens = [];
@@ -153,6 +153,9 @@ export class FakeNode {
     if (kind === 'tasks' && id && !t) throw problem(404, `there is no task ${id}`);
     if (kind === 'machines' && id && !m) throw problem(404, `there is no machine ${id}`);
     const answers = {
+      'GET doctor': () => f.examination ?? { verdict: 'fail', checks: [
+        { id: 'configuration', depth: 0, verdict: 'ok', reason: 'it is what this node was started with' }, { id: 'clock', depth: 1, verdict: 'warn', reason: 'nothing keeps this clock right', fix: 'sudo timedatectl set-ntp true' },
+        { id: 'link', of: 'eno2', depth: 2, verdict: 'fail', reason: 'no carrier: nothing is plugged in, or the other end is off', fix: 'ip link show eno2' }, { id: 'bmc', depth: 0, verdict: 'skip', reason: 'this version switches no machine on by itself' }] },
       'GET tasks': () => ({ tasks: [...f.tasks.values()].filter((x) => x.machine_id === url.searchParams.get('machine_id')).map(listed) }),
       'GET tasks id': () => ({ ...t, hardware: f.machines.get(t.machine_id)?.inventory ?? null }),
       'POST tasks': () => f.makeTask(body),
@@ -185,7 +188,11 @@ export class FakeNode {
         f.emit('node_deleted', { id: m.id, name: m.name });
         f.note(`removed node ${m.name}`);
       }),
-      'GET network': () => ({ interfaces: [{ name: 'br0', mode: 'dhcp', address: '10.77.0.1/24', range: '10.77.0.100-10.77.0.199' }], counters: { dhcp_received: 812, dhcp_dropped_malformed: 2, tftp_reads: 40 }, sightings: [...f.machines.values()].slice(0, 40).flatMap((x) => x.sightings) }),
+      'GET leases': () => ({ leases: [{ address: '10.77.0.9', state: 'resting', until: new Date(Date.now() + 6e5).toISOString(), node: 'n1', why: 'in use by card 52:54:00:ff:ff:09, which was not lent it' },
+        { address: '10.77.0.150', state: 'lent', mac: '52:54:00:ff:ff:01', until: new Date(Date.now() + 36e5).toISOString(), node: 'n1' }] }),
+      'GET network': () => ({ interfaces: [{ name: 'br0', mode: 'dhcp', address: '10.77.0.1/24', range: '10.77.0.100-10.77.0.199' }], counters: { dhcp_received: 812, dhcp_dropped_malformed: 2, tftp_reads: 40 }, sightings: [...f.machines.values()].slice(0, 40).flatMap((x) => [...x.sightings, ...x.timeline.map((m) => ({ at: m.at, mac: x.ids.macs[0], kind: m.source, text: m.text }))]).slice(0, 200),
+        machines: [...[...f.machines.values()].slice(0, 8).map((x) => ({ mac: x.ids.macs[0], address: x.agent_ip, machine_id: x.id, name: x.name, at: x.timeline.at(-1).at, text: x.timeline.at(-1).text, stall: x.stall })), ...this.strangers] }),
+      'GET wire id': () => { const x = [...f.machines.values()].find((y) => y.ids.macs.includes(id)) ?? this.strangers.find((y) => y.mac === id); if (!x) throw problem(404, `nothing was seen of ${id}`); return { mac: id, machine_id: x.machine_id ?? x.id, stall: x.stall, timeline: x.timeline }; },
     };
     const words = kind === 'cluster' ? (id === 'nodes' ? [deed] : [id]) : [id && 'id', verb];
     const answer = answers[[q.method, kind, ...words].filter(Boolean).join(' ')];

@@ -34,6 +34,12 @@ const audit = async (p, n) => {
   n.fleet.note('approved the install of debian-12 on web-4', { machine: 'm-000004' });
   n.fleet.note('node n2 leads since term 5', { by: '' });
 };
+const stalls = async (p, n) => {
+  n.fleet.stall('m-000004', true);
+  n.strangers = [{ mac: '52:54:00:ff:ff:01', address: '10.77.0.180', at: new Date().toISOString(), text: 'fetched snponly.efi over TFTP (173792 bytes)', node: 'n2',
+    stall: n.fleet.machines.get('m-000004').stall }];
+};
+const stalledPage = async (p, n) => { await stalls(p, n); await p.reload(); await p.waitForSelector('.stalled'); };
 const only = process.argv[3];
 const shots = {
   fleet: {}, 'fleet-dark': { scheme: 'dark' }, 'fleet-1000': { machines: 1000 }, 'fleet-320': { width: 320, height: 640 }, 'fleet-900': { width: 900 },
@@ -49,6 +55,10 @@ const shots = {
   'fleet-cut-off': { then: cutOff }, 'fleet-cut-off-320': { width: 320, height: 640, then: cutOff }, 'cluster-remove': { hash: '#/c', then: (p) => p.click('[data-node=n-3] [data-act=remove]') }, 'cluster-add': { hash: '#/c', scheme: 'dark', then: (p) => p.click('text=Add a node') },
   elsewhere: { then: async (p, n) => { n.refuse = true; n.cut(); await p.waitForSelector('#banner:not([hidden])'); } },
   audit: { hash: '#/a', then: audit }, 'audit-320': { hash: '#/a', width: 320, height: 640, then: audit },
+  'stalled-fleet': { then: stalls }, 'stalled-fleet-dark': { scheme: 'dark', then: stalls }, 'stalled-fleet-320': { width: 320, height: 640, then: stalls },
+  'stalled-machine': { hash: '#/m/m-000004', height: 1100, then: stalledPage }, 'stalled-machine-dark': { hash: '#/m/m-000004', height: 1100, scheme: 'dark', then: stalledPage }, 'stalled-machine-320': { hash: '#/m/m-000004', width: 320, height: 1200, then: stalledPage },
+  'stalled-network': { hash: '#/network', height: 900, then: stalledPage }, 'stalled-network-dark': { hash: '#/network', height: 900, scheme: 'dark', then: stalledPage },
+  'stranger': { hash: '#/network', then: async (p, n) => { await stalls(p, n); n.strangers[0].timeline = n.fleet.machines.get('m-000004').timeline; await p.goto(p.url().split('#')[0] + '#/w/52:54:00:ff:ff:01'); await p.waitForSelector('.way-line'); } },
   images: { hash: '#/images' }, network: { hash: '#/network', scheme: 'dark' }, help: { then: (p) => p.keyboard.press('?') },
 };
 if (!only || only.split(',').includes('gallery')) {

@@ -27,7 +27,7 @@ export class Page {
     this.body = h('tbody', { role: 'rowgroup' });
     this.held = h('div.wide', { tabIndex: 0, role: 'region', aria: { label: 'Images on the nodes' } });
     root.replaceChildren(h('article.sheet.broad', null,
-      h('header', null, h('h1', null, 'Cluster'), this.says, h('div.actions', null, this.add)),
+      h('header', null, h('h1', null, 'Cluster'), this.says, h('div.actions', null, h('a', { href: '#/doctor' }, 'What keeps machines from booting off this node?'), this.add)),
       h('section.card', null, h('div.wide', { tabIndex: 0, role: 'region', aria: { label: 'Nodes' } },
         // Named as what they are: on a narrow screen they are not laid out as a table.
         h('table.plain.nodes', { role: 'table' }, h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, heads.map((x) => h('th', { role: 'columnheader', scope: 'col' }, x || h('span.vh', null, 'Actions'))))), this.body))),

@@ -37,13 +37,15 @@ export class Row {
     this.version++;
     this.name = m?.name || t?.network_config?.hostname || text.newMachineName(t?.target_mac ?? '');
     this.phase = (m ?? t).phase;
-    this.group = this.question ? 'needs' : groupOf[this.phase] ?? 'rest';
+    this.group = this.question || this.stall ? 'needs' : groupOf[this.phase] ?? 'rest';
     this.words = [this.name, this.serial, this.mac, this.ip, this.image, m?.ids?.uuid, ...(m?.ids?.macs ?? []),
       m?.summary?.vendor, m?.summary?.product, this.key.slice(2), t?.id].filter(Boolean).join('\n').toLowerCase();
   }
 
   get says() { return this.question || (this.machine ?? this.task)?.phase_text || ''; }
   get question() { return this.machine?.question ?? ''; }
+  /** Why it does not go on, or null. @returns {any} */
+  get stall() { return (this.machine ?? this.task)?.stall ?? null; }
   get serial() { return this.machine?.ids?.serial ?? ''; }
   get mac() { return this.task?.target_mac || this.machine?.ids?.macs?.[0] || ''; }
   get ip() { return this.machine ? this.machine.addresses?.[this.mac] || this.machine.agent_ip || '' : ''; }
@@ -274,6 +276,7 @@ const orders = {
 const fields = {
   state: (r, v) => r.phase === v,
   needs: (r) => r.group === 'needs',
+  is: (r, v) => v === 'stalled' && Boolean(r.stall),
   name: (r, v) => r.name.toLowerCase().includes(v),
   mac: (r, v) => [r.mac, ...(r.machine?.ids?.macs ?? [])].some((m) => m.includes(v)),
   serial: (r, v) => r.serial.toLowerCase().includes(v),

@@ -31,6 +31,7 @@ class Line {
     this.track = cell('.track');
     this.fill = cell('.track i');
     this.says = cell('.c-doing span');
+    this.stalled = cell('.stalled');
     this.cells = ['rate', 'image', 'serial', 'mac', 'ip', 'hw'].map((c) => cell(`.c-${c}`));
     this.age = cell('.c-seen');
     this.button = /** @type {HTMLButtonElement} */ (cell('button'));
@@ -59,8 +60,10 @@ class Line {
       setAttr(this.track, 'aria-valuetext', row.says);
       setAttr(this.track, 'aria-label', row.name);
     }
-    setText(this.says, row.says);
-    const whole = row.working ? '' : row.says;
+    const says = row.stall?.text ?? row.says;
+    this.stalled.hidden = !row.stall;
+    setText(this.says, says);
+    const whole = row.stall ? `${says}. ${row.stall.hint}` : row.working ? '' : says;
     if (this.says.title !== whole) this.says.title = whole;
     const values = [rate(row.speed), row.image, row.serial, row.mac, row.ip, hardware(row.machine?.summary)];
     this.cells.forEach((c, i) => setText(c, values[i]));

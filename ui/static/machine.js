@@ -5,6 +5,7 @@
 import { api } from './api.js';
 import { disks } from './disks.js';
 import { h, keep, state } from './html.js';
+import { stallNote, timeline } from './timeline.js';
 import { bytes, clock, duration, memory, plural, rate, stamp, text, when } from './text.js';
 
 const stages = [['partitioning', 20], ['downloading', 60], ['installing', 90], ['configuring', 100]];
@@ -16,14 +17,14 @@ export class Page {
     this.id = id;
     /** @type {any} */ this.full = null;
     /** @type {any} */ this.task = null;
+    /** What its MAC did, of a machine that nobody knows yet. @type {any} */ this.wire = null;
     /** @type {any[]} */ this.earlier = [];
-    /** @type {any[]} */ this.heard = [];
     this.problem = '';
     this.part = {};
     const part = (/** @type {string} */ name, /** @type {string} */ tag = 'section.card') => (this.part[name] = h(tag, { hidden: true }));
     root.replaceChildren(h('article.sheet', null,
       h('header', null, h('a.crumb', { href: '#/' }, '← Machines'), part('head', 'div'), part('notes', 'div'), part('actions', 'div.actions'), part('way', 'div.way')),
-      part('disks'), h('div.columns', null, part('plan'), part('log'), part('timeline'), part('hardware'), part('memory'), part('nics')), part('earlier'), part('raw', 'div')));
+      part('timeline'), part('disks'), h('div.columns', null, part('plan'), part('log'), part('hardware'), part('memory'), part('nics')), part('earlier'), part('raw', 'div')));
     this.onframe = (/** @type {any} */ e) => this.frame(e.detail);
     app.store.addEventListener('frame', this.onframe);
     this.load();
@@ -38,8 +39,7 @@ export class Page {
 
   frame(f) {
     const mine = f.machine_id === this.id || f.machine?.id === this.id || f.task?.machine_id === this.id || f.task?.id === this.id;
-    if (f.type === 'sighting' && this.full?.ids?.macs?.includes(f.mac)) this.heard = [...this.heard, f].slice(-200);
-    else if ((mine && f.type !== 'progress') || f.type === 'snapshot' || f.type === 'resumed') this.later();
+    if (f.type === 'sighting' && (this.full?.ids?.macs?.includes(f.mac) || f.mac === this.row?.mac) || (mine && f.type !== 'progress') || f.type === 'snapshot' || f.type === 'resumed') this.later();
   }
 
   /** Asks for what only GET one tells, once for a burst of events. */
@@ -51,10 +51,9 @@ export class Page {
   async load() {
     try {
       const row = this.row;
-      if (row && !row.machine) this.task = await api.task(row.task.id);
+      if (row && !row.machine) [this.task, this.wire] = await Promise.all([api.task(row.task.id), api.wire(row.mac).catch(() => null)]);
       else {
         this.full = await api.machine(this.id);
-        this.heard = [];
         [this.task, this.earlier] = await Promise.all([
           this.full.task_id ? api.task(this.full.task_id).catch(() => null) : null,
           api.tasksOf(this.id).then((r) => r.tasks ?? r.items ?? [], () => []),
@@ -82,7 +81,7 @@ export class Page {
     const why = this.app.why();
     this.show('head', [row.name, row.phase, row.says, row.question], () => [
       h('div.headline', null, h('h1', null, row.name), state(row.phase, row.question ? 'question' : text.phase[row.phase])), h('p', null, row.says)]);
-    this.show('notes', [row.task?.error, row.question, row.machine?.rival, row.machine?.unfinished, row.machine?.protected, row.machine?.held, row.machine?.troubles, row.task?.held, row.task?.review, row.task?.first_word, row.task?.came_up, this.problem, row.task?.problem], () => this.notes(row));
+    this.show('notes', [row.stall, row.task?.error, row.question, row.machine?.rival, row.machine?.unfinished, row.machine?.protected, row.machine?.held, row.machine?.troubles, row.task?.held, row.task?.review, row.task?.first_word, row.task?.came_up, this.problem, row.task?.problem], () => this.notes(row));
     this.show('actions', [row.actions, row.question, why], () => row.actions.map((/** @type {string} */ a) => h(a === row.button ? 'button.primary' : 'button', {
       type: 'button', disabled: Boolean(why), title: why, data: { act: a }, onclick: () => this.app.act(a, row) }, text.action[a] ?? a)));
     this.way(row);
@@ -92,7 +91,7 @@ export class Page {
     this.show('disks', [inv?.disks, dies], () => inv?.disks && [h('h2', null, 'Disks'), inv.disks.length ? disks(inv.disks, dies) : h('p.soft', null, 'The agent found no disk.')]);
     this.show('plan', [row.task, row.machine?.installed, tick && row.working], () => this.plan(row));
     this.show('log', [row.task?.logs, this.task?.logs?.length], () => this.log(row));
-    this.show('timeline', [this.full?.sightings, this.heard], () => this.timeline());
+    this.show('timeline', [(this.full ?? this.wire)?.timeline], () => { const known = this.full ?? this.wire; return known && timeline(known.timeline ?? []); });
     this.show('hardware', [inv, row.machine?.ids], () => inv && this.hardware(inv, row));
     this.show('memory', [inv?.memory], () => inv?.memory?.dimms?.length && this.memory(inv.memory));
     this.show('nics', [inv?.nics], () => inv?.nics?.length && this.nics(inv.nics));
@@ -108,7 +107,9 @@ export class Page {
 
   notes(row) {
     const m = row.machine, t = row.task;
+    const s = row.stall;
     return [
+      s && stallNote(s, this.app.store.now()),
       t?.error && h('div.note.bad', null, h('p', null, h('b', null, t.error.message)), t.error.details && h('p.mono', null, t.error.details), h('p.soft', null, t.error.code)),
       (m?.held ?? t?.held) && h('div.note.bad', { role: 'alert' }, h('p', null, h('b', null, 'Held: '), `${(m?.held ?? t?.held).reason}.`), h('p', null, `It waits since ${stamp((m?.held ?? t?.held).since, this.app.store.now())}, with its screen saying so. Look at the console of the machine, then release it.`)),
       t?.review && t.status === 'needs_review' && h('p.note.bad', null, h('b', null, 'Nothing is written until you look again: '), t.review),
@@ -170,19 +171,6 @@ export class Page {
     return [h('h2', null, 'Log'), logs?.length
       ? h('ol.lines', { tabIndex: 0, aria: { label: 'Log of the task' } }, [...logs].reverse().map((/** @type {any} */ l) => h('li', null, h('time', { title: l.at }, clock(l.at)), h('span', null, l.text))))
       : h('p.soft', null, text.empty.log)];
-  }
-
-  timeline() {
-    if (!this.full) return null;
-    const all = [...(this.full.sightings ?? []), ...this.heard].sort((a, b) => when(b.at) - when(a.at));
-    const slowest = Math.max(...all.map((s, i) => (all[i + 1] ? when(s.at) - when(all[i + 1].at) : 0)));
-    return [h('h2', null, 'On the wire'), all.length
-      ? h('ol.lines.kinds', { tabIndex: 0, aria: { label: 'What it did on the wire' } }, all.map((s, i) => {
-        const gap = all[i + 1] ? when(s.at) - when(all[i + 1].at) : 0;
-        return h('li', null, h('time', { title: s.at }, clock(s.at)), h('span.kind', null, s.kind),
-          h('span', null, s.text, gap >= 1000 && h(gap === slowest ? 'b.gap' : 'span.gap', null, `  after ${duration(gap)}`)));
-      }))
-      : h('p.soft', null, text.empty.timeline)];
   }
 
   hardware(inv, row) {

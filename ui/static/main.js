@@ -214,11 +214,12 @@ store.addEventListener('moved', (/** @type {any} */ e) => {
   }, 5000);
 });
 
-// Addresses: #/ , #/m/ID , #/t/ID , #/images , #/network , #/c , #/a , #/u; the search and the order are in them too.
+// Addresses: #/ , #/m/ID , #/t/ID , #/images , #/network , #/w/MAC , #/c , #/a , #/u; the search and the order are in them too.
 const places = {
   m: () => import('./machine.js'), t: () => import('./machine.js'),
-  images: () => import('./images.js'), network: () => import('./network.js'),
+  images: () => import('./images.js'), network: () => import('./network.js'), w: () => import('./wire.js'),
   c: () => import('./cluster.js'), a: () => import('./audit.js'), u: () => import('./access.js'),
+  doctor: () => import('./doctor.js'),
 };
 let here = '', scrolled = 0;
 history.scrollRestoration = 'manual';
@@ -231,7 +232,7 @@ async function route() {
   const params = new URLSearchParams(search);
   const onFleet = !(place in places);
   if (here === 'fleet' && !onFleet) scrolled = scrollY;
-  const tab = onFleet || place === 'm' || place === 't' ? 'fleet' : place;
+  const tab = onFleet || place === 'm' || place === 't' ? 'fleet' : place === 'w' ? 'network' : place;
   for (const a of document.querySelectorAll('.places a')) {
     const mine = /** @type {HTMLElement} */ (a).dataset.place === tab;
     if (mine) a.setAttribute('aria-current', 'page'); else a.removeAttribute('aria-current');
@@ -292,7 +293,8 @@ function look(/** @type {string} */ q, /** @type {string} */ sort) {
   history.replaceState(null, '', fleetHash(q, sort));
   route();
 }
-addEventListener('hashchange', route);
+// A login link that is opened where this page is already changes nothing but the hash.
+addEventListener('hashchange', () => { if (location.hash.startsWith('#login=')) location.reload(); else route(); });
 $('q').oninput = () => look($('q').value.trim(), fleet.sort);
 $('search').onsubmit = (/** @type {Event} */ e) => { e.preventDefault(); fleet.move(1); };
 $('q-help').textContent = text.filterHelp;

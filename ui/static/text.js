@@ -80,6 +80,16 @@ export const text = {
   },
   /** @param {string} name @param {string} role @param {string} need */
   mayNot: (name, role, need) => `${name} is ${role}, and this needs ${need}.`,
+  stalled: 'stalled', whatToDo: 'What to do',
+  /** @param {string} at */
+  standsSince: (at) => `It stands since ${at}.`,
+  timeline: {
+    title: 'Timeline', slowest: 'slowest', waited: 'a person’s time', every: 'Everything that was seen', before: 'Its boots before',
+    asks: 'first word', address: 'has an address', loader: 'has the loader', ipxe: 'iPXE runs', script: 'has its script', kernel: 'has the kernel', initrd: 'has the agent',
+    agent: 'agent reported', task: 'task made', approved: 'approved', erasing: 'erasing', downloading: 'writing', installing: 'verifying', configuring: 'made bootable', written: 'installed', failed: 'failed', up: 'came up',
+    stalled: 'stalled', 'goes-on': 'goes on',
+  },
+  wire: { title: 'Machines on the wire', machine: 'Machine', address: 'Address', last: 'The last that it did', ago: 'Ago', none: 'No machine was seen on the wire since this node started.', stranger: 'No agent has reported from it yet.' },
   paused: 'paused: what you see stands still',
   all: 'All',
   /** @param {number} n @param {number} of */
@@ -102,6 +112,7 @@ export const text = {
     images: 'No image yet. An image is a raw disk image (also .gz, .xz, .zst) that boots by itself.',
     imagesHow: 'Add one above, or on the node: lpmos image import FILE --name debian-12',
     network: 'No machine has asked for anything since this node started.',
+    leases: 'No address is kept or lent.',
     log: 'Nothing has happened yet.',
     audit: 'Nobody has done anything yet.',
     timeline: 'This node has heard nothing of it on the wire since it started.',
@@ -111,7 +122,7 @@ export const text = {
     ['r', 'retry'], ['n', 'new task'], ['p', 'pause and go on'], ['g then m  i  n  c  a  u', 'go to machines, images, network, cluster, audit, users'],
     ['?', 'these keys'], ['Esc', 'back'],
   ],
-  filterHelp: 'Words match names, serials, MACs, addresses and images. state:waiting, mac:52:54, image:debian-12, vendor:dell, needs:you narrow it; a leading minus excludes.',
+  filterHelp: 'Words match names, serials, MACs, addresses and images. state:waiting, mac:52:54, image:debian-12, vendor:dell, needs:you, is:stalled narrow it; a leading minus excludes.',
   live: {
     /** @param {string} name @param {string} phase @param {string} why */
     one: (name, phase, why) => `${name}: ${phase}${why ? `, ${why}` : ''}.`,

@@ -1,6 +1,6 @@
 // Command mkboot makes the files a netbooting machine is given: Debian's
 // generic kernel, an initramfs with the agent as /init and drivers for common
-// servers, and the iPXE loaders. Run it through "make boot-image".
+// servers, and the loaders: iPXE, and the signed ones. Run it through "make boot-image".
 //
 // The same packages and the same agent give the same bytes.
 package main
@@ -25,6 +25,15 @@ import (
 // sizeLimit is what kernel and initramfs may have together, in bytes: firmware
 // loads them into memory, over links as slow as 100 Mbit/s.
 const sizeLimit = 32 << 20
+
+// loaders are what firmware is given, and where Debian has it.
+var loaders = []struct{ name, pkg, path string }{
+	{bootimage.Undionly, "ipxe", "usr/lib/ipxe/undionly.kpxe"},
+	{bootimage.SNPOnly, "ipxe", "usr/lib/ipxe/snponly.efi"},
+	{bootimage.IPXE, "ipxe", "usr/lib/ipxe/ipxe.efi"},
+	{bootimage.Shim, "shim-signed", "usr/lib/shim/shimx64.efi.signed"},
+	{bootimage.GRUB, "grub-efi-amd64-signed", "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"},
+}
 
 func main() {
 	agent := flag.String("agent", "bin/lpmos-agent", "the agent's static binary, which becomes /init")
@@ -67,16 +76,16 @@ func run(ctx context.Context, packages debian.Cache, agentPath, out string) erro
 	set := &fileSet{data: map[string][]byte{}}
 	set.add(bootimage.Kernel, vmlinuz, kernel.Package)
 	set.add(bootimage.Initrd, initrd, kernel.Package)
-	loaders, tree, err := packages.Unpack(ctx, "ipxe")
-	if err != nil {
-		return err
-	}
-	for _, name := range []string{bootimage.Undionly, bootimage.SNPOnly, bootimage.IPXE} {
-		data, err := os.ReadFile(filepath.Join(tree, "usr/lib/ipxe", name))
+	for _, l := range loaders {
+		p, tree, err := packages.Unpack(ctx, l.pkg)
 		if err != nil {
-			return fmt.Errorf("package ipxe: %w", err)
+			return err
 		}
-		set.add(name, data, loaders)
+		data, err := os.ReadFile(filepath.Join(tree, l.path))
+		if err != nil {
+			return fmt.Errorf("package %s: %w", l.pkg, err)
+		}
+		set.add(l.name, data, p)
 	}
 	if err := set.write(out); err != nil {
 		return err

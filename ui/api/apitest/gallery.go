@@ -23,16 +23,20 @@ func Gallery(n *Node) error {
 	g.during()
 	g.after()
 	g.odd()
-	for _, s := range []struct{ kind, text string }{
-		{"dhcp", "asked for an address: x86-64 UEFI, PXE"},
-		{"dhcp", "was offered 10.77.0.100 and the boot file snponly.efi"},
-		{"tftp", "read snponly.efi, 271 kB in 0.2 s"},
-		{"script", "asked what to boot and was told: the agent"},
-		{"http", "read the kernel and the agent, 31 MB in 0.9 s"},
+	for _, s := range []api.Sighting{
+		{Kind: "dhcp", Step: "offer", Stage: "pxe", File: "snponly.efi", Text: "asked for an address as UEFI amd64 PXE firmware; was offered 10.77.0.100 and the boot file snponly.efi"},
+		{Kind: "dhcp", Step: "ack", Stage: "pxe", File: "snponly.efi", Text: "as UEFI amd64 PXE firmware, was lent 10.77.0.100 and the boot file snponly.efi"},
+		{Kind: "tftp", Step: "served", File: "snponly.efi", Text: "fetched snponly.efi over TFTP (173792 bytes)"},
+		{Kind: "script", Step: "script", Stage: "ipxe", Text: "was told to start the agent: not known here"},
+		{Kind: "http", Step: "served", File: "initrd", Text: "fetched initrd over HTTP (21003412 bytes)"},
 	} {
-		n.Sightings.Add(api.Sighting{At: n.Clock.Tick(), MAC: mac(3), Kind: s.kind, Text: s.text})
+		s.At, s.MAC = n.Clock.Tick(), mac(3)
+		n.Sightings.Add(s)
 	}
-	n.Sightings.Add(api.Sighting{At: n.Clock.Tick(), MAC: "52:54:00:ff:ff:01", Kind: "dhcp", Text: "asked for an address and is no netboot"})
+	stranger := api.Sighting{At: n.Clock.Tick(), MAC: "52:54:00:ff:ff:01", Kind: "tftp", Step: "served", File: "snponly.efi", Text: "fetched snponly.efi over TFTP (173792 bytes)"}
+	n.Sightings.Add(stranger)
+	n.Sightings.Stalls(stranger.MAC, &api.Stall{ID: "loader-silent", Text: "took snponly.efi, then silence for 40 s: did Secure Boot refuse it?",
+		Hint: "switch Secure Boot off in the machine's setup: snponly.efi is not signed. If it is off, look at the screen", Since: stranger.At, At: stranger.At.Add(40 * time.Second)})
 	for _, m := range n.Membership.Status().Members[1:] {
 		g.do(fleet.PutNode{Node: fleet.Node{ID: m.ID, Name: m.Name, RegionID: m.Region, Address: m.Dashboard, Version: m.Version}})
 	}

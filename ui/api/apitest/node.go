@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ type Node struct {
 	Sightings  *Sightings
 	Contact    *Contact
 	Membership *Membership
+	Leases     *Leases
 	Clock      *Clock
 	ids        atomic.Int64
 }
@@ -40,17 +42,23 @@ func NewNode() *Node {
 	clock := &Clock{at: time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)}
 	cluster := NewCluster(clock.Tick, 1000)
 	return &Node{Cluster: cluster, Images: &Images{stored: map[string]bool{}}, Sightings: NewSightings(), Contact: &Contact{at: map[string]time.Time{}},
-		Membership: NewMembership(clock.Now, cluster), Clock: clock}
+		Membership: NewMembership(clock.Now, cluster), Leases: &Leases{}, Clock: clock}
 }
 
 // Config of an API that stands on the node.
 func (n *Node) Config() api.Config {
 	return api.Config{
-		Cluster: n.Cluster, Images: n.Images, Sightings: n.Sightings, Contact: n.Contact, Membership: n.Membership,
+		Cluster: n.Cluster, Images: n.Images, Sightings: n.Sightings, Contact: n.Contact, Membership: n.Membership, Leases: n.Leases,
 		Name: "n1", Region: "dc1", Version: "test",
 		Now:      n.Clock.Now,
 		NewID:    func() string { return fmt.Sprintf("t-new%02d", n.ids.Add(1)) },
 		NewToken: func() string { return fmt.Sprintf("%032x", n.ids.Add(1)) },
+		Examine: func(context.Context) api.Examination {
+			return api.Examination{Verdict: "fail", Checks: []api.Check{
+				{ID: "configuration", Verdict: "ok", Reason: "it is what this node was started with"},
+				{ID: "link", Of: "eth0", Depth: 1, Verdict: "fail", Reason: "it is switched off", Fix: "sudo ip link set eth0 up"},
+			}}
+		},
 	}
 }
 
@@ -144,12 +152,15 @@ type Sightings struct {
 	mu     sync.Mutex
 	all    []api.Sighting
 	alarms []string
+	stalls map[string]*api.Stall
 	subs   map[int]func(api.Sighting)
 	next   int
 }
 
 // NewSightings has seen nothing.
-func NewSightings() *Sightings { return &Sightings{subs: map[int]func(api.Sighting){}} }
+func NewSightings() *Sightings {
+	return &Sightings{stalls: map[string]*api.Stall{}, subs: map[int]func(api.Sighting){}}
+}
 
 // Add tells a sighting.
 func (s *Sightings) Add(sg api.Sighting) {
@@ -183,6 +194,35 @@ func (s *Sightings) Recent(n int) (out []api.Sighting) {
 	return out
 }
 
+// Stalls has a machine stand still, or go on again if there is no stall.
+func (s *Sightings) Stalls(mac string, stall *api.Stall) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stalls[mac] = stall
+}
+
+// Stall of one hardware address.
+func (s *Sightings) Stall(mac string) *api.Stall {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stalls[mac]
+}
+
+// OnWire is every machine that was seen.
+func (s *Sightings) OnWire(n int) (out []api.OnWire) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := map[string]bool{}
+	for i := len(s.all) - 1; i >= 0 && len(out) < n; i-- {
+		sg := s.all[i]
+		if !seen[sg.MAC] && sg.Kind != "stall" {
+			out = append(out, api.OnWire{MAC: sg.MAC, At: sg.At, Text: sg.Text, Stall: s.stalls[sg.MAC], Node: sg.Node})
+		}
+		seen[sg.MAC] = true
+	}
+	return out
+}
+
 // Subscribe hears every new one.
 func (s *Sightings) Subscribe(f func(api.Sighting)) (cancel func()) {
 	s.mu.Lock()
@@ -196,6 +236,9 @@ func (s *Sightings) Subscribe(f func(api.Sighting)) (cancel func()) {
 		delete(s.subs, id)
 	}
 }
+
+// Transfers are made up.
+func (s *Sightings) Transfers() api.Transfers { return api.Transfers{Places: 48, Running: 3} }
 
 // Counters are made up.
 func (s *Sightings) Counters() map[string]uint64 {
@@ -219,6 +262,39 @@ func (s *Sightings) Alarm(text string) {
 // Interfaces are made up.
 func (s *Sightings) Interfaces() []api.Interface {
 	return []api.Interface{{Name: "br0", Mode: "dhcp", Address: "10.77.0.1/24", Range: "10.77.0.100-10.77.0.199"}}
+}
+
+// Leases is a book of leases in memory.
+type Leases struct {
+	mu  sync.Mutex
+	all []api.Lease
+}
+
+// Lend puts a lease into the book.
+func (l *Leases) Lend(lease api.Lease) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, lease)
+}
+
+// Leases are all of them.
+func (l *Leases) Leases() []api.Lease {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.all)
+}
+
+// Release takes a lease out of the book.
+func (l *Leases) Release(addr netip.Addr) (api.Lease, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.all, func(x api.Lease) bool { return x.Address == addr.String() })
+	if i < 0 {
+		return api.Lease{}, false, nil
+	}
+	was := l.all[i]
+	l.all = slices.Delete(l.all, i, i+1)
+	return was, true, nil
 }
 
 // Contact is when agents last spoke.

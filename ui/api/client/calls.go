@@ -107,6 +107,12 @@ func (c *Client) Machine(ctx context.Context, id string) (m api.Machine, err err
 	return m, err
 }
 
+// Wire is what one hardware address did, also if nobody knows it.
+func (c *Client) Wire(ctx context.Context, mac string) (w api.Wire, err error) {
+	err = c.request(ctx, http.MethodGet, segment("wire", mac), nil, nil, &w)
+	return w, err
+}
+
 // DeleteMachine forgets a machine.
 func (c *Client) DeleteMachine(ctx context.Context, id string) error {
 	return c.request(ctx, http.MethodDelete, segment("machines", id), nil, nil, nil)
@@ -205,6 +211,20 @@ func (c *Client) Health(ctx context.Context) (h api.Health, err error) {
 func (c *Client) Network(ctx context.Context) (n api.Network, err error) {
 	err = c.list(ctx, "network", &n)
 	return n, err
+}
+
+// Leases are the addresses in use as the node knows them; all adds those that have
+// ended.
+func (c *Client) Leases(ctx context.Context, all bool) ([]api.Lease, error) {
+	var l api.LeaseList
+	err := c.request(ctx, http.MethodGet, "leases", url.Values{"all": {strconv.FormatBool(all)}}, nil, &l)
+	return l.Leases, err
+}
+
+// ReleaseLease takes an address back that the node has lent.
+func (c *Client) ReleaseLease(ctx context.Context, addr string) (l api.Lease, err error) {
+	err = c.request(ctx, http.MethodPost, segment("leases", addr, "release"), nil, nil, &l)
+	return l, err
 }
 
 // Cluster is how the cluster looks from the node.

@@ -1,0 +1,258 @@
+// Command bench measures netboot beside the servers that others use for it: on one
+// machine, in one run, with the same clients that ask all of them for the same.
+//
+// The servers run one after the other in a network namespace of their own, the clients
+// in another, joined by a veth pair. A table tells the speed, the processor time of the
+// server and its memory.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// roles are what this program is when it is started by itself.
+var roles = map[string]func(args []string) error{
+	"run":       run,
+	"serve":     serve,
+	"load-tftp": loadTFTP,
+}
+
+func main() {
+	role, args := "", os.Args[1:]
+	if len(args) > 0 && roles[args[0]] != nil {
+		role, args = args[0], args[1:]
+	}
+	do := isolate
+	if role != "" {
+		do = roles[role]
+	}
+	if err := do(args); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+// isolate runs the rest in a network namespace.
+func isolate(args []string) error {
+	if os.Getuid() != 0 {
+		return errors.New("only root may make network namespaces: run it with sudo")
+	}
+	signal.Ignore(os.Interrupt) // the child gets it too, and what it has started ends with it
+	cmd := self(append([]string{"run"}, args...)...)
+	cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
+	return cmd.Run()
+}
+
+// self is this program again.
+func self(args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// options are what can be asked for.
+type options struct {
+	clients int
+	mib     int
+	windows string
+	only    string
+	rounds  int
+	peers   string
+}
+
+// run makes the wire and measures one part after the other.
+func run(args []string) error {
+	var o options
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.IntVar(&o.clients, "clients", 100, "TFTP clients that fetch at once")
+	f.IntVar(&o.mib, "mib", 60, "MiB that each of them fetches")
+	f.StringVar(&o.windows, "windows", "1,4,16", "windows to ask for, 1 for none (RFC 7440)")
+	f.StringVar(&o.only, "only", "", "servers to measure, by name; all by default")
+	f.IntVar(&o.rounds, "rounds", 1, "measurements of each, of which the median counts")
+	f.StringVar(&o.peers, "peers", "build/bench", "where Debian packages of peers are unpacked that are not to be installed")
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	w, err := newWire(o.clients)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	return benchTFTP(w, o)
+}
+
+// The addresses: of the servers, and of the first client; the others follow.
+const (
+	serverAddress = "10.99.0.1"
+	clientNetwork = "10.99.128.0/17"
+	serverDevice  = "s0"
+	clientCard    = "02:00:00:00:00:02"
+)
+
+// wire is where the clients are.
+type wire struct {
+	holder *exec.Cmd // its namespace
+}
+
+func newWire(clients int) (*wire, error) {
+	holder := exec.Command("sleep", "infinity")
+	holder.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if err := holder.Start(); err != nil {
+		return nil, fmt.Errorf("a network namespace for clients: %w", err)
+	}
+	w := &wire{holder}
+	pid := strconv.Itoa(holder.Process.Pid)
+	for _, line := range []string{
+		"ip link set lo up",
+		"ip link add " + serverDevice + " type veth peer name c0 address " + clientCard + " netns " + pid,
+		"ip address add " + serverAddress + "/16 dev " + serverDevice,
+		"ip link set " + serverDevice + " up",
+		"nsenter -t " + pid + " -n ip link set lo up",
+		"nsenter -t " + pid + " -n ip address add 10.99.0.2/16 dev c0",
+		"nsenter -t " + pid + " -n ip link set c0 up",
+		"nsenter -t " + pid + " -n ip route add local " + clientNetwork + " dev lo", // all of them are this host
+	} {
+		words := strings.Fields(line)
+		if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w: %s", line, err, out), w.close())
+		}
+	}
+	// All machines of a host share one table of neighbours, and it may be full.
+	var known strings.Builder
+	addr := netip.MustParsePrefix(clientNetwork).Addr()
+	for range clients {
+		addr = addr.Next()
+		fmt.Fprintf(&known, "neighbour add %s lladdr %s dev %s nud permanent\n", addr, clientCard, serverDevice)
+	}
+	batch := exec.Command("ip", "-batch", "-")
+	batch.Stdin = strings.NewReader(known.String())
+	if out, err := batch.CombinedOutput(); err != nil {
+		return nil, errors.Join(fmt.Errorf("tell the server where the clients are: %w: %s", err, out), w.close())
+	}
+	return w, nil
+}
+
+func (w *wire) close() error {
+	err := w.holder.Process.Kill()
+	_ = w.holder.Wait() // it was killed
+	return err
+}
+
+// load runs a role of this program among the clients and returns what it prints.
+func (w *wire) load(args ...string) ([]byte, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("nsenter", append([]string{"-t", strconv.Itoa(w.holder.Process.Pid), "-n", "--", exe}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = os.Stderr
+	return cmd.Output()
+}
+
+// process is what /proc/PID/stat says of one.
+type process struct {
+	parent int
+	cpu    time.Duration
+	rss    int64 // bytes
+}
+
+// tree reads the process and all below it: fields 4, 14, 15 and 24 of stat(5).
+func tree(pid int) (map[int]process, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	all := map[int]process{}
+	for _, path := range stats {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has just ended
+		}
+		_, rest, _ := strings.Cut(string(b), ") ")
+		f := strings.Fields(rest)
+		id, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil || len(f) < 22 {
+			continue
+		}
+		number := func(field int) int64 { n, _ := strconv.ParseInt(f[field-3], 10, 64); return n }
+		all[id] = process{int(number(4)), time.Duration(number(14)+number(15)) * 10 * time.Millisecond, number(24) * int64(os.Getpagesize())}
+	}
+	if _, ok := all[pid]; !ok {
+		return nil, fmt.Errorf("process %d has ended", pid)
+	}
+	below := map[int]process{}
+	for id, p := range all {
+		for at := id; at > 1; at = all[at].parent {
+			if at == pid {
+				below[id] = p
+				break
+			}
+		}
+	}
+	return below, nil
+}
+
+// watch notes what a process and those it starts use until stop is called: their
+// processor time and the most memory they had. Nobody waits for the children of tftpd-hpa,
+// so they are looked at while they live, and their last tenth of a second is not counted.
+func watch(pid int) (stop func() (cpu time.Duration, rss int64)) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	var before time.Duration
+	var peak int64
+	seen := map[int]time.Duration{}
+	look := func() {
+		all, err := tree(pid)
+		if err != nil {
+			return
+		}
+		var rss int64
+		for id, p := range all {
+			seen[id] = p.cpu
+			rss += p.rss
+		}
+		peak = max(peak, rss)
+	}
+	look()
+	for _, cpu := range seen {
+		before += cpu
+	}
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				look()
+			case <-quit:
+				look()
+				return
+			}
+		}
+	}()
+	return func() (time.Duration, int64) {
+		close(quit)
+		<-done
+		cpu := -before
+		for _, used := range seen {
+			cpu += used
+		}
+		return cpu, peak
+	}
+}
