@@ -297,7 +297,7 @@ func TestRealFirmware(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if c.machine.uefi && !c.machine.rom {
+			if c.machine.uefi && !c.machine.rom && !c.machine.http {
 				ovmfWindow(t, s)
 			}
 		})
