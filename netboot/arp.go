@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -153,21 +152,7 @@ func (p *arpProber) hear(b []byte) {
 
 // serve listens until ctx ends.
 func (p *arpProber) serve(ctx context.Context, s *rawSocket) error {
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	buf := make([]byte, 256)
-	for {
-		n, _, err := s.receive(buf)
-		switch {
-		case ctx.Err() != nil || errors.Is(err, os.ErrClosed):
-			return nil
-		case errors.Is(err, unix.ENETDOWN):
-			continue // reported once when the link goes down
-		case err != nil:
-			return fmt.Errorf("listen for ARP on %s: %w", p.link.Name, err)
-		}
-		p.hear(buf[:n])
-	}
+	return s.listen(ctx, "ARP on "+p.link.Name, p.stats, p.log, func(packet []byte, _ net.HardwareAddr) { p.hear(packet) })
 }
 
 // The layout of an ARP packet for IPv4 over Ethernet (RFC 826).

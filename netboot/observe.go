@@ -2,15 +2,13 @@ package netboot
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"golang.org/x/sys/unix"
 )
 
 // Mode observe: nothing is sent and no port is taken, so it can run beside any
@@ -21,6 +19,7 @@ type observer struct {
 	link      link
 	sightings *Sightings
 	stats     *counters
+	log       *slog.Logger
 	now       func() time.Time
 }
 
@@ -29,21 +28,7 @@ func openRequests(l link) (*rawSocket, error) { return openUDPTo(l, dhcpServerPo
 
 // serve listens until ctx ends.
 func (o *observer) serve(ctx context.Context, s *rawSocket) error {
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	buf := make([]byte, 2048)
-	for {
-		n, _, err := s.receive(buf)
-		switch {
-		case ctx.Err() != nil || errors.Is(err, os.ErrClosed):
-			return nil
-		case errors.Is(err, unix.ENETDOWN):
-			continue // reported once when the link goes down
-		case err != nil:
-			return fmt.Errorf("observe DHCP on %s: %w", o.link.Name, err)
-		}
-		o.asked(buf[:n])
-	}
+	return s.listen(ctx, "DHCP on "+o.link.Name, o.stats, o.log, func(packet []byte, _ net.HardwareAddr) { o.asked(packet) })
 }
 
 // asked tells what a machine asks.

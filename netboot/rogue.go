@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -129,8 +128,6 @@ func (o *otherServers) pause(n int) time.Duration {
 // serve probes, a few times at once and then once in a while, and listens, until
 // ctx ends. Who only observes sends nothing.
 func (o *otherServers) serve(ctx context.Context, s *rawSocket) error {
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
 	var probing sync.WaitGroup
 	defer probing.Wait()
 	probing.Go(func() {
@@ -153,19 +150,7 @@ func (o *otherServers) serve(ctx context.Context, s *rawSocket) error {
 			}
 		}
 	})
-	buf := make([]byte, 2048)
-	for {
-		n, from, err := s.receive(buf)
-		switch {
-		case ctx.Err() != nil || errors.Is(err, os.ErrClosed):
-			return nil
-		case errors.Is(err, unix.ENETDOWN):
-			continue // reported once when the link goes down
-		case err != nil:
-			return fmt.Errorf("listen for other DHCP servers on %s: %w", o.link.Name, err)
-		}
-		o.hear(buf[:n], from)
-	}
+	return s.listen(ctx, "other DHCP servers on "+o.link.Name, o.stats, o.log, o.hear)
 }
 
 var broadcastCard = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}

@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,31 +50,11 @@ func openRouter(l link) (*rawSocket, error) {
 
 // serve answers until ctx ends.
 func (r *routerServer) serve(ctx context.Context, s *rawSocket) error {
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	buf := make([]byte, 2048)
-	for {
-		n, from, err := s.receive(buf)
-		switch {
-		case ctx.Err() != nil || errors.Is(err, os.ErrClosed):
-			return nil
-		case errors.Is(err, unix.ENETDOWN):
-			continue // reported once when the link goes down
-		case err != nil:
-			return fmt.Errorf("receive router solicitations on %s: %w", r.link.Name, err)
-		}
-		r.hear(s, buf[:n], from)
-	}
+	return s.listen(ctx, "router solicitations on "+r.link.Name, r.stats, r.log, func(packet []byte, from net.HardwareAddr) { r.hear(s, packet, from) })
 }
 
-// hear answers one packet; a panic costs that packet only.
+// hear answers one packet.
 func (r *routerServer) hear(s *rawSocket, packet []byte, from net.HardwareAddr) {
-	defer func() {
-		if p := recover(); p != nil {
-			r.stats.add("router.panic")
-			r.log.Error("a router solicitation caused a panic; it was dropped", "interface", r.link.Name, "panic", p, "stack", string(debug.Stack()))
-		}
-	}()
 	to, ok := parseSolicitation(packet)
 	if !ok {
 		return

@@ -82,8 +82,8 @@ func TestASolicitationThatPanicsIsDropped(t *testing.T) {
 	stats := &counters{}
 	r := &routerServer{stats: stats, log: slog.New(slog.DiscardHandler), now: func() time.Time { panic("a defect") }}
 	mac, _ := net.ParseMAC(macA)
-	r.hear(nil, solicitation(mac, linkLocal(mac)), mac)
-	if n := stats.snapshot()["router.panic"]; n != 1 {
+	guarded("router solicitations", stats, r.log, func(packet []byte, from net.HardwareAddr) { r.hear(nil, packet, from) })(solicitation(mac, linkLocal(mac)), mac)
+	if n := stats.snapshot()["raw.panic"]; n != 1 {
 		t.Errorf("%d panics were counted", n)
 	}
 }

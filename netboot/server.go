@@ -289,7 +289,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 				return nil, err
 			}
 			opened = append(opened, asked)
-			o := &observer{link: l, sightings: s.sightings, stats: &s.stats, now: s.cfg.Now}
+			o := &observer{link: l, sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
 			others.also = o.answered
 			services = append(services, func(ctx context.Context) error { return o.serve(ctx, asked) })
 			s.cfg.Log.Info("netboot observes an interface and answers nothing", "interface", l.Name, "network", l.subnet)

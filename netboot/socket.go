@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"syscall"
 
 	"golang.org/x/net/bpf"
@@ -228,4 +230,37 @@ func sum16(start uint32, b []byte) uint16 {
 		sum = sum>>16 + sum&0xffff
 	}
 	return uint16(sum)
+}
+
+// listen hands over every packet until ctx ends, and closes the socket then.
+func (s *rawSocket) listen(ctx context.Context, what string, stats *counters, log *slog.Logger, hear func(packet []byte, from net.HardwareAddr)) error {
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	hear = guarded(what, stats, log, hear)
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := s.receive(buf)
+		switch {
+		case ctx.Err() != nil || errors.Is(err, os.ErrClosed):
+			return nil
+		case errors.Is(err, unix.ENETDOWN):
+			continue // reported once when the link goes down
+		case err != nil:
+			return fmt.Errorf("listen for %s: %w", what, err)
+		}
+		hear(buf[:n], from)
+	}
+}
+
+// guarded is hear for what comes from anybody: a panic costs its packet only.
+func guarded(what string, stats *counters, log *slog.Logger, hear func(packet []byte, from net.HardwareAddr)) func([]byte, net.HardwareAddr) {
+	return func(packet []byte, from net.HardwareAddr) {
+		defer func() {
+			if p := recover(); p != nil {
+				stats.add("raw.panic")
+				log.Error("a packet caused a panic; it was dropped", "heard", what, "panic", p, "stack", string(debug.Stack()))
+			}
+		}()
+		hear(packet, from)
+	}
 }
