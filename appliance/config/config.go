@@ -58,11 +58,11 @@ func (e *Error) Error() string { return e.Where + ": " + e.Text }
 // parseYAML reads a file over what cfg has. It returns the keys it found.
 func parseYAML(file string, data []byte, cfg *Config) ([]string, error) {
 	var found map[string]any
-	foundErr := yaml.Unmarshal(data, &found)
+	foundErr := unmarshal(data, &found)
 	if foundErr == nil && len(found) == 0 {
 		return nil, nil // comments alone: nothing is said, and no default is taken away
 	}
-	if err := yaml.UnmarshalWithOptions(data, cfg, yaml.Strict()); err != nil {
+	if err := unmarshal(data, cfg, yaml.Strict()); err != nil {
 		return nil, yamlError(file, err)
 	}
 	if foundErr != nil {
@@ -73,6 +73,17 @@ func parseYAML(file string, data []byte, cfg *Config) ([]string, error) {
 		keys = append(keys, k)
 	}
 	return keys, nil
+}
+
+// unmarshal is the parser's, which panics on some files with tags
+// ("interfaces: !0 0"); a configuration needs none.
+func unmarshal(data []byte, dst any, opts ...yaml.DecodeOption) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errors.New("this is not YAML that can be read here; a tag (!name) that the configuration does not need?")
+		}
+	}()
+	return yaml.UnmarshalWithOptions(data, dst, opts...)
 }
 
 func yamlError(file string, err error) error {

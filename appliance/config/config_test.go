@@ -74,6 +74,7 @@ func TestBadConfigurationSaysWhereAndWhat(t *testing.T) {
 		{"unknown key in an interface", "interfaces:\n  - name: a\n    moed: dhcp\n", ":3:5", `"moed"`, `did you mean "mode"?`},
 		{"nothing like it", "zzzzqqqq: 1\n", ":1:1", `"zzzzqqqq"`, "config reference"},
 		{"no number", "boot_port: high\n", ":1:12", `"high" is no number`, ""},
+		{"a tag its parser panics at", "interfaces: !00000 00", "lpmos.yaml", "a tag (!name)", ""},
 		{"no length of time", "release_after: soon\n", "lpmos.yaml", `"soon"; write it as 90s`, ""},
 		{"copying at a negative speed", "copy_limit: -1\n", "copy_limit", "write 100, or 0 for no limit", ""},
 		{"a length of time without its unit", "release_after: 5\n", ":1:16", `"5" is no length of time`, ""},
