@@ -62,7 +62,7 @@ func (f fleetSeam) Decide(_ context.Context, m netboot.Machine) netboot.Decision
 		}
 	}
 	return netboot.Decision{Action: netboot.Action(d.Action), MachineID: d.MachineID, Name: d.Name,
-		Reason: d.Reason, LocalDrive: d.LocalDrive, Counted: d.MachineID != "" || t != nil}
+		Reason: d.Reason, LocalDrive: d.LocalDrive, SecureBoot: d.SecureBoot, Counted: d.MachineID != "" || t != nil}
 }
 
 // driveOf is the BIOS number of a disk, counted as State.Boot does for one that is

@@ -385,12 +385,13 @@ func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) 
 	if !fw.Netboots() {
 		return "", ""
 	}
-	action := r.fleet.Decide(ctx, req.machine).Action
+	d := r.fleet.Decide(ctx, req.machine)
+	action := d.Action
 	if action == BootNothing {
 		return "", " and nothing to boot"
 	}
 	loader := fw.Loader()
-	signed := r.signedOnly(req)
+	signed := r.signedOnly(req, d.SecureBoot)
 	switch {
 	case signed && (fw.Stage == StageHTTP || action != BootAgent && action != BootHold):
 		// What shim starts cannot leave the machine to its disk; its firmware can, and
@@ -422,15 +423,16 @@ func (r *responder) where(req request, loader string) string {
 	return loader
 }
 
-// signedOnly says whether the machine's firmware starts signed loaders alone.
-func (r *responder) signedOnly(req request) bool {
+// signedOnly says whether the machine's firmware starts signed loaders alone; secure is
+// whether its agent said so once.
+func (r *responder) signedOnly(req request, secure bool) bool {
 	if req.machine.Firmware.Loader() != LoaderUEFI || r.uefiLoader == UEFILoaderIPXE || !r.files.has(LoaderShim, LoaderGRUB) {
 		return false
 	}
 	if r.uefiLoader == UEFILoaderShim {
 		return true
 	}
-	signed, vain := r.loaders.asks(req.machine.MAC, r.now())
+	signed, vain := r.loaders.asks(req.machine.MAC, secure, r.now())
 	if vain != "" {
 		r.stats.add("dhcp.loader not started")
 		r.tell(req, refused(vain))

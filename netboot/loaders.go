@@ -33,27 +33,29 @@ type loaders struct {
 
 // loading is what is known of one machine.
 type loading struct {
-	shim bool      // it is given shim
+	gets string    // the loader it is given because it did not start the other; empty: none yet
 	took string    // the loader it fetched and has not been heard of from; empty: none
 	at   time.Time // when
 }
 
-// asks is called when a machine's firmware asks for a loader. It reports whether the
-// machine gets shim, and which loader it has fetched by PXE in vain since it asked last.
-func (l *loaders) asks(mac string, now time.Time) (shim bool, vain string) {
+// asks is called when a machine's firmware asks for a loader; secure is whether the
+// machine is known to have Secure Boot on. It reports whether the machine gets shim,
+// and which loader it has fetched by PXE in vain since it asked last.
+func (l *loaders) asks(mac string, secure bool, now time.Time) (shim bool, vain string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m, known := l.byMAC[mac]
-	if !known || m.took == "" {
-		return m.shim, ""
+	if known && m.took != "" {
+		if now.Sub(m.at) < loaderStarts {
+			vain = m.took
+			if m.gets = LoaderShim; vain == LoaderShim {
+				m.gets = LoaderUEFI
+			}
+		}
+		m.took = ""
+		l.byMAC[mac] = m
 	}
-	if now.Sub(m.at) < loaderStarts {
-		vain = m.took
-		m.shim = m.took != LoaderShim
-	}
-	m.took = ""
-	l.byMAC[mac] = m
-	return m.shim, vain
+	return m.gets == LoaderShim || m.gets == "" && secure, vain
 }
 
 // fetched is called when a machine has a whole file.
@@ -84,7 +86,7 @@ func (l *loaders) runs(mac string) {
 	m, known := l.byMAC[mac]
 	switch {
 	case !known:
-	case !m.shim:
+	case m.gets == "":
 		delete(l.byMAC, mac) // as any other machine
 	default:
 		m.took = ""

@@ -32,7 +32,7 @@ func TestALoaderThatIsNotStartedIsKnownByItsSilence(t *testing.T) {
 		for _, what := range c.story {
 			switch what {
 			case "asks":
-				l.asks(macA, now)
+				l.asks(macA, false, now)
 			case "runs":
 				l.runs(macA)
 			case "an hour":
@@ -42,7 +42,7 @@ func TestALoaderThatIsNotStartedIsKnownByItsSilence(t *testing.T) {
 			}
 			now = now.Add(time.Second)
 		}
-		if shim, vain := l.asks(macA, now); shim != c.shim || vain != c.vain {
+		if shim, vain := l.asks(macA, false, now); shim != c.shim || vain != c.vain {
 			t.Errorf("%s: shim %v, in vain %q; want %v, %q", c.name, shim, vain, c.shim, c.vain)
 		}
 	}
@@ -65,21 +65,26 @@ func TestWhomSecureBootKeepsFromIPXEIsGivenShim(t *testing.T) {
 		before string // what it fetched in vain
 		arch   string
 		want   string
+		secure bool // its agent reported Secure Boot once, maybe to another node
 	}{
-		{"", BootAgent, "", "PXEClient:Arch:00007:UNDI:003016", LoaderUEFI},
-		{UEFILoaderAuto, BootAgent, LoaderUEFI, "PXEClient:Arch:00007:UNDI:003016", LoaderShim},
-		{UEFILoaderAuto, BootHold, LoaderUEFI, "PXEClient:Arch:00007:UNDI:003016", LoaderShim},
-		{UEFILoaderAuto, BootLocal, LoaderUEFI, "PXEClient:Arch:00007:UNDI:003016", LoaderNone},
-		{UEFILoaderAuto, BootAgent, LoaderUEFI, "HTTPClient:Arch:00016:UNDI:003016", "http://10.77.0.1/boot/" + LoaderNone},
-		{UEFILoaderAuto, BootAgent, "", "HTTPClient:Arch:00016:UNDI:003016", "http://10.77.0.1/boot/" + LoaderUEFI},
-		{UEFILoaderIPXE, BootAgent, LoaderUEFI, "PXEClient:Arch:00007:UNDI:003016", LoaderUEFI},
-		{UEFILoaderShim, BootAgent, "", "PXEClient:Arch:00007:UNDI:003016", LoaderShim},
-		{UEFILoaderShim, BootLocal, "", "PXEClient:Arch:00007:UNDI:003016", LoaderNone},
-		{UEFILoaderShim, BootAgent, "", "PXEClient:Arch:00000:UNDI:002001", LoaderBIOS},
+		{"", BootAgent, "", "PXEClient:Arch:00007:UNDI:003016", LoaderUEFI, false},
+		{UEFILoaderAuto, BootAgent, LoaderUEFI, "PXEClient:Arch:00007:UNDI:003016", LoaderShim, false},
+		{UEFILoaderAuto, BootHold, LoaderUEFI, "PXEClient:Arch:00007:UNDI:003016", LoaderShim, false},
+		{UEFILoaderAuto, BootLocal, LoaderUEFI, "PXEClient:Arch:00007:UNDI:003016", LoaderNone, false},
+		{UEFILoaderAuto, BootAgent, LoaderUEFI, "HTTPClient:Arch:00016:UNDI:003016", "http://10.77.0.1/boot/" + LoaderNone, false},
+		{UEFILoaderAuto, BootAgent, "", "HTTPClient:Arch:00016:UNDI:003016", "http://10.77.0.1/boot/" + LoaderUEFI, false},
+		{UEFILoaderIPXE, BootAgent, LoaderUEFI, "PXEClient:Arch:00007:UNDI:003016", LoaderUEFI, false},
+		{UEFILoaderShim, BootAgent, "", "PXEClient:Arch:00007:UNDI:003016", LoaderShim, false},
+		{UEFILoaderShim, BootLocal, "", "PXEClient:Arch:00007:UNDI:003016", LoaderNone, false},
+		{UEFILoaderShim, BootAgent, "", "PXEClient:Arch:00000:UNDI:002001", LoaderBIOS, false},
+		{UEFILoaderAuto, BootAgent, "", "PXEClient:Arch:00007:UNDI:003016", LoaderShim, true},
+		{UEFILoaderAuto, BootAgent, LoaderShim, "PXEClient:Arch:00007:UNDI:003016", LoaderUEFI, true}, // it has keys of its own?
+		{UEFILoaderAuto, BootLocal, "", "PXEClient:Arch:00007:UNDI:003016", LoaderNone, true},
+		{UEFILoaderIPXE, BootAgent, "", "PXEClient:Arch:00007:UNDI:003016", LoaderUEFI, true},
 	} {
 		s := newSetup(t, ModeDHCP)
 		s.cfg.UEFILoader = c.choice
-		s.fleet.boots(macA, Decision{Action: c.action})
+		s.fleet.boots(macA, Decision{Action: c.action, SecureBoot: c.secure})
 		if c.before != "" {
 			s.loaders.fetched(macA, c.before, s.cfg.Now())
 		}

@@ -52,5 +52,6 @@ type Decision struct {
 	Name       string // shown on the machine's console; may be empty
 	Reason     string // half a sentence for the console and the timeline: "no task is waiting"
 	LocalDrive int    // BIOS drive that BootLocal boots, counted from 0
+	SecureBoot bool   // the machine's agent said that Secure Boot is on
 	Counted    bool   // the fleet counts how often the machine netboots; else netboot does
 }

@@ -20,6 +20,8 @@ type BootDecision struct {
 	Reason    string // a sentence
 	// LocalDrive is the BIOS drive to boot for BootLocal, counted from 0.
 	LocalDrive int
+	// SecureBoot is whether Secure Boot was on when the machine reported last.
+	SecureBoot bool
 }
 
 // Boot decides what the machine with this hardware address boots. It changes
@@ -40,7 +42,7 @@ func (s *State) Boot(mac string) BootDecision {
 		}
 		return BootDecision{Action: BootAgent, Reason: "not known here: the agent looks at what it is and changes nothing"}
 	}
-	d := BootDecision{MachineID: m.ID, Name: m.Name, LocalDrive: localDrive(m)}
+	d := BootDecision{MachineID: m.ID, Name: m.Name, LocalDrive: localDrive(m), SecureBoot: m.Inventory != nil && m.Inventory.Firmware.SecureBoot}
 	switch {
 	case t != nil:
 		d.Action, d.Reason = BootAgent, "task "+t.ID+" is "+string(t.Status)

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -154,6 +155,18 @@ func TestABIOSBootsTheDriveThatWasInstalled(t *testing.T) {
 	r.install("t1")
 	if d := r.s.Boot(mac1); d.LocalDrive != 1 {
 		t.Errorf("drive %d, want 1: the second of its fixed disks", d.LocalDrive)
+	}
+}
+
+func TestSecureBootIsKnownFromTheLastReport(t *testing.T) {
+	r := newRig(t)
+	for boot, on := range []bool{true, false} {
+		rep := report(fmt.Sprint("b", boot), sda())
+		rep.Inventory.Firmware.SecureBoot = on
+		r.must(rep)
+		if d := r.s.Boot(mac1); d.SecureBoot != on {
+			t.Errorf("it reported Secure Boot %v, and is booted as if %v", on, d.SecureBoot)
+		}
 	}
 }
 
