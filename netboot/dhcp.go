@@ -400,6 +400,8 @@ func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) 
 		return r.where(req, LoaderNone), ""
 	case signed:
 		loader = LoaderShim
+	case loader == LoaderUEFI && r.uefiLoader == UEFILoaderDrivers:
+		loader = LoaderUEFIAll
 	}
 	switch {
 	case fw.Stage == StageIPXE:
@@ -426,11 +428,14 @@ func (r *responder) where(req request, loader string) string {
 // signedOnly says whether the machine's firmware starts signed loaders alone; secure is
 // whether its agent said so once.
 func (r *responder) signedOnly(req request, secure bool) bool {
-	if req.machine.Firmware.Loader() != LoaderUEFI || r.uefiLoader == UEFILoaderIPXE || !r.files.has(LoaderShim, LoaderGRUB) {
+	if req.machine.Firmware.Loader() != LoaderUEFI || !r.files.has(LoaderShim, LoaderGRUB) {
 		return false
 	}
-	if r.uefiLoader == UEFILoaderShim {
+	switch r.uefiLoader {
+	case UEFILoaderShim:
 		return true
+	case UEFILoaderIPXE, UEFILoaderDrivers:
+		return false
 	}
 	signed, vain := r.loaders.asks(req.machine.MAC, secure, r.now())
 	if vain != "" {

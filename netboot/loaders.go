@@ -13,7 +13,9 @@ type UEFILoader string
 const (
 	UEFILoaderAuto UEFILoader = "auto" // iPXE, and shim for who did not start it
 	UEFILoaderIPXE UEFILoader = "ipxe"
-	UEFILoaderShim UEFILoader = "shim" // Debian's signed shim and GRUB
+	// iPXE with drivers of its own, where it cannot use the firmware's.
+	UEFILoaderDrivers UEFILoader = "ipxe-drivers"
+	UEFILoaderShim    UEFILoader = "shim" // Debian's signed shim and GRUB
 )
 
 // loaderStarts is how long after a loader was fetched it is known by its silence that
@@ -60,7 +62,7 @@ func (l *loaders) asks(mac string, secure bool, now time.Time) (shim bool, vain 
 
 // fetched is called when a machine has a whole file.
 func (l *loaders) fetched(mac, file string, now time.Time) {
-	if mac == "" || file != LoaderUEFI && file != LoaderShim {
+	if mac == "" || file != LoaderUEFI && file != LoaderShim { // ipxe.efi is given only where nothing else is
 		return
 	}
 	l.mu.Lock()

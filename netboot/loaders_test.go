@@ -81,6 +81,9 @@ func TestWhomSecureBootKeepsFromIPXEIsGivenShim(t *testing.T) {
 		{UEFILoaderAuto, BootAgent, LoaderShim, "PXEClient:Arch:00007:UNDI:003016", LoaderUEFI, true}, // it has keys of its own?
 		{UEFILoaderAuto, BootLocal, "", "PXEClient:Arch:00007:UNDI:003016", LoaderNone, true},
 		{UEFILoaderIPXE, BootAgent, "", "PXEClient:Arch:00007:UNDI:003016", LoaderUEFI, true},
+		{UEFILoaderDrivers, BootAgent, "", "PXEClient:Arch:00007:UNDI:003016", LoaderUEFIAll, true},
+		{UEFILoaderDrivers, BootAgent, "", "HTTPClient:Arch:00016:UNDI:003016", "http://10.77.0.1/boot/" + LoaderUEFIAll, false},
+		{UEFILoaderDrivers, BootAgent, "", "PXEClient:Arch:00000:UNDI:002001", LoaderBIOS, false},
 	} {
 		s := newSetup(t, ModeDHCP)
 		s.cfg.UEFILoader = c.choice

@@ -93,9 +93,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("netboot: Pin, Claim and PathKey must be given")
 	}
 	switch cfg.UEFILoader {
-	case "", UEFILoaderAuto, UEFILoaderIPXE, UEFILoaderShim:
+	case "", UEFILoaderAuto, UEFILoaderIPXE, UEFILoaderDrivers, UEFILoaderShim:
 	default:
-		return nil, fmt.Errorf("uefi_loader %q: want auto, ipxe or shim", cfg.UEFILoader)
+		return nil, fmt.Errorf("uefi_loader %q: want auto, ipxe, ipxe-drivers or shim", cfg.UEFILoader)
 	}
 	seen := make(map[string]bool)
 	for _, in := range cfg.Interfaces {
