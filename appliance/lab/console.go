@@ -102,21 +102,22 @@ func (c *console) feed(b byte) error {
 		}
 		return c.endLine()
 	case b == '\t':
-		c.put(' ')
+		return c.put(' ')
 	case b >= 0x20 && b != 0x7f:
-		c.put(b)
-		if len(c.text) >= maxLine {
-			return c.endLine()
-		}
+		return c.put(b)
 	}
 	return nil
 }
 
-func (c *console) put(b byte) {
+func (c *console) put(b byte) error {
 	if !c.open {
 		c.beginLine()
 	}
 	c.text = append(c.text, b)
+	if len(c.text) >= maxLine {
+		return c.endLine()
+	}
+	return nil
 }
 
 func (c *console) beginLine() {

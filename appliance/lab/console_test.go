@@ -135,6 +135,7 @@ func TestFullDiskIsReported(t *testing.T) {
 func FuzzConsole(f *testing.F) {
 	f.Add([]byte("\x1b[2J\x1b[1;1HSeaBIOS (version 1.16)\r\nlogin: "), 3)
 	f.Add([]byte("\x1b\x1b[[H\x1b[\n"), 1)
+	f.Add(bytes.Repeat([]byte("\t"), 2*maxLine+1), 1)
 	f.Fuzz(func(t *testing.T, said []byte, cut int) {
 		c, raw, timed := testConsole()
 		cut = min(max(cut, 0), len(said))
