@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -41,13 +42,20 @@ func FuzzTFTPName(f *testing.F) {
 	s.fleet.boots(macA, Decision{Action: BootAgent})
 	for _, path := range []string{s.paths().new(macA, s.link.addr), s.paths().new(macA, netip.MustParseAddr("10.77.0.123")), "a"} {
 		f.Add("boot/" + path + "/" + macA + "//grub.cfg")
+		f.Add("boot/" + path + "///grub.cfg")
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		if _, _, ok := tf.find(name, s.link.addr); !ok {
+		file, _, ok := tf.find(name, s.link.addr)
+		if !ok {
 			return
 		}
-		if ask, ok := (grub{}).asks(strings.TrimLeft(name, "/")); ok && ask.mac == macA && s.paths().leads(ask.path, macA, s.link.addr) {
-			return
+		if ask, ok := (grub{}).asks(strings.TrimLeft(name, "/")); ok && s.paths().leads(ask.path, macA, s.link.addr) {
+			if mac, _ := ParseMAC(ask.mac); mac == macA {
+				return
+			}
+		}
+		if text, err := io.ReadAll(file); err == nil && string(text) == (grub{}).local("this machine did not say who it is", 0) {
+			return // says nothing of anybody
 		}
 		switch strings.TrimLeft(name, "/") {
 		case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileAutoexec, FileKernel, FileInitrd, grubFirst, grubOther, grubBegin:
