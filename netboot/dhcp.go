@@ -186,7 +186,13 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 	mac := req.machine.MAC
 	switch {
 	case req.serverID.IsValid() && !r.ours(req, req.serverID):
-		// It took another server's offer. A NAK here would make it lose that.
+		// It took another server's offer. A NAK here would make it lose that. Nor is there
+		// one for a node of the cluster that is known to be dead, although RFC 2131 lets the
+		// client begin anew then (section 3.1, step 4): EDK2 ends its boot at a NAK, where it
+		// would have asked for a minute in which a node that was started anew answers; the
+		// iPXE that is served here knows none; and the agent begins anew by itself after 6 s,
+		// which is hardly later than a node is known to be dead. An ACK is out of the
+		// question: the other may be alive after all, and lend the address to somebody else.
 		r.tries.forget(req.who())
 		r.tellElsewhere(req)
 		return r.drop(req, "other server", "")
