@@ -254,3 +254,42 @@ func BenchmarkLookForStalls(b *testing.B) {
 		s.lookForStalls()
 	}
 }
+
+// A machine that is forgotten is not stalled any more.
+func TestAStalledMachineThatIsForgottenIsNotListed(t *testing.T) {
+	s := NewSightings(2, 10, nil)
+	now := time.Unix(1700000000, 0)
+	for i := range 3 {
+		sg := pxeAck
+		sg.MAC, sg.At = stallMAC(i), now
+		s.Add(sg)
+		s.judge(sg.MAC, now, func([]Sighting) (Stall, bool) {
+			return Stall{ID: "x", Since: now.Add(-time.Duration(i) * time.Second)}, true
+		})
+	}
+	got := s.Stalls()
+	if len(got) != 2 || got[0].MAC != stallMAC(2) || got[1].MAC != stallMAC(1) {
+		t.Errorf("stalled: %v", got)
+	}
+	s.judge(stallMAC(2), now, func([]Sighting) (Stall, bool) { return Stall{}, false })
+	if got := s.Stalls(); len(got) != 1 || got[0].MAC != stallMAC(1) {
+		t.Errorf("one goes on: %v", got)
+	}
+}
+
+// A page asks who stands while a thousand others boot.
+func BenchmarkStalls(b *testing.B) {
+	s := NewSightings(rememberedMachines, rememberedSightings, nil)
+	now := time.Unix(1700000000, 0)
+	for i := range rememberedMachines {
+		sg := pxeAck
+		sg.MAC, sg.At = stallMAC(i), now
+		s.Add(sg)
+		if i%1000 == 0 {
+			s.judge(sg.MAC, now, func([]Sighting) (Stall, bool) { return Stall{ID: "x"}, true })
+		}
+	}
+	for b.Loop() {
+		s.Stalls()
+	}
+}
