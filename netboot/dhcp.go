@@ -21,6 +21,7 @@ type responder struct {
 	networks   []link // all of the interface
 	bootPort   int
 	paths      paths
+	bound      *bound
 	leases     *Leases
 	fleet      Fleet
 	reserved   *reserving

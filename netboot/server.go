@@ -69,6 +69,7 @@ type Server struct {
 	strangers  strangers
 	newcomers  bucket
 	waiting    arpWaiting
+	bound      bound
 	turns      turns
 	complaints pace // of DHCP
 	unfetched  pace // of TFTP
@@ -199,7 +200,7 @@ func (s *Server) Handler() http.Handler {
 func (s *Server) scripts() *scripts {
 	return &scripts{
 		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, kernelArgs: s.cfg.KernelArgs,
-		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders, complaints: &s.unscripted,
+		paths: s.paths(), bound: &s.bound, lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders, complaints: &s.unscripted,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -356,7 +357,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, reserved: s.reserved, neighbours: s.cfg.Neighbours, files: s.cfg.Files, loaders: &s.loaders, uefiLoader: s.cfg.UEFILoader, tries: &s.tries, strangers: &s.newcomers, waiting: &s.waiting, complaints: &s.complaints, shortages: &s.shortages,
+		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), bound: &s.bound, leases: s.leases, fleet: s.cfg.Fleet, reserved: s.reserved, neighbours: s.cfg.Neighbours, files: s.cfg.Files, loaders: &s.loaders, uefiLoader: s.cfg.UEFILoader, tries: &s.tries, strangers: &s.newcomers, waiting: &s.waiting, complaints: &s.complaints, shortages: &s.shortages,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
