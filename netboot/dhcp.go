@@ -35,6 +35,7 @@ type responder struct {
 	shortages  *shortages
 	quiet      func() string                                            // why nothing is lent to new machines; empty: it is. nil: always
 	probe      func(ctx context.Context, addr netip.Addr) (card string) // who uses an address; nil: nobody is asked
+	echo       func(ctx context.Context, addr netip.Addr) (who string)  // the same of one behind relays
 	waiting    *arpWaiting                                              // DISCOVERs that wait for that
 	sightings  *Sightings
 	stats      *counters
@@ -128,7 +129,7 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	if why := r.silent(); why != "" && stranger && !r.past(req) {
 		return r.quieted(req, why)
 	}
-	if stranger && r.probe != nil && !r.past(req) {
+	if stranger && r.prober(req) != nil {
 		first, room := r.waiting.enter(req.machine.MAC)
 		if !first {
 			return r.drop(req, "asks again while it waits", "")
@@ -137,7 +138,7 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 		if !room {
 			r.stats.add("arp.not asked")
 			r = r.at(r.link)
-			r.probe = nil
+			r.probe, r.echo = nil, nil
 		}
 	}
 	addr, ok := r.unused(ctx, req)

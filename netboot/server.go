@@ -305,6 +305,16 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			prober := newARPProber(l, raw.send, &s.stats, s.cfg.Log, s.cfg.Now)
 			r.probe = prober.ask
 			services = append(services, func(ctx context.Context) error { return prober.serve(ctx, raw) })
+			if slices.ContainsFunc(l.all(), func(n link) bool { return n.behind }) {
+				echoes, err := openEchoes(ctx, l)
+				if err != nil {
+					return nil, err
+				}
+				opened = append(opened, echoes)
+				prober := echoes.prober(l, &s.stats, s.cfg.Log, s.cfg.Now)
+				r.echo = prober.ask
+				services = append(services, func(ctx context.Context) error { return echoes.serve(ctx, prober) })
+			}
 		}
 		ports := map[int]answerFunc{dhcpServerPort: r.answer}
 		if l.Mode == ModeProxy {
