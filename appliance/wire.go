@@ -473,15 +473,32 @@ type journeys struct {
 func (j journeys) of(mac string) netboot.Journey {
 	var m *fleet.Machine
 	var t *fleet.Task
+	var before []*fleet.Evidence
 	j.cluster.View(func(s *fleet.State) {
 		if m = s.MachineByMAC(mac); m != nil {
 			t = s.Task(m.TaskID)
+		}
+		if t != nil && t.Status == wire.StatusCompleted && t.CameUp == nil {
+			before = s.Evidence(m.ID)
 		}
 	})
 	if m == nil {
 		return netboot.Journey{}
 	}
-	return journeyOf(m, t, j.agents.LastContact(m.ID))
+	out := journeyOf(m, t, j.agents.LastContact(m.ID))
+	out.UpTook = upTook(before)
+	return out
+}
+
+// upTook is the longest that a machine's systems took from the end of the install to
+// their first word, as far as that is known.
+func upTook(installs []*fleet.Evidence) (longest time.Duration) {
+	for _, e := range installs {
+		if e.CameUp != nil && !e.EndedAt.IsZero() {
+			longest = max(longest, e.CameUp.At.Sub(e.EndedAt))
+		}
+	}
+	return longest
 }
 
 // journeyOf is the journey of a machine whose latest task is t, or nil.

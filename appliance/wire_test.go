@@ -171,6 +171,24 @@ func TestJourneys(t *testing.T) {
 	}
 }
 
+func TestHowLongASystemTookIsTheLongestThatIsKnown(t *testing.T) {
+	at := func(s int64) time.Time { return time.Unix(s, 0) }
+	up := func(s int64) *fleet.CameUp { return &fleet.CameUp{At: at(s)} }
+	for name, c := range map[string]struct {
+		installs []*fleet.Evidence
+		want     time.Duration
+	}{
+		"none yet":             {},
+		"one that is not up":   {installs: []*fleet.Evidence{{EndedAt: at(100)}}},
+		"several":              {installs: []*fleet.Evidence{{EndedAt: at(500)}, {EndedAt: at(100), CameUp: up(140)}, {EndedAt: at(10), CameUp: up(205)}, {EndedAt: at(1), CameUp: up(2)}}, want: 195 * time.Second},
+		"one that did not end": {installs: []*fleet.Evidence{{CameUp: up(140)}}},
+	} {
+		if got := upTook(c.installs); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
 // Other nodes ask, and people look, before netboot is open; and a node may leave the
 // cluster between being chosen and being asked.
 func TestWhatIsNotThereYetIsNotAskedOnTheWire(t *testing.T) {

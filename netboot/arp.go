@@ -32,10 +32,12 @@ const (
 	arpClaimMost = 16                     // addresses one card may keep from being lent: a router that answers for all of them is no conflict
 )
 
-// arpProber asks on one link whether addresses are in use.
-type arpProber struct {
+// prober asks on one link whether addresses are in use: by ARP on its own wire, by
+// ICMP echo past relays (echo.go).
+type prober struct {
+	kind  string // "arp" or "echo": what it counts begins with
 	link  link
-	send  func(packet []byte, to net.HardwareAddr) error
+	send  func(addr netip.Addr) error // asks once
 	wait  time.Duration
 	again time.Duration
 	stats *counters
@@ -54,14 +56,22 @@ type arpQuestion struct {
 	card string        // who uses the address; empty if nobody does
 }
 
-func newARPProber(l link, send func([]byte, net.HardwareAddr) error, stats *counters, log *slog.Logger, now func() time.Time) *arpProber {
-	return &arpProber{link: l, send: send, wait: arpWait, again: arpAgain, stats: stats, log: log, now: now,
+func newProber(kind string, l link, stats *counters, log *slog.Logger, now func() time.Time) *prober {
+	return &prober{kind: kind, link: l, stats: stats, log: log, now: now,
 		asking: map[netip.Addr]*arpQuestion{}, free: map[netip.Addr]time.Time{}}
+}
+
+// newARPProber asks by ARP.
+func newARPProber(l link, send func([]byte, net.HardwareAddr) error, stats *counters, log *slog.Logger, now func() time.Time) *prober {
+	p := newProber("arp", l, stats, log, now)
+	p.wait, p.again = arpWait, arpAgain
+	p.send = func(addr netip.Addr) error { return send(arpProbe(l.mac, addr), broadcastCard) }
+	return p
 }
 
 // ask finds out which card uses the address: none, or that is not known, if it is
 // empty. It takes as long as an answer is waited for.
-func (p *arpProber) ask(ctx context.Context, addr netip.Addr) (card string) {
+func (p *prober) ask(ctx context.Context, addr netip.Addr) (card string) {
 	p.mu.Lock()
 	if at, ok := p.free[addr]; ok && p.now().Sub(at) < arpGood {
 		p.mu.Unlock()
@@ -71,7 +81,7 @@ func (p *arpProber) ask(ctx context.Context, addr netip.Addr) (card string) {
 	if !running {
 		if len(p.asking) >= arpAtOnce || !p.rate.allow(p.now(), time.Second, arpASecond) {
 			p.mu.Unlock()
-			p.stats.add("arp.not asked")
+			p.stats.add(p.kind + ".not asked")
 			return ""
 		}
 		q = &arpQuestion{done: make(chan struct{})}
@@ -90,15 +100,15 @@ func (p *arpProber) ask(ctx context.Context, addr netip.Addr) (card string) {
 }
 
 // question asks twice and waits.
-func (p *arpProber) question(addr netip.Addr, q *arpQuestion) {
-	p.stats.add("arp.asked")
+func (p *prober) question(addr netip.Addr, q *arpQuestion) {
+	p.stats.add(p.kind + ".asked")
 	end := time.NewTimer(p.wait)
 	defer end.Stop()
 	again := time.NewTimer(p.again)
 	defer again.Stop()
 	for {
-		if err := p.send(arpProbe(p.link.mac, addr), broadcastCard); err != nil {
-			p.stats.add("arp.send failed")
+		if err := p.send(addr); err != nil {
+			p.stats.add(p.kind + ".send failed")
 			p.log.Debug("could not ask who uses an address", "interface", p.link.Name, "addr", addr, "err", err)
 		}
 		select {
@@ -114,7 +124,7 @@ func (p *arpProber) question(addr netip.Addr, q *arpQuestion) {
 }
 
 // answer ends a question.
-func (p *arpProber) answer(addr netip.Addr, card string) {
+func (p *prober) answer(addr netip.Addr, card string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q, ok := p.asking[addr]
@@ -125,7 +135,7 @@ func (p *arpProber) answer(addr netip.Addr, card string) {
 	q.card = card
 	close(q.done)
 	if card != "" {
-		p.stats.add("arp.in use")
+		p.stats.add(p.kind + ".in use")
 		delete(p.free, addr)
 		return
 	}
@@ -143,7 +153,7 @@ func (p *arpProber) answer(addr netip.Addr, card string) {
 }
 
 // hear takes an ARP packet off the wire. Its sender has the address it names.
-func (p *arpProber) hear(b []byte) {
+func (p *prober) hear(b []byte) {
 	card, addr, ok := parseARP(b)
 	if ok && card != p.link.mac.String() {
 		p.answer(addr, card)
@@ -151,7 +161,7 @@ func (p *arpProber) hear(b []byte) {
 }
 
 // serve listens until ctx ends.
-func (p *arpProber) serve(ctx context.Context, s *rawSocket) error {
+func (p *prober) serve(ctx context.Context, s *rawSocket) error {
 	return s.listen(ctx, "ARP on "+p.link.Name, p.stats, p.log, func(packet []byte, _ net.HardwareAddr) { p.hear(packet) })
 }
 
@@ -246,6 +256,15 @@ func (w *arpWaiting) leave(mac string) {
 	delete(w.by, mac)
 }
 
+// prober finds out who uses an address that the machine may be offered; nil if nobody
+// is to be asked.
+func (r *responder) prober(req request) func(context.Context, netip.Addr) string {
+	if r.past(req) {
+		return r.echo
+	}
+	return r.probe
+}
+
 // unused finds an address for a stranger that nobody uses, and keeps those from
 // being offered that somebody does. A machine that has had its address is not
 // asked to wait.
@@ -253,7 +272,8 @@ func (r *responder) unused(ctx context.Context, req request) (addr netip.Addr, o
 	mac := req.machine.MAC
 	for range arpTries {
 		addr, ok = r.choose(req)
-		if !ok || r.probe == nil || r.past(req) {
+		probe := r.prober(req)
+		if !ok || probe == nil {
 			return addr, ok
 		}
 		if fixed, known := r.fixed(mac); known && fixed == addr {
@@ -262,11 +282,15 @@ func (r *responder) unused(ctx context.Context, req request) (addr netip.Addr, o
 		if lease, had := r.leases.Of(mac); had && lease.Addr == addr {
 			return addr, true
 		}
-		card := r.probe(ctx, addr)
+		card := probe(ctx, addr)
 		if card == "" || card == mac || !r.leases.InUse(addr, card) {
 			return addr, true
 		}
-		r.tell(req, fmt.Sprintf("is not offered %s: the card %s uses it without having been lent it", addr, card))
+		who := "the card " + card
+		if card == echoed {
+			who = card
+		}
+		r.tell(req, fmt.Sprintf("is not offered %s: %s uses it without having been lent it", addr, who))
 		if r.mayComplain() {
 			r.log.Warn("an address of the range is in use by a machine that was not lent it; it is lent to nobody for a while",
 				"interface", r.link.Name, "addr", addr, "card", card, "for", declineRest)

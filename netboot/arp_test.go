@@ -89,9 +89,9 @@ func TestNobodyIsOfferedWhatSomebodyUses(t *testing.T) {
 }
 
 // askable is a prober without a wire; who answers says which card uses an address.
-func askable(answers func(netip.Addr) string) (*arpProber, *atomic.Int64) {
+func askable(answers func(netip.Addr) string) (*prober, *atomic.Int64) {
 	var sent atomic.Int64
-	var p *arpProber
+	var p *prober
 	clock := &fakeClock{t: time.Unix(1700000000, 0)}
 	p = newARPProber(link{Interface: testInterface(ModeDHCP), mac: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, func(b []byte, _ net.HardwareAddr) error {
 		sent.Add(1)
@@ -185,7 +185,11 @@ func TestKnownMachinesDoNotWait(t *testing.T) {
 			s.ask(t, packet{kind: reqst, mac: macB, opts: map[uint8][]byte{54: us, 50: ip4("10.77.0.100")}})
 			s.pass(48 * time.Hour)
 		}, packet{kind: discover, opts: map[uint8][]byte{50: ip4("10.77.0.100")}}, 1, "10.77.0.100"},
-		{"one behind a relay", nil, packet{kind: discover, giaddr: "10.79.0.1"}, 0, "10.79.0.100"},
+		{"one behind a relay", nil, packet{kind: discover, giaddr: "10.79.0.1"}, 1000, "10.79.0.100"},
+		{"one that has an address behind a relay", func(t *testing.T, s *setup) {
+			s.ask(t, packet{kind: reqst, giaddr: "10.79.0.1", opts: map[uint8][]byte{54: us, 50: ip4("10.79.0.120")}})
+		}, packet{kind: discover, giaddr: "10.79.0.1"}, 0, "10.79.0.120"},
+		{"one behind a relay that asks for what answers to ping", nil, packet{kind: discover, giaddr: "10.79.0.1", opts: map[uint8][]byte{50: ip4("10.79.0.150")}}, 2000, "10.79.0.100"},
 		{"one of this wire that says to be behind a relay", nil, packet{kind: discover, giaddr: "10.77.0.3"}, 1, "10.77.0.100"},
 		{"one that uses the address itself", nil, packet{kind: discover, opts: map[uint8][]byte{50: ip4("10.77.0.150")}}, 1, "10.77.0.150"},
 	} {
@@ -198,6 +202,13 @@ func TestKnownMachinesDoNotWait(t *testing.T) {
 			asked++
 			if addr == netip.MustParseAddr("10.77.0.150") {
 				return macA
+			}
+			return ""
+		}
+		s.echoing = func(_ context.Context, addr netip.Addr) string {
+			asked += 1000
+			if addr == netip.MustParseAddr("10.79.0.150") {
+				return echoed
 			}
 			return ""
 		}

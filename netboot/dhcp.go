@@ -21,6 +21,7 @@ type responder struct {
 	networks   []link // all of the interface
 	bootPort   int
 	paths      paths
+	bound      *bound
 	leases     *Leases
 	fleet      Fleet
 	reserved   *reserving
@@ -34,6 +35,7 @@ type responder struct {
 	shortages  *shortages
 	quiet      func() string                                            // why nothing is lent to new machines; empty: it is. nil: always
 	probe      func(ctx context.Context, addr netip.Addr) (card string) // who uses an address; nil: nobody is asked
+	echo       func(ctx context.Context, addr netip.Addr) (who string)  // the same of one behind relays
 	waiting    *arpWaiting                                              // DISCOVERs that wait for that
 	sightings  *Sightings
 	stats      *counters
@@ -127,7 +129,7 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	if why := r.silent(); why != "" && stranger && !r.past(req) {
 		return r.quieted(req, why)
 	}
-	if stranger && r.probe != nil && !r.past(req) {
+	if stranger && r.prober(req) != nil {
 		first, room := r.waiting.enter(req.machine.MAC)
 		if !first {
 			return r.drop(req, "asks again while it waits", "")
@@ -136,7 +138,7 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 		if !room {
 			r.stats.add("arp.not asked")
 			r = r.at(r.link)
-			r.probe = nil
+			r.probe, r.echo = nil, nil
 		}
 	}
 	addr, ok := r.unused(ctx, req)
@@ -186,7 +188,13 @@ func (r *responder) request(ctx context.Context, req request) (reply, bool) {
 	mac := req.machine.MAC
 	switch {
 	case req.serverID.IsValid() && !r.ours(req, req.serverID):
-		// It took another server's offer. A NAK here would make it lose that.
+		// It took another server's offer. A NAK here would make it lose that. Nor is there
+		// one for a node of the cluster that is known to be dead, although RFC 2131 lets the
+		// client begin anew then (section 3.1, step 4): EDK2 ends its boot at a NAK, where it
+		// would have asked for a minute in which a node that was started anew answers; the
+		// iPXE that is served here knows none; and the agent begins anew by itself after 6 s,
+		// which is hardly later than a node is known to be dead. An ACK is out of the
+		// question: the other may be alive after all, and lend the address to somebody else.
 		r.tries.forget(req.who())
 		r.tellElsewhere(req)
 		return r.drop(req, "other server", "")

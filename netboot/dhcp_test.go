@@ -63,7 +63,7 @@ func (s *setup) ask(t *testing.T, p packet) (*dhcpv4.DHCPv4, destination) {
 	}
 	req.unicast = p.unicast
 	r := s.responder(s.link)
-	r.probe, r.quiet = s.probing, s.quiet
+	r.probe, r.echo, r.quiet = s.probing, s.echoing, s.quiet
 	out, ok := r.answer(context.Background(), req)
 	if !ok {
 		return nil, destination{}

@@ -113,16 +113,20 @@ func (l *Leases) letRest(addr netip.Addr, now time.Time, mac, why string) {
 func (l *Leases) InUse(addr netip.Addr, card string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	most, why := arpClaimMost, "in use by card "+card+", which was not lent it"
+	if card == echoed {
+		most, why, card = echoMost, "in use by "+card+" and was not lent it", ""
+	}
 	now, n := l.now(), 0
 	for _, r := range l.resting {
 		if r.mac == card && now.Before(r.until) {
 			n++
 		}
 	}
-	if n >= arpClaimMost {
+	if n >= most {
 		return false
 	}
-	l.letRest(addr, now, card, "in use by card "+card+", which was not lent it")
+	l.letRest(addr, now, card, why)
 	return true
 }
 

@@ -115,11 +115,17 @@ func proxyFrame(server string) []byte {
 // lease runs udhcpc and returns the address it got.
 func (w *wire) lease(t *testing.T, more ...string) string {
 	t.Helper()
+	return w.leaseOn(t, "v1", more...)
+}
+
+// leaseOn does so on a card.
+func (w *wire) leaseOn(t *testing.T, card string, more ...string) string {
+	t.Helper()
 	script := filepath.Join(t.TempDir(), "script")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ -z \"$ip\" ] || echo \"$ip\" > "+script+".out\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	out, _ := w.command(append([]string{"udhcpc", "-i", "v1", "-n", "-q", "-f", "-t", "4", "-T", "1", "-s", script}, more...)...).CombinedOutput()
+	out, _ := w.command(append([]string{"udhcpc", "-i", card, "-n", "-q", "-f", "-t", "4", "-T", "1", "-s", script}, more...)...).CombinedOutput()
 	b, err := os.ReadFile(script + ".out")
 	if err != nil {
 		t.Logf("udhcpc: %s", out)

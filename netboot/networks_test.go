@@ -283,6 +283,19 @@ func (w *wire) router(address string) (pid string) {
 	return pid
 }
 
+// behindRouter puts the machine's card m1 into 10.79.0.0/24, behind a router.
+func (w *wire) behindRouter() (router string) {
+	w.t.Helper()
+	router = w.router("10.77.0.3/24")
+	in := func(args ...string) { w.t.Helper(); w.run(append([]string{"nsenter", "-t", router, "-n"}, args...)...) }
+	in("ip", "link", "add", "m0", "type", "veth", "peer", "name", "m1")
+	in("ip", "address", "add", "10.79.0.1/24", "dev", "m0")
+	in("ip", "link", "set", "m0", "up")
+	in("ip", "link", "set", "m1", "netns", strconv.Itoa(w.pid))
+	w.inside("ip", "link", "set", "m1", "up")
+	return router
+}
+
 // relay runs a real relay at a router, for the machines on one of its links.
 func (w *wire) relay(router, link string) (said *bytes.Buffer) {
 	w.t.Helper()
@@ -304,14 +317,7 @@ func TestBehindARealRelay(t *testing.T) {
 		t.Skip("dhcrelay is not installed")
 	}
 	w := newWire(t)
-	r := w.router("10.77.0.3/24")
-	in := func(args ...string) { t.Helper(); w.run(append([]string{"nsenter", "-t", r, "-n"}, args...)...) }
-	in("ip", "link", "add", "m0", "type", "veth", "peer", "name", "m1")
-	in("ip", "address", "add", "10.79.0.1/24", "dev", "m0")
-	in("ip", "link", "set", "m0", "up")
-	w.run("nsenter", "-t", r, "-n", "ip", "link", "set", "m1", "netns", strconv.Itoa(w.pid))
-	w.inside("ip", "link", "set", "m1", "up")
-
+	r := w.behindRouter()
 	s := newSetupOf(t, ModeDHCP, []string{"10.77.0.1/24"}, behind)
 	w.start(s)
 	said := w.relay(r, "m0")
@@ -330,8 +336,38 @@ func TestBehindARealRelay(t *testing.T) {
 	if got := w.inside("busybox", "tftp", "-g", "-b", "1468", "-r", LoaderUEFIAll, "-l", "/dev/stdout", "10.77.0.1"); got != string(testFiles[LoaderUEFIAll].Data) {
 		t.Errorf("fetched %q over TFTP", got)
 	}
-	if a := s.Stats(); a["dhcp.ack"] == 0 || a["arp.asked"] != 0 {
+	if a := s.Stats(); a["dhcp.ack"] == 0 || a["arp.asked"] != 0 || a["echo.asked"] != 1 || a["echo.in use"] != 0 {
 		t.Errorf("stats: %v", a)
+	}
+}
+
+// Somebody behind the relay has the first address without having been lent it: he is
+// asked through the router, and the machine gets the next.
+func TestNobodyBehindARelayIsOfferedWhatSomebodyUses(t *testing.T) {
+	if _, err := exec.LookPath("dhcrelay"); err != nil {
+		t.Skip("dhcrelay is not installed")
+	}
+	w := newWire(t)
+	r := w.behindRouter()
+	w.run("nsenter", "-t", r, "-n", "ip", "address", "add", "10.79.0.100/24", "dev", "m0")
+	s := newSetupOf(t, ModeDHCP, []string{"10.77.0.1/24"}, behind)
+	var told heardOf
+	s.sightings.notify = told.add
+	w.start(s)
+	said := w.relay(r, "m0")
+	if got := w.leaseOn(t, "m1"); got != "10.79.0.101" {
+		t.Errorf("the machine got %q; the relay said\n%s", got, said)
+	}
+	st := s.Stats()
+	if st["echo.asked"] != 2 || st["echo.in use"] != 1 || st["arp.asked"] != 0 {
+		t.Errorf("stats: %v", st)
+	}
+	if all := told.of(KindDHCP); len(all) == 0 || !strings.Contains(all[0].Text, "is not offered 10.79.0.100: somebody who answers to ping uses it") {
+		t.Errorf("told %+v", all)
+	}
+	table := s.LeaseTable()
+	if len(table) != 2 || table[0].State != LeaseResting || table[0].Addr.String() != "10.79.0.100" || table[0].MAC != "" || !strings.Contains(table[0].Why, "answers to ping") {
+		t.Errorf("the table is %+v", table)
 	}
 }
 

@@ -88,20 +88,21 @@ func hidePath(name string) string {
 }
 
 // leads says whether a path was made for this machine at this address, and still
-// leads to its script. A path that was made for a machine before it had an address
-// is good at any, and one that was made for an address is good for who has it.
+// leads to its script. One that was made for an address is good for who has it.
 func (p paths) leads(path, mac string, addr netip.Addr) bool {
+	return p.runs(path) && (p.exactly(path, mac, addr) || p.exactly(path, "", addr))
+}
+
+// anywhere says whether a path was made for this machine before it had an address, and
+// still leads to its script, from where it is bound to.
+func (p paths) anywhere(path, mac string) bool {
+	return p.runs(path) && p.exactly(path, mac, netip.Addr{})
+}
+
+// runs says whether a path has not ended, if it is one.
+func (p paths) runs(path string) bool {
 	b, ok := p.read(path)
-	if !ok {
-		return false
-	}
-	end, proof := b[:pathEndBytes], b[pathEndBytes:]
-	if p.now().Unix() > int64(binary.BigEndian.Uint32(end)) {
-		return false
-	}
-	return hmac.Equal(proof, p.proof(end, mac, addr)) ||
-		hmac.Equal(proof, p.proof(end, mac, netip.Addr{})) ||
-		hmac.Equal(proof, p.proof(end, "", addr))
+	return ok && p.now().Unix() <= int64(binary.BigEndian.Uint32(b[:pathEndBytes]))
 }
 
 // exactly says whether a path was made for this machine at this address: the node that

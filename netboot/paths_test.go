@@ -29,7 +29,7 @@ func TestS36_APathIsForOneMachineAtOneAddressForAWhile(t *testing.T) {
 		{"from elsewhere", both, macA, elsewhere, false},
 		{"for another machine", both, macB, pathAt, false},
 		{"for no machine", both, "", pathAt, false},
-		{"made before there was an address", mac, macA, elsewhere, true},
+		{"made before there was an address", mac, macA, elsewhere, false},
 		{"that, for another machine", mac, macB, elsewhere, false},
 		{"made for an address", addr, macB, pathAt, true},
 		{"that, from elsewhere", addr, macB, elsewhere, false},
@@ -42,6 +42,9 @@ func TestS36_APathIsForOneMachineAtOneAddressForAWhile(t *testing.T) {
 		if got := p.leads(c.path, c.mac, c.at); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
+	}
+	if !p.anywhere(mac, macA) || p.anywhere(mac, macB) || p.anywhere(both, macA) || p.anywhere(addr, macA) || p.anywhere(mac[1:], macA) {
+		t.Error("which path is good anywhere")
 	}
 	for i := range both { // the next, and any other that is near
 		for _, r := range "abz7" {
@@ -56,7 +59,7 @@ func TestS36_APathIsForOneMachineAtOneAddressForAWhile(t *testing.T) {
 		t.Error("it ends too early")
 	}
 	now = now.Add(time.Second)
-	if p.leads(both, macA, pathAt) {
+	if p.leads(both, macA, pathAt) || p.anywhere(mac, macA) {
 		t.Error("it never ends")
 	}
 }

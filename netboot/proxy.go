@@ -13,12 +13,19 @@ import (
 // not netboot is none of our business.
 func (r *responder) proxyOffer(ctx context.Context, req request) (reply, bool) {
 	r, known := r.of(req)
+	if known && req.kind == dhcpv4.MessageTypeRequest && req.machine.Firmware.Stage == StageIPXE && r.link.subnet.Contains(req.requested) {
+		r.bound.asks(req.machine.MAC, req.requested, r.now()) // the other server's, which it says to everybody
+	}
 	if req.kind != dhcpv4.MessageTypeDiscover || !req.machine.Firmware.Netboots() || !known || r.foreign(req) {
 		r.stats.add("proxy.ignored")
 		return reply{}, false
 	}
-	r.sightings.netboots(req.machine.MAC, r.now())
 	r.stats.add("proxy.discover")
+	if !r.fleet.Decide(ctx, req.machine).Counted && !r.strangers.allow(r.now()) {
+		r.stats.add("proxy.too many strangers") // as in mode dhcp
+		return reply{}, false
+	}
+	r.sightings.netboots(req.machine.MAC, r.now())
 	if r.leave(req) {
 		r.stats.add("proxy.left to another node")
 		return reply{}, false

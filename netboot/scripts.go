@@ -15,6 +15,7 @@ type scripts struct {
 	neighbours Neighbours // nil: this node is alone
 	kernelArgs string
 	paths      paths
+	bound      *bound
 	lent       func(netip.Addr) string // the MAC of the machine that this node has lent the address to, or ""
 	lends      func(netip.Addr) bool   // whether this node lends addresses of that one's network
 	pin        string
@@ -57,7 +58,7 @@ func (s *scripts) of(ctx context.Context, in language, ask scriptAsk) (script st
 		}
 		return in.local("this machine did not say who it is", 0), nil, true
 	}
-	leads := s.paths.leads(ask.path, mac, ask.from)
+	leads := s.paths.leads(ask.path, mac, ask.from) || s.paths.anywhere(ask.path, mac) && s.bound.leads(ask.path, mac, ask.from, s.now())
 	// Where this node lends the addresses, a machine that is known has its own. Whoever
 	// comes from another, and was not lent that by this node as this machine, is somebody else.
 	if fixed, known := s.fleet.Address(mac); known && fixed != ask.from && !s.paths.exactly(ask.path, mac, ask.from) && (s.lends(ask.from) || s.lends(fixed)) {

@@ -69,6 +69,7 @@ type Server struct {
 	strangers  strangers
 	newcomers  bucket
 	waiting    arpWaiting
+	bound      bound
 	turns      turns
 	complaints pace // of DHCP
 	unfetched  pace // of TFTP
@@ -199,7 +200,7 @@ func (s *Server) Handler() http.Handler {
 func (s *Server) scripts() *scripts {
 	return &scripts{
 		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, kernelArgs: s.cfg.KernelArgs,
-		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders, complaints: &s.unscripted,
+		paths: s.paths(), bound: &s.bound, lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders, complaints: &s.unscripted,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }
@@ -304,6 +305,16 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			prober := newARPProber(l, raw.send, &s.stats, s.cfg.Log, s.cfg.Now)
 			r.probe = prober.ask
 			services = append(services, func(ctx context.Context) error { return prober.serve(ctx, raw) })
+			if slices.ContainsFunc(l.all(), func(n link) bool { return n.behind }) {
+				echoes, err := openEchoes(ctx, l)
+				if err != nil {
+					return nil, err
+				}
+				opened = append(opened, echoes)
+				prober := echoes.prober(l, &s.stats, s.cfg.Log, s.cfg.Now)
+				r.echo = prober.ask
+				services = append(services, func(ctx context.Context) error { return echoes.serve(ctx, prober) })
+			}
 		}
 		ports := map[int]answerFunc{dhcpServerPort: r.answer}
 		if l.Mode == ModeProxy {
@@ -356,7 +367,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), leases: s.leases, fleet: s.cfg.Fleet, reserved: s.reserved, neighbours: s.cfg.Neighbours, files: s.cfg.Files, loaders: &s.loaders, uefiLoader: s.cfg.UEFILoader, tries: &s.tries, strangers: &s.newcomers, waiting: &s.waiting, complaints: &s.complaints, shortages: &s.shortages,
+		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), bound: &s.bound, leases: s.leases, fleet: s.cfg.Fleet, reserved: s.reserved, neighbours: s.cfg.Neighbours, files: s.cfg.Files, loaders: &s.loaders, uefiLoader: s.cfg.UEFILoader, tries: &s.tries, strangers: &s.newcomers, waiting: &s.waiting, complaints: &s.complaints, shortages: &s.shortages,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }

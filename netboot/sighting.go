@@ -111,6 +111,7 @@ type Sightings struct {
 	byAddr   map[netip.Addr]string
 	recent   *list.List // of *trail, last seen first
 	long     *list.List // those of them with more than a few sightings, in the same order
+	stalled  map[*trail]bool
 	kept     int        // sightings in trails
 	newest   []Sighting // a ring of the last that came, whoever's
 	next     int        // where in it the next one goes
@@ -141,6 +142,7 @@ func NewSightings(machines, each int, notify func(Sighting)) *Sightings {
 		byAddr:   make(map[netip.Addr]string),
 		recent:   list.New(),
 		long:     list.New(),
+		stalled:  make(map[*trail]bool),
 	}
 	s.Bound(sightingsInAll)
 	return s
@@ -352,6 +354,7 @@ func (s *Sightings) trail(mac string) *trail {
 		last := s.recent.Back()
 		gone := s.recent.Remove(last).(*trail)
 		delete(s.byMAC, gone.mac)
+		delete(s.stalled, gone)
 		s.kept -= len(gone.seen)
 		if gone.long != nil {
 			s.long.Remove(gone.long)

@@ -27,7 +27,10 @@ type Journey struct {
 	AgentDue   bool      // its agent should be talking now
 	Installed  time.Time // when its last install was completed, if the disk is to be booted
 	CameUp     time.Time // when the installed system first reported from its disk
-	Question   string    // a clash of ids that a person has to settle
+	// UpTook is the longest that it took before, on this machine, from the end of an
+	// install to that; 0 if none is known.
+	UpTook   time.Duration
+	Question string // a clash of ids that a person has to settle
 }
 
 // How long a machine may be silent before that is a stall. Each is longer than what
@@ -41,7 +44,9 @@ const (
 	kernelTime   = 20 * time.Second // from the script to the kernel, and from that to the initramfs
 	agentTime    = 50 * time.Second // from the initramfs to the agent's first word
 	agentSilence = 55 * time.Second // of an agent, which asks for its approval every 25 s
-	diskTime     = 55 * time.Second // from being told to boot its disk to the system's first word
+	diskTime     = 55 * time.Second // from being told to boot its disk to the system's first word, of a machine that is known to be quicker, and
+	diskUnknown  = 5 * time.Minute  // of one that nothing is known of: a Debian that makes its disk larger and its keys first has been seen to take 195 s
+	diskMost     = 12 * time.Minute // whatever it took before: somebody may have had it off. It is less than watchedFor
 	rebootTime   = 10 * time.Minute // from an install to any sign of life: servers take minutes to start
 	proxyTime    = 25 * time.Second // from a proxy's offer to port 4011
 	offersFor    = 5 * time.Second  // that three offers in a row are not one attempt
@@ -209,9 +214,13 @@ func (l clues) neverCameUp() (Stall, bool) {
 		return Stall{}, false
 	}
 	told, ok := l.last(StepScript)
+	limit, before := diskUnknown, "how long it takes is not known yet"
+	if took := l.j.UpTook; took > 0 {
+		limit, before = min(max(diskTime, took+took/2), diskMost), "it took "+spanOf(took)+" before"
+	}
 	switch {
-	case ok && told.Action == BootLocal && told.At.After(l.j.Installed) && l.quiet(told) >= diskTime:
-		return Stall{ID: "never-came-up", Since: told.At, Text: fmt.Sprintf("was installed and told to boot its disk, and the new system has not come up for %s", spanOf(l.quiet(told))),
+	case ok && told.Action == BootLocal && told.At.After(l.j.Installed) && l.quiet(told) >= limit:
+		return Stall{ID: "never-came-up", Since: told.At, Text: fmt.Sprintf("was installed and told to boot its disk, and the new system has not come up for %s; %s", spanOf(l.quiet(told)), before),
 			Hint: "look at its console: does the firmware find the disk (boot order, RAID or NVMe driver, UEFI or BIOS), does the system start, has it got an address?"}, true
 	case !ok && l.now.Sub(l.j.Installed) >= rebootTime && slices.ContainsFunc(l.all, Sighting.netboots):
 		return Stall{ID: "never-came-up", Since: l.j.Installed, Text: fmt.Sprintf("was installed %s ago and has not been seen since: neither its firmware nor the new system", spanOf(l.now.Sub(l.j.Installed))),

@@ -88,7 +88,12 @@ func TestStalls(t *testing.T) {
 		"an agent whose machine starts anew":   {seen: with(whole, seenAt{80, pxeAck}), j: Journey{AgentSpoke: after(30), AgentDue: true}, now: 90},
 		"installed and rebooting":              {seen: whole, j: Journey{AgentSpoke: after(100), Installed: after(100)}, now: 300},
 		"installed and never back":             {seen: whole, j: Journey{AgentSpoke: after(100), Installed: after(100)}, now: 700, id: "never-came-up", says: "has not been seen since"},
-		"installed, told to boot its disk":     {seen: with(whole, seenAt{150, pxeAck}, seenAt{155, ownDisk}), j: Journey{AgentSpoke: after(100), Installed: after(100)}, now: 210, id: "never-came-up", says: "has not come up for 55 s"},
+		"installed, told to boot its disk":     {seen: with(whole, seenAt{150, pxeAck}, seenAt{155, ownDisk}), j: Journey{AgentSpoke: after(100), Installed: after(100)}, now: 454},
+		"and that for too long":                {seen: with(whole, seenAt{150, pxeAck}, seenAt{155, ownDisk}), j: Journey{AgentSpoke: after(100), Installed: after(100)}, now: 455, id: "never-came-up", says: "has not come up for 5 min; how long it takes is not known"},
+		"a machine that is quick":              {seen: with(whole, seenAt{150, pxeAck}, seenAt{155, ownDisk}), j: Journey{AgentSpoke: after(100), Installed: after(100), UpTook: 20 * time.Second}, now: 210, id: "never-came-up", says: "has not come up for 55 s; it took 20 s before"},
+		"a machine that is slow":               {seen: with(whole, seenAt{150, pxeAck}, seenAt{155, ownDisk}), j: Journey{AgentSpoke: after(100), Installed: after(100), UpTook: 240 * time.Second}, now: 514},
+		"and slower than it was":               {seen: with(whole, seenAt{150, pxeAck}, seenAt{155, ownDisk}), j: Journey{AgentSpoke: after(100), Installed: after(100), UpTook: 240 * time.Second}, now: 515, id: "never-came-up", says: "it took 4 min before"},
+		"a machine that was off for a day":     {seen: with(whole, seenAt{150, pxeAck}, seenAt{155, ownDisk}), j: Journey{AgentSpoke: after(100), Installed: after(100), UpTook: 24 * time.Hour}, now: 155 + 12*60, id: "never-came-up", says: "for 12 min; it took 24 h before"},
 		"installed and up":                     {seen: with(whole, seenAt{150, pxeAck}, seenAt{155, ownDisk}), j: Journey{AgentSpoke: after(100), Installed: after(100), CameUp: after(180)}, now: 900},
 		"comes back from its disk":             {seen: []seenAt{{0, ownDisk}, {40, pxeAck}, {50, ownDisk}, {90, pxeAck}, {100, ownDisk}}, now: 101, id: "disk-loop", says: "3 times in 100 s"},
 		"a BIOS loader for UEFI":               {seen: []seenAt{{0, pxeAck}, {1, Sighting{Kind: KindTFTP, Step: StepAsked, File: LoaderBIOS}}}, now: 2, id: "wrong-platform", says: "asked for undionly.kpxe, a BIOS loader, with UEFI firmware"},
@@ -247,5 +252,44 @@ func BenchmarkLookForStalls(b *testing.B) {
 	s.pass(50 * time.Second)
 	for b.Loop() {
 		s.lookForStalls()
+	}
+}
+
+// A machine that is forgotten is not stalled any more.
+func TestAStalledMachineThatIsForgottenIsNotListed(t *testing.T) {
+	s := NewSightings(2, 10, nil)
+	now := time.Unix(1700000000, 0)
+	for i := range 3 {
+		sg := pxeAck
+		sg.MAC, sg.At = stallMAC(i), now
+		s.Add(sg)
+		s.judge(sg.MAC, now, func([]Sighting) (Stall, bool) {
+			return Stall{ID: "x", Since: now.Add(-time.Duration(i) * time.Second)}, true
+		})
+	}
+	got := s.Stalls()
+	if len(got) != 2 || got[0].MAC != stallMAC(2) || got[1].MAC != stallMAC(1) {
+		t.Errorf("stalled: %v", got)
+	}
+	s.judge(stallMAC(2), now, func([]Sighting) (Stall, bool) { return Stall{}, false })
+	if got := s.Stalls(); len(got) != 1 || got[0].MAC != stallMAC(1) {
+		t.Errorf("one goes on: %v", got)
+	}
+}
+
+// A page asks who stands while a thousand others boot.
+func BenchmarkStalls(b *testing.B) {
+	s := NewSightings(rememberedMachines, rememberedSightings, nil)
+	now := time.Unix(1700000000, 0)
+	for i := range rememberedMachines {
+		sg := pxeAck
+		sg.MAC, sg.At = stallMAC(i), now
+		s.Add(sg)
+		if i%1000 == 0 {
+			s.judge(sg.MAC, now, func([]Sighting) (Stall, bool) { return Stall{ID: "x"}, true })
+		}
+	}
+	for b.Loop() {
+		s.Stalls()
 	}
 }

@@ -348,7 +348,7 @@ func TestStallsOnTheWireAreNamed(t *testing.T) {
 		{how: "boots, and has an address", id: "agent-unheard", says: "started and has an address, and its agent has not spoken"},
 		{how: "comes back three times", id: "disk-loop", says: "was told to boot its own disk 3 times", boots: disk},
 		{how: "boots", id: "agent-silent", says: "its agent spoke, then said nothing for", journey: Journey{AgentDue: true}},
-		{how: "boots", id: "never-came-up", says: "was installed and told to boot its disk", boots: disk, journey: Journey{Installed: ago(time.Minute)}},
+		{how: "boots", id: "never-came-up", says: "was installed and told to boot its disk", boots: disk, journey: Journey{Installed: ago(time.Minute), UpTook: 20 * time.Second}},
 		{how: "boots", id: "two-machines", says: "may be two machines: a machine with UUID b reported", journey: Journey{Question: "a machine with UUID b reported"}},
 	}
 	machines, order := map[string]provoked{}, []stuck{}

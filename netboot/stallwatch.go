@@ -117,11 +117,13 @@ func (s *Sightings) judge(mac string, now time.Time, find func([]Sighting) (Stal
 	switch {
 	case stalls && (t.stall == nil || t.stall.ID != found.ID):
 		t.stall = &found
+		s.stalled[t] = true
 		told.Step, told.Stall, told.Text, told.Hint = StepStalled, found.ID, found.Text, found.Hint
 		return told, true
 	case !stalls && t.stall != nil:
 		was := t.stall
 		t.stall = nil
+		delete(s.stalled, t)
 		if now.Sub(last) > stallLasts {
 			return told, false
 		}
@@ -146,13 +148,11 @@ func (s *Sightings) Stall(mac string) (Stall, bool) {
 // Stalls are all machines that do not go on, those that stand longest first.
 func (s *Sightings) Stalls() []Stalled {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []Stalled
-	for e := s.recent.Front(); e != nil; e = e.Next() {
-		if t := e.Value.(*trail); t.stall != nil {
-			out = append(out, Stalled{MAC: t.mac, Addr: t.addr, Stall: *t.stall})
-		}
+	out := make([]Stalled, 0, len(s.stalled))
+	for t := range s.stalled {
+		out = append(out, Stalled{MAC: t.mac, Addr: t.addr, Stall: *t.stall})
 	}
+	s.mu.Unlock()
 	slices.SortStableFunc(out, func(a, b Stalled) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.MAC, b.MAC)) })
 	return out
 }

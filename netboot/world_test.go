@@ -130,6 +130,7 @@ type setup struct {
 	began time.Time // when time began to pass; else it stands still
 
 	probing func(context.Context, netip.Addr) string // who uses an address, for tests without a wire
+	echoing func(context.Context, netip.Addr) string // and behind relays
 	quiet   func() string                            // why nothing is lent to new machines
 }
 

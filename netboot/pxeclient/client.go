@@ -64,6 +64,15 @@ type Network interface {
 	HTTP(ctx context.Context, url string) ([]byte, error)
 }
 
+// Stamped is a Network that knows when a packet came. Who plays a thousand machines
+// in one process comes to each of them late, which is no time that a server took.
+type Stamped interface {
+	// Sent is when the packet that SendDHCP was given last went on the wire, and Came
+	// when the one was there that ReceiveDHCP has returned last.
+	Sent() time.Time
+	Came() time.Time
+}
+
 // Client is one machine. The zero values of the optional fields are usable.
 type Client struct {
 	Shape Shape
@@ -99,10 +108,26 @@ func (c *Client) wait(try int) time.Duration {
 	return or(c.Timeout, 2*time.Second)
 }
 
-// tell ends a step that began then.
-func (c *Client) tell(name string, began time.Time, again int, err error) {
+// waited is how long the answer that was received last took, of a step that began then.
+func (c *Client) waited(began time.Time) time.Duration {
+	if n, ok := c.Net.(Stamped); ok {
+		return n.Came().Sub(began)
+	}
+	return c.now().Sub(began)
+}
+
+// sent is when the packet that was sent last went.
+func (c *Client) sent() time.Time {
+	if n, ok := c.Net.(Stamped); ok {
+		return n.Sent()
+	}
+	return c.now()
+}
+
+// tell ends a step.
+func (c *Client) tell(name string, took time.Duration, again int, err error) {
 	if c.Told != nil {
-		c.Told(Step{Name: name, Shape: c.Shape, Took: c.now().Sub(began), Again: again, Err: err})
+		c.Told(Step{Name: name, Shape: c.Shape, Took: took, Again: again, Err: err})
 	}
 }
 
@@ -164,7 +189,7 @@ func (c *Client) Boot(ctx context.Context) (Result, error) {
 		} else {
 			res.NBP, err = c.Net.TFTP(ctx, res.Firmware.Next, res.Firmware.File)
 		}
-		c.tell(StepLoader, began, 0, err)
+		c.tell(StepLoader, c.now().Sub(began), 0, err)
 		if err != nil {
 			return res, fmt.Errorf("%s: load %s: %w", c.Shape, res.Firmware.File, err)
 		}

@@ -93,9 +93,10 @@ func TestSilenceIsAnError(t *testing.T) {
 // server answers each DISCOVER from the nth on and each REQUEST, at once.
 type server struct {
 	script
-	from int
-	in   chan []byte
-	seen []*dhcpv4.DHCPv4
+	from    int
+	refuses bool
+	in      chan []byte
+	seen    []*dhcpv4.DHCPv4
 }
 
 func (s *server) SendDHCP(_ context.Context, b []byte, _ netip.AddrPort) error {
@@ -110,6 +111,9 @@ func (s *server) SendDHCP(_ context.Context, b []byte, _ netip.AddrPort) error {
 	kind := dhcpv4.MessageTypeOffer
 	if p.MessageType() == dhcpv4.MessageTypeRequest {
 		kind = dhcpv4.MessageTypeAck
+		if s.refuses {
+			kind = dhcpv4.MessageTypeNak
+		}
 	}
 	p.OpCode, p.YourIPAddr = dhcpv4.OpcodeBootReply, net.IPv4(10, 77, 0, 9)
 	p.Options = dhcpv4.Options{53: {byte(kind)}, 54: {10, 77, 0, 1}, 1: {255, 255, 255, 0}, 67: []byte("x")}
@@ -162,6 +166,36 @@ func TestStepsAreToldWithWhatWasSentAgain(t *testing.T) {
 	cl := Client{Shape: UEFI, MAC: []byte{2, 0, 0, 0, 0, 1}, Net: script{}, Timeout: time.Millisecond, Retries: 2, Told: func(s Step) { failed = append(failed, s) }}
 	if _, err := cl.DHCP(t.Context()); err == nil || len(failed) != 1 || failed[0].Again != 2 || !errors.Is(failed[0].Err, errSilence) {
 		t.Errorf("silence is told as %+v", failed)
+	}
+}
+
+// Firmware ends at a NAK (EDK2, DhcpHandleRequest), and iPXE of 2019 goes on asking.
+func TestARefusalIsWhatTheClientMakesOfIt(t *testing.T) {
+	for shape, sends := range map[Shape]int{UEFI: 2, Agent: 2, System: 2, IPXE: 1 + 3} {
+		net := &server{refuses: true, in: make(chan []byte, 8)}
+		cl := Client{Shape: shape, MAC: []byte{2, 0, 0, 0, 0, 1}, Net: net, Timeout: 5 * time.Millisecond, Retries: 2}
+		_, err := cl.DHCP(t.Context())
+		if err == nil || len(net.seen) != sends || errors.Is(err, errSilence) != (shape == IPXE) {
+			t.Errorf("%s sent %d packets, want %d, and says: %v", shape, len(net.seen), sends, err)
+		}
+	}
+}
+
+// stamped says itself when packets were on the wire.
+type stamped struct {
+	server
+	clock time.Time
+}
+
+func (s *stamped) Sent() time.Time { return s.clock }
+func (s *stamped) Came() time.Time { return s.clock.Add(20 * time.Millisecond) }
+
+func TestAStepTakesWhatItTookOnTheWire(t *testing.T) {
+	net := &stamped{server: server{in: make(chan []byte, 1)}, clock: time.Unix(1700000000, 0)}
+	var took []time.Duration
+	cl := Client{Shape: Agent, MAC: []byte{2, 0, 0, 0, 0, 1}, Net: net, Told: func(s Step) { took = append(took, s.Took) }}
+	if _, err := cl.DHCP(t.Context()); err != nil || !slices.Equal(took, []time.Duration{20 * time.Millisecond, 20 * time.Millisecond}) {
+		t.Errorf("%v: took %s", err, took)
 	}
 }
 

@@ -35,12 +35,15 @@ func (c *Client) DHCP(ctx context.Context) (Lease, error) {
 	for try := 0; offer == nil; try++ {
 		if try > or(c.Retries, 3) {
 			err := fmt.Errorf("DISCOVER: %w", errSilence)
-			c.tell(StepOffer, began, try-1, err)
+			c.tell(StepOffer, c.now().Sub(began), try-1, err)
 			return Lease{}, err
 		}
 		discover.NumSeconds = uint16(min(c.now().Sub(began)/time.Second, 0xffff))
 		if err := c.Net.SendDHCP(ctx, discover.ToBytes(), broadcast67); err != nil {
 			return Lease{}, fmt.Errorf("DISCOVER: %w", err)
+		}
+		if try == 0 {
+			began = c.sent()
 		}
 		offer, proxy = c.offers(ctx, xid, began, try)
 		if ctx.Err() != nil {
@@ -50,7 +53,12 @@ func (c *Client) DHCP(ctx context.Context) (Lease, error) {
 	request := c.packet(dhcpv4.MessageTypeRequest, xid)
 	request.Options[50] = offer.YourIPAddr.To4()
 	request.Options[54] = offer.Options[54]
-	ack, err := c.exchange(ctx, request, broadcast67, dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak)
+	wanted := []dhcpv4.MessageType{dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak}
+	if c.Shape == IPXE || c.Shape == IPXEUEFI {
+		// iPXE knows NAK since 2021. What Debian 12 has, and a node serves, goes on asking.
+		wanted = wanted[:1]
+	}
+	ack, err := c.exchange(ctx, request, broadcast67, wanted...)
 	if err != nil {
 		return Lease{}, fmt.Errorf("REQUEST: %w", err)
 	}
@@ -85,7 +93,7 @@ func (c *Client) offers(ctx context.Context, xid dhcpv4.TransactionID, began tim
 			proxy = p
 		} else if offer == nil {
 			offer = p
-			c.tell(StepOffer, began, try, nil)
+			c.tell(StepOffer, c.waited(began), try, nil)
 			switch {
 			case c.Collect != nil && c.Collect(c.Shape) > 0:
 				deadline = time.Now().Add(c.Collect(c.Shape))
@@ -165,17 +173,20 @@ func (c *Client) exchange(ctx context.Context, p *dhcpv4.DHCPv4, to netip.AddrPo
 		if err := c.Net.SendDHCP(ctx, p.ToBytes(), to); err != nil {
 			return nil, err
 		}
+		if try == 0 {
+			began = c.sent()
+		}
 		wait, cancel := context.WithTimeout(ctx, c.wait(try))
 		answer, err := c.receive(wait, p.TransactionID, want...)
 		cancel()
 		if err == nil {
-			c.tell(StepAck, began, try, nil)
+			c.tell(StepAck, c.waited(began), try, nil)
 		}
 		if err == nil || ctx.Err() != nil {
 			return answer, err
 		}
 	}
-	c.tell(StepAck, began, tries, errSilence)
+	c.tell(StepAck, c.now().Sub(began), tries, errSilence)
 	return nil, errSilence
 }
 

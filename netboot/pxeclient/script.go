@@ -72,7 +72,7 @@ func (in *interpreter) chain(ctx context.Context, url string) error {
 func (in *interpreter) fetch(ctx context.Context, step, url string) ([]byte, error) {
 	began := in.client.now()
 	b, err := in.client.Net.HTTP(ctx, url)
-	in.client.tell(step, began, 0, err)
+	in.client.tell(step, in.client.now().Sub(began), 0, err)
 	return b, err
 }
 

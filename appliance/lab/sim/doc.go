@@ -13,6 +13,10 @@
 // node's limits for each address is got round. A thousand kernels and a thousand cards
 // would have taken another machine than the one that is tested.
 //
+// An answer to DHCP counts as come when the kernel had it. A thousand machines that share a
+// process, and two cores with the nodes, look at it later: that is a row of its own, "answer →
+// noticed", and no time that a node took.
+//
 // What is not simulated: the router solicitations of iPXE, the time that a kernel takes
 // to start, and the renewal of leases. What TFTP sends again is not counted.
 package sim

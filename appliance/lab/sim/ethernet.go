@@ -31,7 +31,7 @@ type ethernet struct {
 
 	mu       sync.Mutex
 	rand     *rand.Rand
-	machines map[[6]byte]chan []byte
+	machines map[[6]byte]chan answer
 	lost     int
 	sent     int // DHCP packets by machines
 }
@@ -47,7 +47,7 @@ func openEthernet(device string, loss float64, seed uint64) (*ethernet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("packet socket (needs root or cap_net_raw): %w", err)
 	}
-	w := &ethernet{index: index, link: link, loss: loss, rand: rand.New(rand.NewPCG(seed, 68)), machines: map[[6]byte]chan []byte{}}
+	w := &ethernet{index: index, link: link, loss: loss, rand: rand.New(rand.NewPCG(seed, 68)), machines: map[[6]byte]chan answer{}}
 	w.raw = os.NewFile(uintptr(fd), "packet socket")
 	if err := setUp(fd, index); err != nil {
 		return nil, errors.Join(fmt.Errorf("packet socket on %s: %w", device, err), w.raw.Close())
@@ -84,6 +84,7 @@ func setUp(fd, index int) error {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<20)
 	}
 	return errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 		unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}),
 		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: swap16(unix.ETH_P_IP), Ifindex: index}),
 		unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_PROMISC}),
@@ -98,14 +99,20 @@ func swap16(v uint16) uint16 {
 // Close ends every wait.
 func (w *ethernet) Close() error { return w.raw.Close() }
 
+// answer is what a machine was told, and when that was on the wire.
+type answer struct {
+	payload []byte
+	came    time.Time
+}
+
 // receive hands every answer to the machine it is for.
 func (w *ethernet) receive() {
-	buf := make([]byte, 2048)
+	buf, oob := make([]byte, 2048), make([]byte, 128)
 	for {
-		var n int
+		var n, extra int
 		var err error
 		ctlErr := w.conn.Read(func(fd uintptr) bool {
-			n, _, err = unix.Recvfrom(int(fd), buf, 0)
+			n, extra, _, _, err = unix.Recvmsg(int(fd), buf, oob, 0)
 			return err != unix.EAGAIN
 		})
 		if ctlErr != nil || err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENETDOWN) {
@@ -122,11 +129,26 @@ func (w *ethernet) receive() {
 			continue
 		}
 		select {
-		case in <- payload:
+		case in <- answer{payload, stamp(oob[:extra])}:
 		default: // one that does not listen loses packets, as on any wire
 		}
 		w.mu.Unlock()
 	}
+}
+
+// stamp is when the kernel had a packet, as it says beside it (socket(7)); now, if it
+// does not.
+func stamp(oob []byte) time.Time {
+	all, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return time.Now()
+	}
+	for _, m := range all {
+		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
+			return time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+		}
+	}
+	return time.Now()
 }
 
 // loses throws the dice. The lock is held.
@@ -158,23 +180,23 @@ func answerIn(frame []byte) (payload []byte, mac [6]byte, ok bool) {
 	return payload, [6]byte(payload[chaddrAt:]), true
 }
 
-// send puts a DHCP packet on the wire as a machine's card does.
-func (w *ethernet) send(mac net.HardwareAddr, from, to netip.AddrPort, payload []byte) error {
+// send puts a DHCP packet on the wire as a machine's card does, and says when.
+func (w *ethernet) send(mac net.HardwareAddr, from, to netip.AddrPort, payload []byte) (at time.Time, err error) {
 	w.mu.Lock()
 	w.sent++
 	gone := w.loses()
 	w.mu.Unlock()
 	if gone {
-		return nil
+		return time.Now(), nil
 	}
 	frame := etherFrame(mac, from, to, payload)
 	everybody := &unix.SockaddrLinklayer{Protocol: swap16(unix.ETH_P_IP), Ifindex: w.index, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
-	var err error
 	ctlErr := w.conn.Write(func(fd uintptr) bool {
+		at = time.Now()
 		err = unix.Sendto(int(fd), frame, 0, everybody)
 		return err != unix.EAGAIN && err != unix.ENOBUFS
 	})
-	return errors.Join(ctlErr, err)
+	return at, errors.Join(ctlErr, err)
 }
 
 // etherFrame is a datagram in a frame to everybody: whoever has the address takes it.
@@ -207,7 +229,10 @@ func etherFrame(mac net.HardwareAddr, from, to netip.AddrPort, payload []byte) [
 type card struct {
 	wire  *ethernet
 	mac   net.HardwareAddr
-	in    chan []byte
+	in    chan answer
+	sent  time.Time // the packet that was sent last
+	came  time.Time // the answer that was taken last
+	late  func(time.Duration)
 	addr  netip.Addr
 	short int64 // bytes of kernel and initramfs that are fetched; 0: all
 	http  http.Client
@@ -216,7 +241,7 @@ type card struct {
 
 // newCard plugs a machine in. A transport takes its address from the card.
 func (w *ethernet) newCard(mac net.HardwareAddr, short int64, bytes *counter) *card {
-	c := &card{wire: w, mac: mac, in: make(chan []byte, 16), short: short, bytes: bytes}
+	c := &card{wire: w, mac: mac, in: make(chan answer, 16), short: short, bytes: bytes}
 	c.http.Transport = &http.Transport{DialContext: c.dial, ReadBufferSize: 4 << 10, WriteBufferSize: 1 << 10, MaxIdleConnsPerHost: 1}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -242,18 +267,28 @@ func (c *card) SendDHCP(_ context.Context, packet []byte, to netip.AddrPort) err
 	if c.addr.IsValid() && to.Addr() != netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		from = netip.AddrPortFrom(c.addr, 68)
 	}
-	return c.wire.send(c.mac, from, to, packet)
+	var err error
+	c.sent, err = c.wire.send(c.mac, from, to, packet)
+	return err
 }
 
 // ReceiveDHCP implements pxeclient.Network.
 func (c *card) ReceiveDHCP(ctx context.Context) ([]byte, error) {
 	select {
-	case b := <-c.in:
-		return b, nil
+	case a := <-c.in:
+		c.came = a.came
+		if c.late != nil {
+			c.late(time.Since(a.came))
+		}
+		return a.payload, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
+
+// Sent and Came implement pxeclient.Stamped.
+func (c *card) Sent() time.Time { return c.sent }
+func (c *card) Came() time.Time { return c.came }
 
 // Configure implements pxeclient.Network: the address becomes one more of the card's.
 func (c *card) Configure(_ context.Context, addr netip.Prefix) error {

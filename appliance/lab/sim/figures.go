@@ -54,7 +54,7 @@ func (r Result) Step(name string) *Step {
 
 // order is that of a boot.
 var order = []string{"firmware offer", "firmware ack", "loader", "iPXE offer", "iPXE ack", "script", "kernel", "initrd", "agent offer", "agent ack",
-	stepReport, "dhcp", stepPower, stepApproval, stepFirstByte, stepInstalled, stepUp}
+	stepReport, "dhcp", stepLate, stepPower, stepApproval, stepFirstByte, stepInstalled, stepUp}
 
 // figures collects what machines tell.
 type figures struct {

@@ -22,6 +22,7 @@ import (
 
 // Steps beside those of pxeclient.
 const (
+	stepLate      = "answer → noticed" // what the fleet itself took to look at answers to DHCP
 	stepPower     = "power-on → agent"
 	stepReport    = "report" // from the agent's start: TLS, the claim and the inventory
 	stepApproval  = "approval"
@@ -54,6 +55,7 @@ func (r *run) newMachine(i int) *machine {
 	mac := net.HardwareAddr{0x52, 0x54, 0x01, 0x77, byte(i >> 8), byte(i)}
 	m := &machine{r: r, n: i, mac: mac, shape: r.Shapes[i%len(r.Shapes)], dice: r.dice(i), install: i < r.Install}
 	m.card = r.wire.newCard(mac, r.Short, &r.bytes)
+	m.card.late = func(d time.Duration) { r.fig.add(stepLate, d, 0, nil) }
 	m.hw = newHardware(i, mac, m.shape)
 	if m.install {
 		m.hw.disk = filepath.Join(r.Dir, fmt.Sprintf("sim%d.raw", i))

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lpmos/lpmos/agent/inventory"
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/netboot/pxeclient"
@@ -59,6 +61,38 @@ func FuzzAnswerIn(f *testing.F) {
 			t.Errorf("% x is not in % x", mac, payload)
 		}
 	})
+}
+
+// The kernel says beside a packet when it had it.
+func TestAnAnswerCameWhenTheKernelHadIt(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	if err := unix.SetsockoptInt(fds[1], unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now()
+	if _, err := unix.Write(fds[0], []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	after := time.Now()
+	buf, oob := make([]byte, 8), make([]byte, 128)
+	_, n, _, _, err := unix.Recvmsg(fds[1], buf, oob, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const tick = 10 * time.Millisecond // the clock of a packet may be a coarse one
+	if at := stamp(oob[:n]); at.Before(before.Add(-tick)) || at.After(after) {
+		t.Errorf("it came at %s, and was sent between %s and %s", at, before, after)
+	}
+	for _, bad := range [][]byte{nil, {1}, oob[:n-1]} {
+		if at := stamp(bad); time.Since(at) > time.Minute {
+			t.Errorf("% x: it came at %s", bad, at)
+		}
+	}
 }
 
 func TestPacketsAreLostAsOftenAsWasAskedFor(t *testing.T) {
