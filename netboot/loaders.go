@@ -35,9 +35,9 @@ type loaders struct {
 
 // loading is what is known of one machine.
 type loading struct {
-	gets string    // the loader it is given because it did not start the other; empty: none yet
-	took string    // the loader it fetched and has not been heard of from; empty: none
-	at   time.Time // when
+	gets UEFILoader // what it is given because it did not start the other; empty: nothing yet
+	took string     // the loader it fetched and has not been heard of from; empty: none
+	at   time.Time  // when
 }
 
 // asks is called when a machine's firmware asks for a loader; secure is whether the
@@ -50,19 +50,21 @@ func (l *loaders) asks(mac string, secure bool, now time.Time) (shim bool, vain 
 	if known && m.took != "" {
 		if now.Sub(m.at) < loaderStarts {
 			vain = m.took
-			if m.gets = LoaderShim; vain == LoaderShim {
-				m.gets = LoaderUEFI
+			if m.gets = UEFILoaderShim; isShim(vain) {
+				m.gets = UEFILoaderIPXE
 			}
 		}
 		m.took = ""
 		l.byMAC[mac] = m
 	}
-	return m.gets == LoaderShim || m.gets == "" && secure, vain
+	return m.gets == UEFILoaderShim || m.gets == "" && secure, vain
 }
 
 // fetched is called when a machine has a whole file.
 func (l *loaders) fetched(mac, file string, now time.Time) {
-	if mac == "" || file != LoaderUEFI && file != LoaderShim { // ipxe.efi is given only where nothing else is
+	// GRUB is for arm64 what iPXE is for others. Where shim has fetched it, it says that
+	// shim has started. ipxe.efi is given only where nothing else is.
+	if mac == "" || file != LoaderUEFI && file != LoaderGRUBARM64 && !isShim(file) {
 		return
 	}
 	l.mu.Lock()
@@ -98,8 +100,14 @@ func (l *loaders) runs(mac string) {
 
 // refused is what the timeline says of a loader that was fetched in vain.
 func refused(file string) string {
-	if file == LoaderShim {
+	shim := LoaderShim
+	switch file {
+	case LoaderShim:
 		return fmt.Sprintf("fetched %s and did not start it; it is given iPXE again", file)
+	case LoaderShimARM64:
+		return fmt.Sprintf("fetched %s and did not start it; it is given %s again", file, LoaderGRUBARM64)
+	case LoaderGRUBARM64:
+		shim = LoaderShimARM64
 	}
-	return fmt.Sprintf("fetched %s and did not start it: does Secure Boot refuse it? By PXE it is given %s from now on, which is signed", file, LoaderShim)
+	return fmt.Sprintf("fetched %s and did not start it: does Secure Boot refuse it? By PXE it is given %s from now on, which is signed", file, shim)
 }
