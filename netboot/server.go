@@ -305,7 +305,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			r.probe = prober.ask
 			services = append(services, func(ctx context.Context) error { return prober.serve(ctx, raw) })
 		}
-		ports := map[int]answerFunc{dhcpServerPort: r.answer}
+		ports := map[int]answerFunc{dhcpServerPort: r.decide}
 		if l.Mode == ModeProxy {
 			ports = map[int]answerFunc{dhcpServerPort: r.proxyOffer, proxyServerPort: r.proxyBoot}
 		}
