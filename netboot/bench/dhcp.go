@@ -153,10 +153,11 @@ func benchDHCP(w *wire, o options) error {
 	}
 	fmt.Printf("\n%-10s %8s %8s\n", "server", "leases/s", "lpmos x")
 	for _, s := range servers {
-		fmt.Printf("%-10s %8d %8.2f\n", s.name, best[s.name].rate, float64(best["lpmos"].rate)/float64(max(1, best[s.name].rate)))
+		fmt.Printf("%-10s %8d %8.2f\n", s.name, best[s.name].rate, float64(best["lpmos"].rate)/float64(best[s.name].rate))
 	}
-	for rate, ours := range at["lpmos"] {
-		if kea, ok := at["Kea"][rate]; ok {
+	for _, rate := range leaseRates {
+		ours, ok := at["lpmos"][rate]
+		if kea, both := at["Kea"][rate]; ok && both {
 			fmt.Printf("at %d/s a lease costs lpmos %.0f us of a processor and Kea %.0f: x %.2f\n", rate, ours.each(), kea.each(), ours.each()/kea.each())
 		}
 	}
@@ -291,6 +292,9 @@ func (s server) start() (*exec.Cmd, error) {
 	cmd.Env = append(os.Environ(), s.env...)
 	cmd.Stderr = &bytes.Buffer{}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if s.forks {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID // all of which ends with its first process
+	}
 	return cmd, cmd.Start()
 }
 

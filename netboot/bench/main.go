@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lpmos/lpmos/consensus"
 )
 
@@ -28,6 +30,7 @@ var roles = map[string]func(args []string) error{
 	"run":       run,
 	"serve":     serve,
 	"load-tftp": loadTFTP,
+	"load-http": loadHTTP,
 }
 
 func main() {
@@ -99,6 +102,7 @@ var parts = []struct {
 }{
 	{"tftp", benchTFTP},
 	{"dhcp", benchDHCP},
+	{"http", benchHTTP},
 }
 
 // run makes the wire and measures one part after the other.
@@ -229,6 +233,15 @@ func (w *wire) load(args ...string) ([]byte, error) {
 	cmd := w.inside(append([]string{exe}, args...)...)
 	cmd.Stderr = os.Stderr
 	return cmd.Output()
+}
+
+// ownCPU is what this process has used.
+func ownCPU() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // process is what /proc/PID/stat says of one.

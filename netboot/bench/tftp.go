@@ -25,6 +25,7 @@ type server struct {
 	env     []string
 	missing string // why it cannot be measured
 	first   int    // rate of leases that is tried first
+	forks   bool   // it has children that do not end with it
 }
 
 // tftpServers are the servers of the files in dir.
