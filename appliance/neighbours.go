@@ -49,8 +49,16 @@ type neighbours struct {
 	served []servedNetwork
 
 	mu    sync.Mutex
-	alive map[string]bool // ids of the members that answered lately
-	heard time.Time       // up to when this node knows all that was agreed on
+	alive map[string]bool            // ids of the members that answered lately
+	heard time.Time                  // up to when this node knows all that was agreed on
+	pools map[netip.Prefix]poolShare // as they were asked for last
+}
+
+// poolShare is what this node lends of a pool, which is asked for with every packet.
+// A pool in the state is never changed, but another takes its place.
+type poolShare struct {
+	pool   *fleet.Pool
+	blocks []netboot.Block
 }
 
 func newNeighbours(cluster *consensus.Node, served []servedNetwork) *neighbours {
@@ -195,11 +203,21 @@ func (n *neighbours) Answering(network netip.Prefix, mode netboot.Mode) (self st
 // Share is this node's part of the network's range.
 func (n *neighbours) Share(network netip.Prefix) netboot.Share {
 	n.mu.Lock()
-	heard := n.heard
+	heard := n.heard // before the pool: it may not be younger
 	n.mu.Unlock()
 	var pool *fleet.Pool
 	n.view(func(st *fleet.State) { pool = st.Pool(network.String()) })
-	return netboot.ShareOf(n.self, poolBlocks(pool), heard)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	known, ok := n.pools[network]
+	if !ok || known.pool != pool {
+		known = poolShare{pool, netboot.ShareOf(n.self, poolBlocks(pool), heard).Blocks}
+		if n.pools == nil {
+			n.pools = map[netip.Prefix]poolShare{}
+		}
+		n.pools[network] = known
+	}
+	return netboot.Share{Blocks: known.blocks, Heard: heard}
 }
 
 // poolBlocks is a pool in netboot's terms.

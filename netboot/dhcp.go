@@ -43,8 +43,15 @@ type responder struct {
 	now        func() time.Time
 }
 
-// answer is the server's half of RFC 2131: which packet, if any, answers req.
+// answer decides on a request, and waits until the answer may be sent.
 func (r *responder) answer(ctx context.Context, req request) (reply, bool) {
+	out, ok := r.decide(ctx, req)
+	return out.wait(ok)
+}
+
+// decide is the server's half of RFC 2131: which packet, if any, answers req. It does
+// not wait for anything but what is in memory, except for a RELEASE.
+func (r *responder) decide(ctx context.Context, req request) (reply, bool) {
 	r.reserved.saw(req.machine)
 	r, known := r.of(req)
 	if !known || r.foreign(req) {
@@ -129,6 +136,17 @@ func (r *responder) discover(ctx context.Context, req request) (reply, bool) {
 	if why := r.silent(); why != "" && stranger && !r.past(req) {
 		return r.quieted(req, why)
 	}
+	if r.prober(req) == nil || known {
+		return r.offer(ctx, req, stranger)
+	}
+	return reply{later: func(ready func(finish)) {
+		go ready(func() (reply, bool) { return r.offer(ctx, req, stranger) })
+	}}, true
+}
+
+// offer finds an address for a DISCOVER, which may take a question on the wire.
+func (r *responder) offer(ctx context.Context, req request, stranger bool) (reply, bool) {
+	_, known := r.fixed(req.machine.MAC)
 	if stranger && r.prober(req) != nil {
 		first, room := r.waiting.enter(req.machine.MAC)
 		if !first {
@@ -249,15 +267,12 @@ func (r *responder) grant(ctx context.Context, req request, addr netip.Addr) (re
 	if !addr.IsValid() {
 		return r.nak(req, "that address is not to be had"), true
 	}
-	switch err := r.commit(req, addr); {
-	case errors.Is(err, errNotLent):
+	return r.commit(ctx, req, addr, func(err error) (reply, bool) {
+		if errors.Is(err, errAddressHeld) {
+			return r.nak(req, "that address is another machine's"), true
+		}
 		return r.nak(req, "that address is not to be had"), true
-	case errors.Is(err, errAddressHeld):
-		return r.nak(req, "that address is another machine's"), true
-	case err != nil:
-		return r.drop(req, "lease not stored", "")
-	}
-	return r.lease(ctx, req, dhcpv4.MessageTypeAck, addr), true
+	})
 }
 
 // renew is grant for a machine that has the address. A node that may not lend it
@@ -267,25 +282,42 @@ func (r *responder) renew(ctx context.Context, req request, addr netip.Addr) (re
 	if _, ok := r.fixed(req.machine.MAC); ok {
 		return r.lease(ctx, req, dhcpv4.MessageTypeAck, addr), true
 	}
-	switch err := r.commit(req, addr); {
-	case errors.Is(err, errAddressHeld):
-		return r.nak(req, "that address is another machine's"), true
-	case errors.Is(err, errNotLent):
+	return r.commit(ctx, req, addr, func(err error) (reply, bool) {
+		if errors.Is(err, errAddressHeld) {
+			return r.nak(req, "that address is another machine's"), true
+		}
 		return r.drop(req, "not this node's to lend", "")
-	case err != nil:
-		return r.drop(req, "lease not stored", "")
-	}
-	return r.lease(ctx, req, dhcpv4.MessageTypeAck, addr), true
+	})
 }
 
-// commit lends addr and says why it may not be lent.
-func (r *responder) commit(req request, addr netip.Addr) error {
-	until := r.now().Add(req.leaseTime(leaseFor(req.machine.Firmware)))
-	err := r.leases.Commit(req.machine.MAC, addr, until, r.terms())
-	if err != nil && r.mayComplain() {
-		r.log.Warn("address not lent", "interface", r.link.Name, "mac", req.machine.MAC, "addr", addr, "err", err)
+// commit lends addr and acknowledges it when that is on disk. What may not be lent is
+// refused.
+func (r *responder) commit(ctx context.Context, req request, addr netip.Addr, refuse func(error) (reply, bool)) (reply, bool) {
+	notLent := func(err error) {
+		if r.mayComplain() {
+			r.log.Warn("address not lent", "interface", r.link.Name, "mac", req.machine.MAC, "addr", addr, "err", err)
+		}
 	}
-	return err
+	until := r.now().Add(req.leaseTime(leaseFor(req.machine.Firmware)))
+	new, err := r.leases.lend(req.machine.MAC, addr, until, r.terms())
+	if err != nil {
+		notLent(err)
+		return refuse(err)
+	}
+	return reply{later: func(ready func(finish)) {
+		r.leases.put(new.lease, new.loser, func(err error) {
+			ready(func() (reply, bool) {
+				if err != nil {
+					notLent(err)
+					return r.drop(req, "lease not stored", "")
+				}
+				if new.offered {
+					r.strangers.giveBack() // it was none that somebody made up for a packet
+				}
+				return r.lease(ctx, req, dhcpv4.MessageTypeAck, addr), true
+			})
+		})
+	}}, true
 }
 
 // inform answers a client that has an address from elsewhere and wants only

@@ -144,7 +144,7 @@ func hostileSetups(t *testing.T) map[Mode]*setup {
 	if hostileKept == nil {
 		hostileKept = map[Mode]*setup{ModeDHCP: newSetup(t, ModeDHCP), ModeProxy: newSetup(t, ModeProxy)}
 		for _, s := range hostileKept {
-			s.leases.write = func(Lease, string) error { return nil } // the disk has nothing to say here
+			s.leases.put = func(_ Lease, _ string, done func(error)) { done(nil) } // the disk has nothing to say here
 		}
 		t.Cleanup(func() { hostileKept = nil })
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/ipv4"
@@ -42,15 +43,26 @@ func (p places) take(kind dhcpv4.MessageType) (leave func(), ok bool) {
 	}
 }
 
-// answerFunc decides on a request; false means that it is not answered.
+// answerFunc decides on a request, at once (reply.later); false means that it is not
+// answered.
 type answerFunc func(context.Context, request) (reply, bool)
+
+// Packets that come faster than one in readEvery are read together, so many at once: to
+// be woken for one takes longer than to answer it. One that comes alone is answered at
+// once.
+const (
+	readEvery  = time.Millisecond
+	readAtOnce = 64
+)
 
 // dhcpPort is one UDP port of one link.
 type dhcpPort struct {
-	conn   *ipv4.PacketConn
-	raw    *rawSocket // for clients without an address
+	udp    *net.UDPConn
+	conn   *ipv4.PacketConn // the same
+	raw    *rawSocket       // for clients without an address
 	r      *responder
 	answer answerFunc
+	leaves map[netip.Addr][]byte // by the address a packet is to leave from, what tells the kernel so
 }
 
 // openDHCPPort listens; answer handles what comes in.
@@ -69,7 +81,12 @@ func openDHCPPort(ctx context.Context, r *responder, port int, answer answerFunc
 		c.Close()
 		return nil, fmt.Errorf("interface %s: %w", r.link.Name, err)
 	}
-	return &dhcpPort{conn: conn, raw: raw, r: r, answer: answer}, nil
+	d := &dhcpPort{udp: c, conn: conn, raw: raw, r: r, answer: answer, leaves: map[netip.Addr][]byte{}}
+	for _, n := range r.networks {
+		cm := ipv4.ControlMessage{IfIndex: r.link.index, Src: n.addr.AsSlice()}
+		d.leaves[n.addr] = cm.Marshal()
+	}
+	return d, nil
 }
 
 // Close closes the port.
@@ -83,54 +100,98 @@ func (d *dhcpPort) serve(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	places := newPlaces()
-	buf := make([]byte, 2048)
+	in := make([]ipv4.Message, readAtOnce)
+	for i := range in {
+		in[i] = ipv4.Message{Buffers: [][]byte{make([]byte, 2048)}, OOB: ipv4.NewControlMessage(ipv4.FlagDst | ipv4.FlagInterface)}
+	}
+	var last time.Time
 	for {
-		n, cm, src, err := d.conn.ReadFrom(buf)
+		n, err := d.conn.ReadBatch(in, 0)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("receive DHCP on %s: %w", d.r.link.Name, err)
 		}
-		if cm != nil && cm.IfIndex != 0 && cm.IfIndex != d.r.link.index {
-			d.r.stats.add("dhcp.drop.other interface")
-			continue
+		for _, m := range in[:n] {
+			d.read(ctx, m, places, &wg)
 		}
-		req, ok := d.take(buf[:n], cm, src)
-		if !ok {
-			continue
+		now := time.Now()
+		if wait := readEvery - now.Sub(last); wait > 0 {
+			time.Sleep(wait)
+			now = now.Add(wait)
 		}
-		leave, ok := places.take(req.kind)
-		if !ok {
-			d.r.stats.add("dhcp.drop.busy")
-			continue
-		}
-		wg.Go(func() {
-			defer leave()
-			d.handle(ctx, req)
-		})
+		last = now
 	}
 }
 
+// read answers one packet, or sees to it that it is answered.
+func (d *dhcpPort) read(ctx context.Context, m ipv4.Message, places places, wg *sync.WaitGroup) {
+	req, ok := d.take(m)
+	if !ok {
+		return
+	}
+	leave, ok := places.take(req.kind)
+	if !ok {
+		d.r.stats.add("dhcp.drop.busy")
+		return
+	}
+	wg.Add(1)
+	done := func() { leave(); wg.Done() }
+	if req.kind == dhcpv4.MessageTypeRelease { // the book waits for the disk
+		go d.handle(ctx, req, done)
+		return
+	}
+	d.handle(ctx, req, done)
+}
+
 // take decodes a packet; a panic in the codec costs that packet only.
-func (d *dhcpPort) take(b []byte, cm *ipv4.ControlMessage, src net.Addr) (req request, ok bool) {
+func (d *dhcpPort) take(m ipv4.Message) (req request, ok bool) {
 	defer d.recover("decode")
-	from, _ := netip.ParseAddrPort(src.String())
-	req, drop := parseRequest(append([]byte(nil), b...), from)
+	var cm ipv4.ControlMessage
+	if err := cm.Parse(m.OOB[:m.NN]); err == nil && cm.IfIndex != 0 && cm.IfIndex != d.r.link.index {
+		d.r.stats.add("dhcp.drop.other interface")
+		return req, false
+	}
+	var from netip.AddrPort
+	if addr, ok := m.Addr.(*net.UDPAddr); ok {
+		from = netip.AddrPortFrom(addr.AddrPort().Addr().Unmap(), addr.AddrPort().Port())
+	}
+	req, drop := parseRequest(slices.Clone(m.Buffers[0][:m.N]), from)
 	if drop != "" {
 		d.r.stats.add("dhcp.drop." + drop)
 		return req, false
 	}
-	if cm != nil {
-		dst, _ := netip.AddrFromSlice(cm.Dst.To4())
-		req.unicast = slices.ContainsFunc(d.r.networks, func(n link) bool { return n.addr == dst })
-	}
+	dst, _ := netip.AddrFromSlice(cm.Dst.To4())
+	req.unicast = slices.ContainsFunc(d.r.networks, func(n link) bool { return n.addr == dst })
 	return req, true
 }
 
-func (d *dhcpPort) handle(ctx context.Context, req request) {
+// handle answers a request. done is called when that is over.
+func (d *dhcpPort) handle(ctx context.Context, req request, done func()) {
+	waits := false
+	defer func() {
+		if !waits {
+			done()
+		}
+	}()
 	defer d.recover("answer")
 	out, ok := d.answer(ctx, req)
+	if ok && out.later != nil {
+		waits = true
+		out.later(func(f finish) {
+			defer done()
+			defer d.recover("answer")
+			out, ok := f()
+			d.reply(req, out, ok)
+		})
+		return
+	}
+	d.reply(req, out, ok)
+}
+
+// reply sends the reply to a request, if there is one.
+func (d *dhcpPort) reply(req request, out reply, ok bool) {
 	if !ok {
 		return
 	}
@@ -147,8 +208,7 @@ func (d *dhcpPort) send(out reply) error {
 	if out.to.hw != nil {
 		return d.raw.send(udpPacket(netip.AddrPortFrom(out.from, dhcpServerPort), out.to.addr, out.packet), out.to.hw)
 	}
-	cm := &ipv4.ControlMessage{IfIndex: d.r.link.index, Src: out.from.AsSlice()}
-	_, err := d.conn.WriteTo(out.packet, cm, net.UDPAddrFromAddrPort(out.to.addr))
+	_, _, err := d.udp.WriteMsgUDPAddrPort(out.packet, d.leaves[out.from], out.to.addr)
 	return err
 }
 

@@ -21,6 +21,24 @@ type reply struct {
 	packet []byte
 	from   netip.Addr // this node's address there
 	to     destination
+
+	// later, of a reply that takes longer than looking into memory, calls ready once,
+	// from somewhere, with how to make the reply that is to be sent. Whoever reads
+	// packets goes on meanwhile.
+	later func(ready func(finish))
+}
+
+// finish makes a reply; false means that there is none.
+type finish func() (reply, bool)
+
+// wait is the reply when it may be sent.
+func (out reply) wait(ok bool) (reply, bool) {
+	if !ok || out.later == nil {
+		return out, ok
+	}
+	made := make(chan finish, 1)
+	out.later(func(f finish) { made <- f })
+	return (<-made)()
 }
 
 // destination is where a reply goes. When hw is set the client has no address

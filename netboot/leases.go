@@ -21,7 +21,6 @@ const (
 	declineRest   = 10 * time.Minute // how long a declined address rests
 	declinesPerHr = 3                // by one machine; more are ignored, or one card drains the pool
 	declinesKept  = 4096             // machines remembered for that before the old ones are dropped
-	commitDelay   = time.Millisecond // how long a commit waits for company
 	leaseFileWait = time.Second      // for another process to let go of the file
 	leaseFileMode = 0o600
 )
@@ -57,15 +56,18 @@ type Terms struct {
 // Leases is the book of addresses lent to machines the fleet does not know. It
 // answers from memory and is durable: Commit returns when the disk has it.
 type Leases struct {
-	db    *bolt.DB
-	write func(lease Lease, loser string) error // puts a lease in the place of another's; store, outside of tests
-	now   func() time.Time
+	db     *bolt.DB
+	writer *leaseWriter
+	put    func(lease Lease, loser string, done func(error)) // puts a lease in the place of another's; the writer's, outside of tests
+	now    func() time.Time
 
 	mu       sync.Mutex
 	byMAC    map[string]Lease
-	byAddr   map[netip.Addr]string // owner of a lease, running or over
-	offers   map[netip.Addr]Lease  // not on disk: a lost offer is asked for again
-	found    map[netip.Addr]Lease  // by the first of a range, what was last offered of it for the first time, and until when others go on from there
+	byAddr   map[netip.Addr]string   // owner of a lease, running or over
+	offers   map[netip.Addr]Lease    // not on disk: a lost offer is asked for again
+	offersOf map[string][]netip.Addr // the same, by machine
+	spots    map[Range]spot
+	spares   map[Range]spares // by the first of a node's ranges
 	resting  map[netip.Addr]rest
 	declines map[string][]time.Time
 	closed   []Range // nothing in these is lent anew
@@ -83,9 +85,8 @@ func OpenLeases(path string, now func() time.Time) (*Leases, error) {
 	if err != nil {
 		return nil, fmt.Errorf("leases %s: %w", path, err)
 	}
-	db.MaxBatchDelay = commitDelay
 	l := newLeases(now)
-	l.db, l.write = db, l.store
+	l.db = db
 	err = db.Update(func(tx *bolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(leaseBucket)
 		if err != nil {
@@ -106,6 +107,8 @@ func OpenLeases(path string, now func() time.Time) (*Leases, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("leases %s: %w", path, err), db.Close())
 	}
+	l.writer = newLeaseWriter(db)
+	l.put = l.writer.put
 	return l, nil
 }
 
@@ -152,7 +155,9 @@ func newLeases(now func() time.Time) *Leases {
 		byMAC:    make(map[string]Lease),
 		byAddr:   make(map[netip.Addr]string),
 		offers:   make(map[netip.Addr]Lease),
-		found:    make(map[netip.Addr]Lease),
+		offersOf: make(map[string][]netip.Addr),
+		spots:    make(map[Range]spot),
+		spares:   make(map[Range]spares),
 		resting:  make(map[netip.Addr]rest),
 		declines: make(map[string][]time.Time),
 	}
@@ -164,8 +169,11 @@ func (l *Leases) enter(lease Lease) {
 	l.byAddr[lease.Addr] = lease.MAC
 }
 
-// Close closes the file.
-func (l *Leases) Close() error { return l.db.Close() }
+// Close closes the file, when all that was to be written is in it.
+func (l *Leases) Close() error {
+	l.writer.close()
+	return l.db.Close()
+}
 
 // All returns every lease in the book, running or over, in no order.
 func (l *Leases) All() []Lease {
@@ -205,68 +213,72 @@ func (l *Leases) Offer(mac string, terms Terms, hint netip.Addr) (addr netip.Add
 	if lease, had := l.byMAC[mac]; had && l.lends(lease.Addr, mac, now, terms) == nil {
 		return l.hold(mac, lease.Addr, now), true
 	}
-	for a, o := range l.offers {
-		if o.MAC == mac && now.Before(o.Until) && l.lends(a, mac, now, terms) == nil {
-			return l.hold(mac, a, now), true
-		}
+	if a, ok := l.offeredTo(mac, now, terms); ok {
+		return l.hold(mac, a, now), true
 	}
 	if hint.IsValid() && l.lends(hint, mac, now, terms) == nil {
 		return l.hold(mac, hint, now), true
 	}
-	var oldest Lease
-	for _, r := range terms.From {
-		// From where one was found a moment ago, and then from the beginning: else each
-		// of a thousand machines that ask at once goes past all those before it.
-		begin := r.First
-		if last := l.found[r.First]; r.Contains(last.Addr) && now.Before(last.Until) {
-			begin = last.Addr
-		}
-		for _, part := range []Range{{begin, r.Last}, {r.First, begin.Prev()}} {
-			for a := part.First; part.Contains(a); a = a.Next() {
-				if l.lends(a, mac, now, terms) != nil {
-					continue
-				}
-				owner, had := l.byAddr[a]
-				if !had {
-					l.found[r.First] = Lease{Addr: a, Until: now.Add(time.Second)}
-					return l.hold(mac, a, now), true
-				}
-				if was := l.byMAC[owner]; !oldest.Addr.IsValid() || was.Until.Before(oldest.Until) {
-					oldest = was
-				}
-			}
-		}
+	if a, ok := l.untouched(mac, now, terms); ok {
+		return l.hold(mac, a, now), true
 	}
-	if oldest.Addr.IsValid() {
-		return l.hold(mac, oldest.Addr, now), true
+	if a, ok := l.unusedLongest(mac, now, terms); ok {
+		return l.hold(mac, a, now), true
 	}
 	return netip.Addr{}, false
+}
+
+// lending is a lease that is in the book in memory, and not yet on the disk.
+type lending struct {
+	lease   Lease
+	loser   string // the machine that had the address
+	offered bool   // it was held for the machine, which had been offered it
+}
+
+// lend enters the lease of addr in memory. It is the machine's when put has it on disk.
+func (l *Leases) lend(mac string, addr netip.Addr, until time.Time, terms Terms) (lending, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	if err := l.lends(addr, mac, now, terms); err != nil {
+		return lending{}, fmt.Errorf("lease %s to %s: %w", addr, mac, err)
+	}
+	new := lending{lease: Lease{MAC: mac, Addr: addr, Until: until}, loser: l.byAddr[addr]}
+	if new.loser == mac {
+		new.loser = ""
+	}
+	if new.loser != "" {
+		delete(l.byMAC, new.loser)
+	}
+	if was, ok := l.byMAC[mac]; ok && was.Addr != addr {
+		delete(l.byAddr, was.Addr)
+	}
+	o := l.offers[addr]
+	new.offered = o.MAC == mac && now.Before(o.Until)
+	l.byMAC[mac] = new.lease
+	l.byAddr[addr] = mac
+	l.endOffer(addr)
+	return new, nil
 }
 
 // Commit lends addr to the machine until the given time and returns when that
 // is on disk. Commits that come together share one write.
 func (l *Leases) Commit(mac string, addr netip.Addr, until time.Time, terms Terms) error {
-	l.mu.Lock()
-	if err := l.lends(addr, mac, l.now(), terms); err != nil {
-		l.mu.Unlock()
-		return fmt.Errorf("lease %s to %s: %w", addr, mac, err)
+	new, err := l.lend(mac, addr, until, terms)
+	if err != nil {
+		return err
 	}
-	loser := l.byAddr[addr]
-	if loser == mac {
-		loser = ""
+	return l.write(new.lease, new.loser)
+}
+
+// write returns when a lease is on disk.
+func (l *Leases) write(lease Lease, loser string) error {
+	done := make(chan error, 1)
+	l.put(lease, loser, func(err error) { done <- err })
+	if err := <-done; err != nil {
+		return fmt.Errorf("lease %s to %s: %w", lease.Addr, lease.MAC, err)
 	}
-	if loser != "" {
-		delete(l.byMAC, loser)
-	}
-	if was, ok := l.byMAC[mac]; ok && was.Addr != addr {
-		delete(l.byAddr, was.Addr)
-	}
-	lease := Lease{MAC: mac, Addr: addr, Until: until}
-	l.byMAC[mac] = lease
-	l.byAddr[addr] = mac
-	delete(l.offers, addr)
-	l.mu.Unlock()
-	return l.write(lease, loser)
+	return nil
 }
 
 // Release ends the lease of addr when it is the machine's. The book keeps the
@@ -282,29 +294,9 @@ func (l *Leases) Release(mac string, addr netip.Addr) (bool, error) {
 		lease.Until = now
 	}
 	l.byMAC[mac] = lease
+	l.spare(lease)
 	l.mu.Unlock()
 	return true, l.write(lease, "")
-}
-
-// store is where the book is kept: on disk.
-func (l *Leases) store(lease Lease, loser string) error {
-	value, err := writeLease(lease)
-	if err != nil {
-		return fmt.Errorf("lease %s to %s: %w", lease.Addr, lease.MAC, err)
-	}
-	err = l.db.Batch(func(tx *bolt.Tx) error {
-		b := tx.Bucket(leaseBucket)
-		if loser != "" {
-			if err := b.Delete([]byte(loser)); err != nil {
-				return err
-			}
-		}
-		return b.Put([]byte(lease.MAC), value)
-	})
-	if err != nil {
-		return fmt.Errorf("lease %s to %s: %w", lease.Addr, lease.MAC, err)
-	}
-	return nil
 }
 
 // Decline lets addr rest because the machine it was offered or lent to found
@@ -344,12 +336,6 @@ func (l *Leases) forgetDeclines(now time.Time) {
 	}
 }
 
-// hold records an offer. l.mu is held.
-func (l *Leases) hold(mac string, addr netip.Addr, now time.Time) netip.Addr {
-	l.offers[addr] = Lease{MAC: mac, Addr: addr, Until: now.Add(offerHold)}
-	return addr
-}
-
 // Vacate closes a range: from now on nothing of it is lent anew. It reports
 // whether nobody holds an address of it any more, by a lease or an offer.
 func (l *Leases) Vacate(r Range) bool {
@@ -376,6 +362,7 @@ func (l *Leases) Vacate(r Range) bool {
 func (l *Leases) Reopen(r Range) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.searchAnew()
 	l.closed = slices.DeleteFunc(l.closed, func(c Range) bool { return c == r })
 }
 

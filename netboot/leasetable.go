@@ -77,6 +77,7 @@ func (l *Leases) Free(addr netip.Addr) (Holding, error) {
 	now := l.now()
 	if r, ok := l.resting[addr]; ok && now.Before(r.until) {
 		delete(l.resting, addr)
+		l.searchAnew()
 		l.mu.Unlock()
 		return Holding{Addr: addr, MAC: r.mac, State: LeaseResting, Until: r.until, Why: r.why}, nil
 	}
@@ -88,6 +89,7 @@ func (l *Leases) Free(addr netip.Addr) (Holding, error) {
 	was := lease
 	lease.Until = now
 	l.byMAC[lease.MAC] = lease
+	l.spare(lease)
 	l.mu.Unlock()
 	if err := l.write(lease, ""); err != nil {
 		return Holding{}, err
@@ -104,7 +106,7 @@ func (l *Leases) letRest(addr netip.Addr, now time.Time, mac, why string) {
 		}
 	}
 	l.resting[addr] = rest{until: now.Add(declineRest), mac: mac, why: why}
-	delete(l.offers, addr)
+	l.endOffer(addr)
 }
 
 // InUse lets addr rest because a card was found to use it that was not lent it. It

@@ -61,3 +61,13 @@ func (b *bucket) allow(now time.Time) bool {
 	b.used++
 	return true
 }
+
+// giveBack undoes an allow.
+func (b *bucket) giveBack() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used = max(0, b.used-1)
+}

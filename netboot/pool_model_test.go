@@ -104,10 +104,10 @@ func (n *modelNode) start() {
 	for _, l := range n.disk {
 		book.enter(l)
 	}
-	book.write = func(l Lease, loser string) error {
+	book.put = func(l Lease, loser string, done func(error)) {
 		delete(n.disk, loser)
 		n.disk[l.MAC] = l
-		return nil
+		done(nil)
 	}
 	if n.m.careless != restartsTrusting {
 		n.heard = time.Time{}

@@ -316,7 +316,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 				services = append(services, func(ctx context.Context) error { return echoes.serve(ctx, prober) })
 			}
 		}
-		ports := map[int]answerFunc{dhcpServerPort: r.answer}
+		ports := map[int]answerFunc{dhcpServerPort: r.decide}
 		if l.Mode == ModeProxy {
 			ports = map[int]answerFunc{dhcpServerPort: r.proxyOffer, proxyServerPort: r.proxyBoot}
 		}

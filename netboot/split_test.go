@@ -299,7 +299,7 @@ func TestABlockIsYieldedWhenNobodyIsInIt(t *testing.T) {
 // A REQUEST that is under way while its block is closed finds it closed.
 func TestNothingIsLentBehindAYield(t *testing.T) {
 	l := newLeases(func() time.Time { return time.Unix(1700000000, 0) })
-	l.write = func(Lease, string) error { return nil }
+	l.put = func(_ Lease, _ string, done func(error)) { done(nil) }
 	r := span("10.77.0.100", "10.77.0.199")
 	block := span("10.77.0.100", "10.77.0.109")
 	terms := all(l, r) // as they were when the REQUEST came

@@ -128,11 +128,7 @@ func (l *tftpLoad) run(n int, patience time.Duration) error {
 	}
 	l.result.Took = time.Since(begin)
 	l.result.Bytes = int64(n) * int64(len(l.want))
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		return err
-	}
-	l.result.LoadCPU = time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	l.result.LoadCPU = ownCPU()
 	return nil
 }
 

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -25,6 +24,8 @@ type server struct {
 	command []string
 	env     []string
 	missing string // why it cannot be measured
+	first   int    // rate of leases that is tried first
+	forks   bool   // it has children that do not end with it
 }
 
 // tftpServers are the servers of the files in dir.
@@ -58,11 +59,7 @@ func tftpServers(dir string, o options) ([]server, error) {
 	if _, err := exec.LookPath("dnsmasq"); err != nil {
 		all[3].missing = "not installed: apt install dnsmasq-base"
 	}
-	if o.only != "" {
-		only := strings.Split(o.only, ",")
-		all = slices.DeleteFunc(all, func(s server) bool { return !slices.Contains(only, s.name) })
-	}
-	return all, nil
+	return o.chosen(all), nil
 }
 
 // unpack takes Debian packages apart, which would start as servers of the host or get in
@@ -146,12 +143,6 @@ func benchTFTP(w *wire, o options) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range servers {
-		if s.missing != "" {
-			fmt.Printf("%s is left out: %s\n", s.name, s.missing)
-		}
-	}
-	servers = slices.DeleteFunc(servers, func(s server) bool { return s.missing != "" })
 
 	far := []string{"-file", filepath.Join(root, "undionly.kpxe"), "-clients", "1", "-delay", "30ms", "-window", "16"}
 	fmt.Printf("\nTFTP, 1 MiB over a path of 30 ms, a window of 16 asked for\n%-10s %9s %8s %9s\n", "server", "seconds", "window", "x lpmos")
@@ -204,11 +195,8 @@ func compare(w *wire, o options, servers []server, load []string, print func(s s
 // measureTFTP starts a server, lets the load run against it, and ends it.
 func measureTFTP(w *wire, s server, load []string) (tftpResult, error) {
 	var r tftpResult
-	cmd := exec.Command(s.command[0], s.command[1:]...)
-	cmd.Env = append(os.Environ(), s.env...)
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	cmd, err := s.start()
+	if err != nil {
 		return r, err
 	}
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()

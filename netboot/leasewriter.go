@@ -1,0 +1,109 @@
+package netboot
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// commitEvery is how often the book is written to at most. What comes meanwhile shares
+// one write: a disk that is asked for every lease of a thousand by itself takes several
+// times the processor, and a client does not notice the wait. A lease that comes alone
+// does not wait at all.
+const commitEvery = 5 * time.Millisecond
+
+// errLeasesClosed is why nothing is written any more.
+var errLeasesClosed = errors.New("the book of leases is closed")
+
+// entry is a lease on its way to the disk.
+type entry struct {
+	lease Lease
+	loser string      // whose lease it takes the place of
+	done  func(error) // called when it is there, or will not be
+}
+
+// leaseWriter writes leases to the disk, in the order in which they came.
+type leaseWriter struct {
+	db    *bolt.DB
+	wake  chan struct{}
+	ended chan struct{}
+
+	mu     sync.Mutex
+	queue  []entry
+	closed bool
+}
+
+func newLeaseWriter(db *bolt.DB) *leaseWriter {
+	w := &leaseWriter{db: db, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	go w.run()
+	return w
+}
+
+// put has a lease written. done is called when it is on the disk.
+func (w *leaseWriter) put(lease Lease, loser string, done func(error)) {
+	w.mu.Lock()
+	closed := w.closed
+	if !closed {
+		w.queue = append(w.queue, entry{lease, loser, done})
+		if len(w.queue) == 1 {
+			w.wake <- struct{}{} // there is room: who took the last queue has taken the last word, too
+		}
+	}
+	w.mu.Unlock()
+	if closed {
+		done(errLeasesClosed)
+	}
+}
+
+// close writes what has come and ends.
+func (w *leaseWriter) close() {
+	w.mu.Lock()
+	if !w.closed {
+		w.closed = true
+		close(w.wake)
+	}
+	w.mu.Unlock()
+	<-w.ended
+}
+
+func (w *leaseWriter) run() {
+	defer close(w.ended)
+	pace := time.NewTimer(0)
+	for range w.wake {
+		<-pace.C
+		pace.Reset(commitEvery)
+		w.mu.Lock()
+		batch := w.queue
+		w.queue = nil
+		w.mu.Unlock()
+		err := w.write(batch)
+		for _, e := range batch {
+			e.done(err)
+		}
+	}
+}
+
+// write writes all of them or none.
+func (w *leaseWriter) write(batch []entry) error {
+	return w.db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(leaseBucket)
+		for _, e := range batch {
+			value, err := writeLease(e.lease)
+			if err != nil {
+				return fmt.Errorf("lease %s to %s: %w", e.lease.Addr, e.lease.MAC, err)
+			}
+			if e.loser != "" {
+				if err := b.Delete([]byte(e.loser)); err != nil {
+					return err
+				}
+			}
+			if err := b.Put([]byte(e.lease.MAC), value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
