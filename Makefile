@@ -67,18 +67,19 @@ chaos: ## the long runs of consensus/chaos: $(SEEDS) seeds of faults, 1,000 kill
 
 build: bin/lpmos ## the node's binary, bin/lpmos, with the boot image in it
 
-agent: bin/lpmos-agent ## the agent's binary, bin/lpmos-agent
+agent: bin/lpmos-agent bin/lpmos-agent-arm64 ## the agent's binaries, bin/lpmos-agent and bin/lpmos-agent-arm64
 
-bin/lpmos-agent: $(GO_FILES)
+bin/lpmos-agent-arm64: export GOARCH := arm64
+bin/lpmos-agent bin/lpmos-agent-arm64: $(GO_FILES)
 	$(GO) $(BUILD) -tags nethttpomithttp2 -ldflags "$(LDFLAGS)" -o $@ ./cmd/lpmos-agent
 	@size=$$(stat -c %s $@); echo "$@: $$size bytes"; test $$size -le 6000000 || { echo "the agent is larger than 6000000 bytes" >&2; exit 1; }
 
-boot-image: $(ASSETS)/SOURCES.json ## the agent's kernel and initramfs, and the loaders, from Debian packages
+boot-image: $(ASSETS)/SOURCES.json ## the agent's kernel and initramfs, and the loaders, from Debian packages; for amd64 and arm64
 
 BOOT_FILES := $(shell git ls-files -co --exclude-standard images/bootimage/mkboot images/initramfs images/debian)
 
-$(ASSETS)/SOURCES.json: bin/lpmos-agent $(BOOT_FILES)
-	$(GO) run ./images/bootimage/mkboot -agent bin/lpmos-agent -out $(ASSETS)
+$(ASSETS)/SOURCES.json: bin/lpmos-agent bin/lpmos-agent-arm64 $(BOOT_FILES)
+	$(GO) run ./images/bootimage/mkboot -agent bin/lpmos-agent -agent-arm64 bin/lpmos-agent-arm64 -out $(ASSETS)
 
 bin/lpmos: $(ASSETS)/SOURCES.json $(GO_FILES) $(UI_FILES)
 	$(GO) $(BUILD) -ldflags "$(LDFLAGS)" -o $@ ./cmd/lpmos
@@ -119,7 +120,7 @@ reproducible: deps ## build everything twice, in two places and without a cache,
 	  mkdir -p "$$place"; git ls-files -co --exclude-standard -z | xargs -0 cp --parents -t "$$place"; \
 	  GOCACHE="$$tmp/cache-$$(basename "$$place")" $(MAKE) --no-print-directory -C "$$place" build VERSION=$(VERSION) GO_FILES= UI_FILES= BOOT_FILES=; \
 	done; \
-	for f in bin/lpmos bin/lpmos-agent $(ASSETS)/initrd $(ASSETS)/SOURCES.json; do \
+	for f in bin/lpmos bin/lpmos-agent bin/lpmos-agent-arm64 $(ASSETS)/initrd $(ASSETS)/SOURCES.json; do \
 	  cmp "$$tmp/one/$$f" "$$tmp/another/place/$$f"; sha256sum "$$tmp/one/$$f" | sed "s|$$tmp/one/||"; \
 	done
 
@@ -154,4 +155,4 @@ deps: ## install the Debian packages that building and testing need
 	@./build-deps
 
 clean: ## remove what was built
-	rm -rf bin build ui/e2e/node_modules $(ASSETS)/vmlinuz $(ASSETS)/initrd $(ASSETS)/*.kpxe $(ASSETS)/*.efi $(ASSETS)/SOURCES.json
+	rm -rf bin build ui/e2e/node_modules $(ASSETS)/vmlinuz* $(ASSETS)/initrd* $(ASSETS)/*.kpxe $(ASSETS)/*.efi $(ASSETS)/SOURCES.json

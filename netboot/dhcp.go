@@ -389,16 +389,19 @@ func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) 
 	if action == BootNothing {
 		return "", " and nothing to boot"
 	}
-	loader := fw.Loader()
+	loader := r.loader(fw)
 	signed := r.signedOnly(req)
 	switch {
+	case loader == LoaderGRUBARM64 && action != BootAgent && action != BootHold:
+		return LoaderNone, "" // as for a machine that is given shim
 	case signed && (fw.Stage == StageHTTP || action != BootAgent && action != BootHold):
 		// What shim starts cannot leave the machine to its disk; its firmware can, and
 		// does so at once when there is no such file. Without a name it asks for a minute.
 		// GRUB in Debian 12 finds no network after HTTP boot, so that shim is of no use there.
 		return r.where(req, LoaderNone), ""
 	case signed:
-		loader = LoaderShim
+		files, _ := agentFor(fw.CPU)
+		loader = files.shim
 	}
 	switch {
 	case fw.Stage == StageIPXE:
@@ -409,9 +412,20 @@ func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) 
 		if r.mayComplain() {
 			r.log.Warn("no boot loader for this firmware", "mac", req.machine.MAC, "firmware", fw.String(), "arch", fw.ArchCode)
 		}
+		if fw.Loader() != "" {
+			return "", " but no boot file, because this node was built without those for " + fw.CPU
+		}
 		return "", " but no boot file, because there is none for this architecture"
 	}
 	return r.where(req, loader), ""
+}
+
+// loader is the boot file for the firmware, or empty when this node has none.
+func (r *responder) loader(fw Firmware) string {
+	if fw.CPU == "arm64" && !(r.files.hasAgent(fw.CPU) && r.files.has(LoaderGRUBARM64)) {
+		return ""
+	}
+	return fw.Loader()
 }
 
 // where is a loader as the machine's firmware wants to be told of it.
@@ -424,7 +438,9 @@ func (r *responder) where(req request, loader string) string {
 
 // signedOnly says whether the machine's firmware starts signed loaders alone.
 func (r *responder) signedOnly(req request) bool {
-	if req.machine.Firmware.Loader() != LoaderUEFI || r.uefiLoader == UEFILoaderIPXE || !r.files.has(LoaderShim, LoaderGRUB) {
+	fw := req.machine.Firmware
+	files, ok := agentFor(fw.CPU)
+	if !ok || fw.Platform != "uefi" || fw.Loader() == "" || r.uefiLoader == UEFILoaderIPXE || !r.files.has(files.shim, files.grub) {
 		return false
 	}
 	if r.uefiLoader == UEFILoaderShim {
@@ -444,6 +460,8 @@ func told(req request, file string) string {
 	switch {
 	case req.machine.Firmware.Stage == StageIPXE:
 		return "script"
+	case strings.HasSuffix(file, LoaderNone) && req.machine.Firmware.Stage == StageHTTP && req.machine.Firmware.CPU == "arm64":
+		return file + ", which is none: arm64 machines start the agent by PXE only; its firmware goes on with its boot order"
 	case strings.HasSuffix(file, LoaderNone):
 		return file + ", which is none: its firmware goes on to its disk"
 	}

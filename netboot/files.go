@@ -60,7 +60,7 @@ func (f file) content() (io.ReadSeeker, func()) {
 // is in the program's own memory would be copied twice for every machine. Names are
 // the hash of what is in them, and a copy that is there is read and compared. Without
 // copies all goes on as well.
-func (f *Files) spool(dir string) error {
+func (f *Files) spool(dir string) (err error) {
 	if f == nil {
 		return nil
 	}
@@ -81,6 +81,11 @@ func (f *Files) spool(dir string) error {
 			}
 		}
 		one.path = path
+		if _, ok := one.ReaderAt.(*packed); ok {
+			if one.ReaderAt, err = os.Open(path); err != nil {
+				return fmt.Errorf("keep %s for sending: %w", name, err)
+			}
+		}
 		f.byName[name] = one
 	}
 	old, err := os.ReadDir(dir)
@@ -114,7 +119,11 @@ func (f file) copyTo(path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(on, f.reader())
+	if p, ok := f.ReaderAt.(*packed); ok {
+		_, err = p.WriteTo(on)
+	} else {
+		_, err = io.Copy(on, f.reader())
+	}
 	if err = errors.Join(err, on.Close()); err == nil {
 		err = os.Rename(on.Name(), path)
 	}
@@ -126,7 +135,8 @@ func (f file) copyTo(path string) error {
 
 // LoadFiles reads the boot files out of fsys. When some are missing it returns
 // the others and an error that wraps ErrNoBootFile and names them: a node
-// without a kernel can still boot machines from their own disks.
+// without a kernel can still boot machines from their own disks. Those for arm64 may
+// be missing.
 func LoadFiles(fsys fs.FS) (*Files, error) {
 	f := &Files{byName: make(map[string]file)}
 	var missing []string
@@ -134,6 +144,16 @@ func LoadFiles(fsys fs.FS) (*Files, error) {
 		opened, err := openFile(fsys, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			missing = append(missing, name)
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("boot file %s: %w", name, err)
+		}
+		f.byName[name] = opened
+	}
+	for _, name := range []string{LoaderShimARM64, LoaderGRUBARM64, FileKernelARM64, FileInitrdARM64} {
+		opened, err := openFile(fsys, name)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
@@ -157,19 +177,45 @@ func (f *Files) has(names ...string) bool {
 	return true
 }
 
+// hasAgent says whether all is there that starts the agent on a processor.
+func (f *Files) hasAgent(cpu string) bool {
+	files, ok := agentFor(cpu)
+	return ok && f.has(files.kernel, files.initrd)
+}
+
+// openFile opens a file under its name, or packed under its name with packedSuffix.
 func openFile(fsys fs.FS, name string) (file, error) {
 	opened, err := fsys.Open(name)
-	if err != nil {
+	isPacked := errors.Is(err, fs.ErrNotExist)
+	if isPacked {
+		if opened, err = fsys.Open(name + packedSuffix); err != nil {
+			return file{}, err
+		}
+	} else if err != nil {
 		return file{}, err
-	}
-	sum := sha256.New()
-	size, err := io.Copy(sum, opened)
-	if err != nil {
-		return file{}, errors.Join(err, opened.Close())
 	}
 	at, ok := opened.(io.ReaderAt)
 	if !ok {
 		return file{}, errors.Join(errors.New("it cannot be read in parts"), opened.Close())
+	}
+	var content io.WriterTo
+	if isPacked {
+		st, err := opened.Stat()
+		if err != nil {
+			return file{}, errors.Join(err, opened.Close())
+		}
+		p := &packed{from: at, size: st.Size()}
+		at, content = p, p
+	}
+	sum := sha256.New()
+	var size int64
+	if content != nil {
+		size, err = content.WriteTo(sum)
+	} else {
+		size, err = io.Copy(sum, opened)
+	}
+	if err != nil {
+		return file{}, errors.Join(err, opened.Close())
 	}
 	return file{ReaderAt: at, size: size, etag: `"` + hex.EncodeToString(sum.Sum(nil)) + `"`}, nil
 }

@@ -68,6 +68,12 @@ func (f Firmware) Loader() string {
 		// snponly and not ipxe.efi: it drives the card through the firmware's
 		// own driver, which has just proven that it works.
 		return LoaderUEFI
+	case f.CPU == "arm64" && f.Platform == "uefi" && f.Stage == StagePXE:
+		return LoaderGRUBARM64
+	case f.CPU == "arm64" && f.Platform == "uefi":
+		// GRUB in Debian 12 finds no network after HTTP boot. Firmware that finds no
+		// file goes on with its boot order, in which PXE may well be the next.
+		return LoaderNone
 	case f.Platform == "bios" && f.Stage == StagePXE:
 		return LoaderBIOS
 	}

@@ -12,6 +12,9 @@ import (
 // from itself, and GRUB starts the agent's kernel, which Debian has signed, too.
 //
 // Debian's signed GRUB speaks TFTP and no HTTP, so that all of this goes over TFTP.
+//
+// On arm64 it is what every machine is given, since Debian has no iPXE for that; and shim
+// before it to who does not start GRUB.
 
 // Names under which shim and GRUB ask. shim's second stage has a fixed name.
 const (
@@ -24,9 +27,10 @@ const LoaderNone = "none.efi"
 
 // Names of the files that are the same for every machine.
 const (
-	grubFirst = "grub/x86_64-efi/grub.cfg" // GRUB looks for it by itself, and then for the next
-	grubOther = "grub/grub.cfg"
-	grubBegin = "grub/begin.cfg" // where a machine gets the path of its boot
+	grubFirst      = "grub/x86_64-efi/grub.cfg" // GRUB looks for it by itself, and then for grubOther
+	grubFirstARM64 = "grub/arm64-efi/grub.cfg"
+	grubOther      = "grub/grub.cfg"
+	grubBegin      = "grub/begin.cfg" // where a machine gets the path of its boot
 )
 
 // grubLoop is where GRUB comes back to after a script that has the machine wait. Scripts
@@ -48,21 +52,22 @@ done
 // may hold a semicolon, which ends a command.
 type grub struct{}
 
-// stub has GRUB say who the machine is: net_default_mac is the card it came by.
+// stub has GRUB say who the machine is: net_default_mac is the card it came by, and
+// grub_cpu what GRUB was built for.
 func (grub) stub(node netip.AddrPort, path string) string {
 	return fmt.Sprintf(`set uuid=
 smbios --type 1 --get-uuid 8 --set uuid
-source "(tftp,%s)%s%s/${net_default_mac}/${uuid}/grub.cfg"
+source "(tftp,%s)%s%s/${net_default_mac}/${uuid}/${grub_cpu}/grub.cfg"
 `, node.Addr(), BootPath, path)
 }
 
 // asks reads the name of a file that a stub had GRUB ask for.
 func (grub) asks(name string) (ask scriptAsk, ok bool) {
 	parts := strings.Split(name, "/")
-	if len(parts) != 5 || parts[0] != "boot" || parts[4] != "grub.cfg" {
+	if len(parts) != 6 || parts[0] != "boot" || parts[5] != "grub.cfg" {
 		return ask, false
 	}
-	return scriptAsk{path: parts[1], mac: parts[2], uuid: parts[3], platform: "efi"}, true
+	return scriptAsk{path: parts[1], mac: parts[2], uuid: parts[3], platform: "efi", built: parts[4]}, true
 }
 
 func (grub) agent(a agentScript) string {
@@ -71,13 +76,13 @@ func (grub) agent(a agentScript) string {
 		words.WriteString(" '" + word + "'")
 	}
 	return fmt.Sprintf(`echo "LPMOS: starting the agent. %[1]s"
-if linux (tftp,%[2]s)/vmlinuz%[3]s; then
-  if initrd (tftp,%[2]s)/initrd; then
+if linux (tftp,%[2]s)/%[5]s%[3]s; then
+  if initrd (tftp,%[2]s)/%[6]s; then
     boot
   fi
 fi
 echo "LPMOS: the agent could not be started; booting the disk"
-%[4]s`, a.Title, a.Node.Addr(), words.String(), grubLocalBoot)
+%[4]s`, a.Title, a.Node.Addr(), words.String(), grubLocalBoot, a.Files.kernel, a.Files.initrd)
 }
 
 func (grub) local(title string, _ int) string {
@@ -98,8 +103,14 @@ sleep 60
 // was to do something else: GRUB cannot tell the firmware to go on with its boot order,
 // so that such a machine is not given GRUB to begin with.
 const grubLocalBoot = `if search --no-floppy --file --set=root /EFI/BOOT/BOOTX64.EFI; then
-  chainloader /EFI/BOOT/BOOTX64.EFI
-  boot
+  if chainloader /EFI/BOOT/BOOTX64.EFI; then
+    boot
+  fi
+fi
+if search --no-floppy --file --set=root /EFI/BOOT/BOOTAA64.EFI; then
+  if chainloader /EFI/BOOT/BOOTAA64.EFI; then
+    boot
+  fi
 fi
 echo "LPMOS: no disk has anything to boot; starting again in a minute"
 sleep 60

@@ -75,7 +75,7 @@ func (h *bootHTTP) script(w http.ResponseWriter, r *http.Request, path string) {
 		return
 	}
 	script, served, ok := h.scripts.of(r.Context(), ipxe{}, scriptAsk{
-		node: nodeAddr(r), from: peer(r), path: path, looks: r.Method == http.MethodHead, mac: q.Get("mac"), uuid: q.Get("uuid"), platform: q.Get("platform"),
+		node: nodeAddr(r), from: peer(r), path: path, looks: r.Method == http.MethodHead, mac: q.Get("mac"), uuid: q.Get("uuid"), platform: q.Get("platform"), built: q.Get("arch"),
 	})
 	if !ok {
 		http.NotFound(w, r)

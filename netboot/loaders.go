@@ -49,7 +49,7 @@ func (l *loaders) asks(mac string, now time.Time) (shim bool, vain string) {
 	}
 	if now.Sub(m.at) < loaderStarts {
 		vain = m.took
-		m.shim = m.took != LoaderShim
+		m.shim = !isShim(m.took)
 	}
 	m.took = ""
 	l.byMAC[mac] = m
@@ -58,7 +58,9 @@ func (l *loaders) asks(mac string, now time.Time) (shim bool, vain string) {
 
 // fetched is called when a machine has a whole file.
 func (l *loaders) fetched(mac, file string, now time.Time) {
-	if mac == "" || file != LoaderUEFI && file != LoaderShim {
+	// GRUB is for arm64 what iPXE is for others. Where shim has fetched it, it says that
+	// shim has started.
+	if mac == "" || file != LoaderUEFI && file != LoaderGRUBARM64 && !isShim(file) {
 		return
 	}
 	l.mu.Lock()
@@ -94,8 +96,14 @@ func (l *loaders) runs(mac string) {
 
 // refused is what the timeline says of a loader that was fetched in vain.
 func refused(file string) string {
-	if file == LoaderShim {
+	shim := LoaderShim
+	switch file {
+	case LoaderShim:
 		return fmt.Sprintf("fetched %s and did not start it; it is given iPXE again", file)
+	case LoaderShimARM64:
+		return fmt.Sprintf("fetched %s and did not start it; it is given %s again", file, LoaderGRUBARM64)
+	case LoaderGRUBARM64:
+		shim = LoaderShimARM64
 	}
-	return fmt.Sprintf("fetched %s and did not start it: does Secure Boot refuse it? By PXE it is given %s from now on, which is signed", file, LoaderShim)
+	return fmt.Sprintf("fetched %s and did not start it: does Secure Boot refuse it? By PXE it is given %s from now on, which is signed", file, shim)
 }

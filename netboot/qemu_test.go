@@ -27,12 +27,23 @@ const (
 
 const ovmf = "/usr/share/OVMF/"
 
+// Firmware of arm64 machines: EDK2, and U-Boot, which is none of iPXE's nor of EDK2's.
+const (
+	aavmf = "/usr/share/AAVMF/"
+	uboot = "/usr/lib/u-boot/qemu_arm64/u-boot.bin"
+)
+
 // diskStarts is OVMF's word for starting what is on the disk, by its slot.
-const diskStarts = `BdsDxe: starting Boot[0-9A-F]+ "[^"]*" from PciRoot\(0x0\)/Pci\(0x4,0x0\)`
+const (
+	diskStarts      = `BdsDxe: starting Boot[0-9A-F]+ "[^"]*" from PciRoot\(0x0\)/Pci\(0x4,0x0\)`
+	diskStartsARM64 = `BdsDxe: starting Boot[0-9A-F]+ "[^"]*" from PciRoot\(0x0\)/Pci\(0x3,0x0\)`
+)
 
 // qemu is a machine with one network card and one disk.
 type qemu struct {
 	uefi   bool
+	arm64  bool
+	uboot  bool   // an arm64 machine with U-Boot
 	secure bool   // Secure Boot with Microsoft's keys, as machines are sold
 	http   bool   // the firmware boots over HTTP and not by PXE
 	rom    bool   // keep QEMU's iPXE in the card; without it the firmware's own PXE asks
@@ -63,15 +74,33 @@ func (w *wire) power(m qemu) (serial string, off func()) {
 		code, keys, chipset = "OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd", "q35,smm=on"
 
 	}
+	program, cpu := "qemu-system-x86_64", "max"
+	if m.arm64 {
+		// "max" has pointer authentication, which costs an emulator half of its speed.
+		program, cpu, chipset = "qemu-system-aarch64", "cortex-a57", "virt"
+	}
 	args := []string{
-		"-machine", chipset, "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-display", "none", "-no-reboot",
+		"-machine", chipset, "-accel", "tcg,thread=multi", "-cpu", cpu, "-m", "1024", "-display", "none", "-no-reboot",
 		"-nographic", "-monitor", "none", "-serial", "file:" + serial,
 		"-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no", "-device", card,
 		"-object", "rng-random,filename=/dev/urandom,id=r", "-device", "virtio-rng-pci,rng=r",
 		"-drive", "if=none,id=d,format=raw,file=" + m.disk, "-device", "virtio-blk-pci,drive=d,bootindex=2",
 	}
+	if m.uboot {
+		if _, err := os.Stat(uboot); err != nil {
+			w.t.Skip(err)
+		}
+		args = append(args, "-bios", uboot)
+	}
 	if m.uefi {
-		vars, err := os.ReadFile(ovmf + keys)
+		code, keys := ovmf+code, ovmf+keys
+		if m.arm64 {
+			code, keys = aavmf+"AAVMF_CODE.fd", aavmf+"AAVMF_VARS.fd"
+			if m.secure {
+				keys = aavmf + "AAVMF_VARS.ms.fd"
+			}
+		}
+		vars, err := os.ReadFile(keys)
 		if err != nil {
 			w.t.Skip(err)
 		}
@@ -79,18 +108,18 @@ func (w *wire) power(m qemu) (serial string, off func()) {
 		if err := os.WriteFile(own, vars, 0o600); err != nil {
 			w.t.Fatal(err)
 		}
-		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmf+code, "-drive", "if=pflash,format=raw,file="+own,
+		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+code, "-drive", "if=pflash,format=raw,file="+own,
 			// Without it OVMF tries PXE over IPv6 between the card and the disk,
 			// and waits 68 s for a DHCPv6 server that is not there.
 			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
-		if m.secure {
+		if m.secure && !m.arm64 {
 			args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1")
 		}
 		if m.http {
 			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n")
 		}
 	}
-	args = append(append(slices.Clip(there), "qemu-system-x86_64"), args...)
+	args = append(append(slices.Clip(there), program), args...)
 	cmd := exec.Command(args[0], args[1:]...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -133,18 +162,22 @@ func biosDisk(t *testing.T) string {
 }
 
 // uefiDisk is a disk with an EFI program to start: iPXE, because it is there, or shim,
-// because it is signed.
-func uefiDisk(t *testing.T, signed bool) string {
-	program := "/usr/lib/ipxe/ipxe.efi"
-	if signed {
-		program = filepath.Join(filepath.Dir(os.Getenv(kernelEnv)), LoaderShim)
+// because it is signed, or there for arm64.
+func uefiDisk(t *testing.T, m qemu) string {
+	program, name := "/usr/lib/ipxe/ipxe.efi", "BOOTX64.EFI"
+	assets := filepath.Dir(os.Getenv(kernelEnv))
+	switch {
+	case m.arm64:
+		program, name = filepath.Join(assets, LoaderShimARM64), "BOOTAA64.EFI"
+	case m.secure:
+		program = filepath.Join(assets, LoaderShim)
 	}
 	path := filepath.Join(t.TempDir(), "disk.raw")
 	for _, args := range [][]string{
 		{"truncate", "-s", "64M", path},
 		{"mkfs.vfat", "-F", "32", path},
 		{"mmd", "-i", path, "::/EFI", "::/EFI/BOOT"},
-		{"mcopy", "-i", path, program, "::/EFI/BOOT/BOOTX64.EFI"},
+		{"mcopy", "-i", path, program, "::/EFI/BOOT/" + name},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Skipf("%s: %v %s", strings.Join(args, " "), err, out)
@@ -161,6 +194,8 @@ func realFiles(t *testing.T) *Files {
 		LoaderBIOS: "/usr/lib/ipxe/undionly.kpxe", LoaderUEFI: "/usr/lib/ipxe/snponly.efi", LoaderUEFIAll: "/usr/lib/ipxe/ipxe.efi",
 		LoaderShim: filepath.Join(assets, LoaderShim), LoaderGRUB: filepath.Join(assets, LoaderGRUB),
 		FileKernel: os.Getenv(kernelEnv), FileInitrd: filepath.Join(assets, FileInitrd),
+		LoaderShimARM64: filepath.Join(assets, LoaderShimARM64), LoaderGRUBARM64: filepath.Join(assets, LoaderGRUBARM64),
+		FileKernelARM64 + packedSuffix: filepath.Join(assets, FileKernelARM64+packedSuffix), FileInitrdARM64: filepath.Join(assets, FileInitrdARM64),
 	} {
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -233,6 +268,18 @@ func TestRealFirmware(t *testing.T) {
 			[]string{"was told to start the agent", "fetches initrd"}, agentSays},
 		{"uefi beside Kea", qemu{uefi: true}, ModeProxy, BootAgent, false,
 			[]string{"fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, agentSays},
+		{"arm64 starts the agent", qemu{uefi: true, arm64: true}, ModeDHCP, BootAgent, false,
+			[]string{"boot file grubaa64.efi", "fetched grubaa64.efi over TFTP", "was told to start the agent", "fetched vmlinuz-arm64 over TFTP", "fetched initrd-arm64 over TFTP"}, agentSays},
+		{"arm64 waits where it is held", qemu{uefi: true, arm64: true}, ModeDHCP, BootHold, false,
+			[]string{"fetched grubaa64.efi over TFTP", "was told to wait", "was told to wait"}, "LPMOS: HELD"},
+		{"arm64 boots its disk", qemu{uefi: true, arm64: true}, ModeDHCP, BootLocal, false,
+			[]string{"PXE firmware, was lent 10.77.0.100 and the boot file none.efi"}, diskStartsARM64},
+		{"arm64 over HTTP boots its disk", qemu{uefi: true, arm64: true, http: true}, ModeDHCP, BootAgent, false,
+			[]string{"HTTP boot firmware, was lent 10.77.0.100 and the boot file http://10.77.0.1/boot/none.efi"}, diskStartsARM64},
+		{"arm64 beside dnsmasq", qemu{uefi: true, arm64: true}, ModeProxy, BootAgent, false,
+			[]string{"fetched grubaa64.efi over TFTP", "was told to start the agent", "fetched initrd-arm64 over TFTP"}, agentSays},
+		{"U-Boot starts the agent", qemu{arm64: true, uboot: true}, ModeDHCP, BootAgent, false,
+			[]string{"fetched grubaa64.efi over TFTP", "was told to start the agent", "fetched vmlinuz-arm64 over TFTP", "fetched initrd-arm64 over TFTP"}, agentSays},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWire(t)
@@ -261,7 +308,7 @@ func TestRealFirmware(t *testing.T) {
 			}
 			c.machine.mac, c.machine.disk = macA, biosDisk(t)
 			if c.machine.uefi {
-				c.machine.disk = uefiDisk(t, c.machine.secure)
+				c.machine.disk = uefiDisk(t, c.machine)
 			}
 			begin := time.Now()
 			console, off := w.power(c.machine)
@@ -297,7 +344,7 @@ func TestRealFirmware(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if c.machine.uefi && !c.machine.rom && !c.machine.http {
+			if c.machine.uefi && !c.machine.rom && !c.machine.http && !c.machine.arm64 {
 				ovmfWindow(t, s)
 			}
 		})
@@ -333,7 +380,7 @@ func TestRealFirmwareFromASinglePort(t *testing.T) {
 	s.cfg.Now = time.Now
 	s.cfg.TFTPSinglePort = true
 	w.start(s)
-	w.power(qemu{uefi: true, mac: macA, disk: uefiDisk(t, false)})
+	w.power(qemu{uefi: true, mac: macA, disk: uefiDisk(t, qemu{})})
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
 	defer cancel()
 	if err := eventually(ctx, func() error {
@@ -367,7 +414,7 @@ func TestRealFirmwareStalls(t *testing.T) {
 			s.cfg.Now = time.Now
 			s.fleet.boots(macA, Decision{Action: BootAgent, Reason: "the test says so"})
 			w.start(s)
-			c.machine.mac, c.machine.disk = macA, uefiDisk(t, c.machine.secure)
+			c.machine.mac, c.machine.disk = macA, uefiDisk(t, c.machine)
 			w.power(c.machine)
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Second)
 			defer cancel()

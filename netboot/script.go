@@ -41,7 +41,7 @@ func (ipxe) name(path string) string { return path + "/" + scriptStub }
 // second script would return here instead of to the firmware.
 func (i ipxe) stub(node netip.AddrPort, path string) string {
 	return fmt.Sprintf(`#!ipxe
-chain --replace http://%s%s%s?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
+chain --replace http://%s%s%s?mac=${netX/mac}&uuid=${uuid}&platform=${platform}&arch=${buildarch} || exit 1
 `, node, BootPath, i.name(path))
 }
 
@@ -65,13 +65,14 @@ type agentScript struct {
 	Title      string // "web1: a task waits for approval"
 	KernelArgs string
 	Now        time.Time
+	Files      agentFiles
 	Drive      int // BIOS drive to boot when the agent cannot be had
 }
 
 // words are the kernel's command line.
 func (a agentScript) words() string {
-	words := fmt.Sprintf("console=tty0 console=ttyS0,115200 lpmos.node=https://%s%s lpmos.mac=%s lpmos.time=%d lpmos.pin=%s lpmos.claim=%s",
-		a.Node, nodeWords(a.Node, a.Others), a.MAC, a.Now.Unix(), a.Pin, a.Claim)
+	words := fmt.Sprintf("%s lpmos.node=https://%s%s lpmos.mac=%s lpmos.time=%d lpmos.pin=%s lpmos.claim=%s",
+		a.Files.consoles, a.Node, nodeWords(a.Node, a.Others), a.MAC, a.Now.Unix(), a.Pin, a.Claim)
 	if a.KernelArgs != "" {
 		words += " " + a.KernelArgs
 	}
@@ -84,13 +85,13 @@ func (ipxe) agent(a agentScript) string {
 	return fmt.Sprintf(`#!ipxe
 echo LPMOS: starting the agent. %[1]s
 imgfree
-kernel http://%[2]s/boot/vmlinuz initrd=initrd %[3]s || goto local
-initrd --name initrd http://%[2]s/boot/initrd || goto local
+kernel http://%[2]s/boot/%[5]s initrd=initrd %[3]s || goto local
+initrd --name initrd http://%[2]s/boot/%[6]s || goto local
 boot || goto local
 :local
 echo LPMOS: the agent could not be started; booting the disk
 imgfree
-%[4]s`, a.Title, a.Node, a.words(), localBoot(a.Drive))
+%[4]s`, a.Title, a.Node, a.words(), localBoot(a.Drive), a.Files.kernel, a.Files.initrd)
 }
 
 // nodeWords are the further words of the kernel command line that name nodes, as

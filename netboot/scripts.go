@@ -12,6 +12,7 @@ import (
 // language and over whichever protocol.
 type scripts struct {
 	fleet      Fleet
+	files      *Files
 	neighbours Neighbours // nil: this node is alone
 	kernelArgs string
 	paths      paths
@@ -42,6 +43,7 @@ type scriptAsk struct {
 	path                string // of the boot, well formed
 	looks               bool   // and does not take it
 	mac, uuid, platform string
+	built               string // the processor its loader was built for
 }
 
 // of is a machine's own script. A MAC that makes no sense gets the disk: it must not
@@ -89,6 +91,11 @@ func (s *scripts) of(ctx context.Context, in language, ask scriptAsk) (script st
 		// Nobody wants anything of it: it may be a server that runs.
 		d.Action, d.Reason = BootLocal, strangerTried
 	}
+	m.Firmware.CPU = cpuOf(ask.built)
+	if d.Action == BootAgent && !s.files.hasAgent(m.Firmware.CPU) {
+		d.Action, d.Reason = BootLocal, "this node has no agent for "+m.Firmware.CPU+" machines"
+	}
+	files, _ := agentFor(m.Firmware.CPU)
 	var claim string
 	if d.Action == BootAgent {
 		var err error
@@ -104,7 +111,7 @@ func (s *scripts) of(ctx context.Context, in language, ask scriptAsk) (script st
 	case BootAgent:
 		what = "to start the agent"
 		script = in.agent(agentScript{Node: ask.node, Others: s.others(ask.node), MAC: mac, Pin: s.pin, Claim: claim,
-			Title: title(d), KernelArgs: s.kernelArgs, Now: s.now(), Drive: d.LocalDrive})
+			Title: title(d), KernelArgs: s.kernelArgs, Now: s.now(), Files: files, Drive: d.LocalDrive})
 	default:
 		// A machine that has come this far needs a script even when nothing was
 		// meant to be booted.

@@ -198,7 +198,7 @@ func (s *Server) Handler() http.Handler {
 
 func (s *Server) scripts() *scripts {
 	return &scripts{
-		fleet: s.cfg.Fleet, neighbours: s.cfg.Neighbours, kernelArgs: s.cfg.KernelArgs,
+		fleet: s.cfg.Fleet, files: s.cfg.Files, neighbours: s.cfg.Neighbours, kernelArgs: s.cfg.KernelArgs,
 		paths: s.paths(), lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders, complaints: &s.unscripted,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}

@@ -269,7 +269,7 @@ func (l clues) wrongPlatform() (Stall, bool) {
 		case file != "" && file != fw.Platform && (s.Step == StepAsked || s.Step == StepMissing || s.Step == StepServed):
 			bad = s
 		}
-		if s.Step == StepServed && s.File == FileKernel {
+		if s.Step == StepServed && isKernel(s.File) {
 			bad = Sighting{} // it went on all the same
 		}
 	}
@@ -353,7 +353,14 @@ func (l clues) noLoader() (Stall, bool) {
 		return Stall{}, false
 	}
 	return Stall{ID: "no-loader", Since: s.At, Text: "asks for a boot loader as " + s.Firmware + ", and there is none for that here",
-		Hint: "x86-64 machines, with BIOS or UEFI, can be booted; choose another boot mode in its setup if there is one"}, true
+		Hint: noLoaderHint(s.Firmware)}, true
+}
+
+func noLoaderHint(firmware string) string {
+	if firmware == (Firmware{Stage: StagePXE, Platform: "uefi", CPU: "arm64"}).String() {
+		return "this node was built where apt had no packages of arm64: build it where it has, with make boot-image build"
+	}
+	return "x86-64 machines, with BIOS or UEFI, and arm64 machines with UEFI can be booted; choose another boot mode in its setup if there is one"
 }
 
 func (l clues) elsewhere() (Stall, bool) {
@@ -471,9 +478,9 @@ func (l clues) kernelNotAsked() (Stall, bool) {
 	told, kernel := l.seen[i], Sighting{}
 	for _, s := range l.seen[i+1:] {
 		switch {
-		case s.File == FileInitrd, s.Stage != "":
+		case isInitrd(s.File), s.Stage != "":
 			return Stall{}, false // it went on, or began anew
-		case s.File == FileKernel:
+		case isKernel(s.File):
 			kernel = s
 		}
 	}
@@ -492,7 +499,7 @@ func (l clues) kernelNotAsked() (Stall, bool) {
 func (l clues) agentNeverSpoke() (Stall, bool) {
 	i := -1
 	for k, s := range l.seen {
-		if s.Step == StepServed && s.File == FileInitrd {
+		if s.Step == StepServed && isInitrd(s.File) {
 			i = k
 		}
 	}
@@ -518,8 +525,10 @@ func (l clues) agentNeverSpoke() (Stall, bool) {
 
 func loaderHint(file string) string {
 	switch {
-	case file == LoaderShim || file == LoaderGRUB:
+	case isShim(file) || file == LoaderGRUB:
 		return "look at its screen: does its setup know Microsoft's key for other systems (\"3rd party UEFI CA\")? Else switch Secure Boot off there"
+	case file == LoaderGRUBARM64:
+		return "switch it on once more: by PXE it is given " + LoaderShimARM64 + " then, which is signed. If Secure Boot is off in its setup, look at its screen"
 	case platformOfFile(file) == "uefi":
 		return "switch it on once more: by PXE it is given " + LoaderShim + " then, which is signed. If Secure Boot is off in its setup, look at its screen"
 	}
@@ -538,7 +547,7 @@ func isLoader(file string) bool {
 // isOurs says whether a boot file of that name belongs to a node.
 func isOurs(file string) bool {
 	switch file {
-	case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileKernel, FileInitrd:
+	case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileKernel, FileInitrd, LoaderShimARM64, LoaderGRUBARM64, FileKernelARM64, FileInitrdARM64:
 		return true
 	}
 	return false

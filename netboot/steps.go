@@ -27,7 +27,7 @@ func (r *responder) tellStep(req request, step Step, file, text string) {
 	fw := req.machine.Firmware
 	sg := Sighting{At: r.now(), MAC: req.machine.MAC, Kind: KindDHCP, Addr: req.client, Text: text,
 		Step: step, Stage: fw.Stage, Platform: fw.Platform, UUID: req.machine.sameUUID(), File: file}
-	if file == "" && fw.Netboots() && fw.Stage != StageIPXE && fw.Loader() == "" {
+	if file == "" && fw.Netboots() && fw.Stage != StageIPXE && r.loader(fw) == "" {
 		sg.End, sg.Firmware = EndNoLoader, fw.String()
 	}
 	r.sightings.Add(sg)
@@ -74,7 +74,7 @@ func (t *tftpServer) tellMissing(from netip.Addr, name string) {
 func onlyLooks(name string) bool {
 	name = strings.TrimPrefix(strings.TrimLeft(name, "/"), "boot/")
 	return name == LoaderNone || strings.HasPrefix(name, "revocations") || strings.HasPrefix(name, "shim_certificate") ||
-		strings.HasPrefix(name, "grub/x86_64-efi/") && strings.HasSuffix(name, ".lst")
+		(strings.HasPrefix(name, "grub/x86_64-efi/") || strings.HasPrefix(name, "grub/arm64-efi/")) && strings.HasSuffix(name, ".lst")
 }
 
 // tellAsked tells that a transfer begins.

@@ -46,12 +46,16 @@ type tftpServer struct {
 func (t *tftpServer) find(name string, from netip.Addr) (file *io.SectionReader, served func(), ok bool) {
 	name = strings.TrimLeft(name, "/")
 	switch name {
-	case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileKernel, FileInitrd: // the last two for GRUB, which has no HTTP
+	case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, LoaderShimARM64, LoaderGRUBARM64,
+		FileKernel, FileInitrd, FileKernelARM64, FileInitrdARM64: // these for GRUB, which has no HTTP
 		f, ok := t.files.find(name)
-		return f.reader(), nil, ok
+		if !ok {
+			return nil, nil, false
+		}
+		return f.reader(), nil, true
 	case FileAutoexec:
 		return ofText(autoexecScript(t.node())), nil, true
-	case grubFirst, grubOther:
+	case grubFirst, grubFirstARM64, grubOther:
 		return ofText(grubLoop(t.link.addr)), nil, true
 	case grubBegin:
 		return ofText(t.scripts.begin(grub{}, t.node(), from)), nil, true

@@ -162,6 +162,11 @@ var testFiles = fstest.MapFS{
 	LoaderGRUB:    {Data: []byte("grub")},
 	FileKernel:    {Data: bytes.Repeat([]byte("kernel"), 100000)},
 	FileInitrd:    {Data: bytes.Repeat([]byte("initrd"), 300000)},
+
+	LoaderShimARM64: {Data: []byte("shim for arm64")},
+	LoaderGRUBARM64: {Data: []byte("grub for arm64")},
+	FileKernelARM64: {Data: []byte("kernel for arm64")},
+	FileInitrdARM64: {Data: []byte("initrd for arm64")},
 }
 
 func testFilesWithout(names ...string) fstest.MapFS {

@@ -27,10 +27,21 @@ const (
 	Kernel   = "vmlinuz"
 	Initrd   = "initrd"
 	Sources  = "SOURCES.json"
+
+	// The same for arm64. Debian packs every kernel but this one, which is four
+	// times as long as it has to be, and so it is packed here.
+	ShimARM64   = "shimaa64.efi"
+	GRUBARM64   = "grubaa64.efi"
+	KernelARM64 = "vmlinuz-arm64.zst"
+	InitrdARM64 = "initrd-arm64"
 )
 
-// Names of everything a node serves to machines.
+// Names of what every node serves to machines.
 func Names() []string { return []string{Undionly, SNPOnly, IPXE, Shim, GRUB, Kernel, Initrd} }
+
+// NamesARM64 are those that are here only if the packages of arm64 could be had when
+// this was built: all of them or none.
+func NamesARM64() []string { return []string{ShimARM64, GRUBARM64, KernelARM64, InitrdARM64} }
 
 // Source says where a file came from. It is part of SOURCES.json.
 type Source struct {
@@ -38,6 +49,8 @@ type Source struct {
 	SHA256  string `json:"sha256"` // of the file
 	Package string `json:"package"`
 	Version string `json:"version"`
+	// Architecture is the package's, as Debian calls it.
+	Architecture string `json:"architecture"`
 	// PackageSHA256 is the digest of the .deb the file was taken from.
 	PackageSHA256 string `json:"package_sha256"`
 }
@@ -82,7 +95,11 @@ func Damage(files fs.FS) error {
 		want[s.File] = s.SHA256
 	}
 	var bad []string
-	for _, name := range Names() {
+	names := Names()
+	if want[KernelARM64] != "" {
+		names = append(names, NamesARM64()...)
+	}
+	for _, name := range names {
 		f, err := files.Open(name)
 		if err != nil {
 			return fmt.Errorf("boot image: %w", err)
@@ -102,6 +119,12 @@ func Damage(files fs.FS) error {
 
 // ReadSources returns where each file came from.
 func ReadSources() ([]Source, error) { return readSources(Files()) }
+
+// HasARM64 says whether the agent for arm64 is in this binary.
+func HasARM64() bool {
+	st, err := fs.Stat(Files(), KernelARM64)
+	return err == nil && st.Size() > 0
+}
 
 func readSources(files fs.FS) ([]Source, error) {
 	data, err := fs.ReadFile(files, Sources)

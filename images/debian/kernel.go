@@ -10,7 +10,12 @@ import (
 
 // kernelMeta is the package that depends on Debian's current generic kernel.
 // The cloud kernel is smaller but has no drivers for real machines.
-const kernelMeta = "linux-image-amd64"
+func (c Cache) kernelMeta() string {
+	if c.Arch == "" {
+		return "linux-image-amd64"
+	}
+	return "linux-image-" + c.Arch
+}
 
 // Kernel is an unpacked kernel package.
 type Kernel struct {
@@ -22,7 +27,7 @@ type Kernel struct {
 
 // Kernel fetches and unpacks Debian's generic kernel.
 func (c Cache) Kernel(ctx context.Context) (Kernel, error) {
-	meta, err := Lookup(ctx, kernelMeta)
+	meta, err := c.Lookup(ctx, c.kernelMeta())
 	if err != nil {
 		return Kernel{}, err
 	}
@@ -30,7 +35,7 @@ func (c Cache) Kernel(ctx context.Context) (Kernel, error) {
 	name = strings.TrimSuffix(name, ",")
 	version, ok := strings.CutPrefix(name, "linux-image-")
 	if !ok {
-		return Kernel{}, fmt.Errorf("package %s depends on %q, which is no kernel", kernelMeta, meta.Depends)
+		return Kernel{}, fmt.Errorf("package %s depends on %q, which is no kernel", meta.Name, meta.Depends)
 	}
 	p, tree, err := c.Unpack(ctx, name)
 	if err != nil {

@@ -1,7 +1,8 @@
 // Package debian takes files out of Debian packages. Packages come through the
 // apt of the machine this runs on, from whatever source it is configured with,
 // and apt checks their signatures; they are kept in a cache by digest, so a
-// second run needs no network.
+// second run needs no network. Packages of another architecture come the same
+// way, and the machine is not told that there is one: see apt.go.
 package debian
 
 import (
@@ -20,16 +21,18 @@ import (
 
 // Package is one version of a binary package.
 type Package struct {
-	Name    string `json:"package"`
-	Version string `json:"version"`
-	SHA256  string `json:"sha256"` // of the .deb
-	Depends string `json:"-"`      // the control field
+	Name         string
+	Version      string
+	Architecture string // Debian's name: "amd64", "arm64", "all"
+	SHA256       string // of the .deb
+	Depends      string // the control field
 }
 
 // Cache fetches and unpacks packages below Dir.
 type Cache struct {
-	Dir string
-	Log func(format string, args ...any) // tells what is being done; nil: nothing is
+	Dir  string
+	Arch string                           // of the packages, as Debian calls it; empty: this machine's
+	Log  func(format string, args ...any) // tells what is being done; nil: nothing is
 }
 
 func (c Cache) log(format string, args ...any) {
@@ -39,8 +42,8 @@ func (c Cache) log(format string, args ...any) {
 }
 
 // Lookup asks apt for the version of a package it would install.
-func Lookup(ctx context.Context, name string) (Package, error) {
-	out, err := run(ctx, "", "apt-cache", "show", "--no-all-versions", name)
+func (c Cache) Lookup(ctx context.Context, name string) (Package, error) {
+	out, err := c.apt(ctx, "", "apt-cache", "show", "--no-all-versions", name)
 	if err != nil {
 		return Package{}, fmt.Errorf("package %s: %w; is the package list there? run: apt-get update", name, err)
 	}
@@ -65,6 +68,8 @@ func parseControl(data []byte) Package {
 			p.Name = value
 		case "Version":
 			p.Version = value
+		case "Architecture":
+			p.Architecture = value
 		case "SHA256":
 			p.SHA256 = strings.ToLower(value)
 		case "Depends":
@@ -77,7 +82,7 @@ func parseControl(data []byte) Package {
 // Unpack returns a folder with the files of a package, fetching it when it is
 // not in the cache.
 func (c Cache) Unpack(ctx context.Context, name string) (Package, string, error) {
-	p, err := Lookup(ctx, name)
+	p, err := c.Lookup(ctx, name)
 	if err != nil {
 		return Package{}, "", err
 	}
@@ -94,7 +99,7 @@ func (c Cache) Unpack(ctx context.Context, name string) (Package, string, error)
 	}
 	defer os.RemoveAll(work)
 	c.log("fetching package %s %s", p.Name, p.Version)
-	if _, err := run(ctx, work, "apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", p.Name+"="+p.Version); err != nil {
+	if _, err := c.apt(ctx, work, "apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", p.Name+"="+p.Version); err != nil {
 		return Package{}, "", fmt.Errorf("package %s: %w", name, err)
 	}
 	debs, err := filepath.Glob(filepath.Join(work, "*.deb"))

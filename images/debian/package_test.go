@@ -8,9 +8,9 @@ import (
 )
 
 func TestParseControlReadsTheFirstParagraph(t *testing.T) {
-	p := parseControl([]byte("Package: linux-image-amd64\nVersion: 6.1.1-1\nDepends: linux-image-6.1.0-1-amd64 (= 6.1.1-1), x\n" +
+	p := parseControl([]byte("Package: linux-image-amd64\nVersion: 6.1.1-1\nArchitecture: amd64\nDepends: linux-image-6.1.0-1-amd64 (= 6.1.1-1), x\n" +
 		"Description: a kernel\n with: a colon\nSHA256: ABC\n\nPackage: other\nVersion: 2\n"))
-	if p.Name != "linux-image-amd64" || p.Version != "6.1.1-1" || p.SHA256 != "abc" || !strings.HasPrefix(p.Depends, "linux-image-6.1.0-1-amd64 ") {
+	if p.Name != "linux-image-amd64" || p.Version != "6.1.1-1" || p.Architecture != "amd64" || p.SHA256 != "abc" || !strings.HasPrefix(p.Depends, "linux-image-6.1.0-1-amd64 ") {
 		t.Errorf("%+v", p)
 	}
 }

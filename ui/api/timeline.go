@@ -75,9 +75,9 @@ func (b *bootWay) milestone(s Sighting) string {
 		}
 	case "served":
 		switch {
-		case s.File == "vmlinuz":
+		case strings.HasPrefix(s.File, "vmlinuz"): // of any architecture
 			step = 5
-		case s.File == "initrd":
+		case strings.HasPrefix(s.File, "initrd"):
 			step = 6
 		case strings.Contains(s.File, "."):
 			step = 2

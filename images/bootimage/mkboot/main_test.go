@@ -33,7 +33,7 @@ func TestSameInputSameBytes(t *testing.T) {
 	}
 	first, second := t.TempDir(), t.TempDir()
 	for _, out := range []string{first, second} {
-		if err := run(t.Context(), cache, agent, out); err != nil {
+		if err := run(t.Context(), cache, agent, agent, out); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -53,7 +53,7 @@ func TestSameInputSameBytes(t *testing.T) {
 }
 
 func TestMissingAgentIsNamed(t *testing.T) {
-	err := run(t.Context(), debian.Cache{}, filepath.Join(t.TempDir(), "nothing"), t.TempDir())
+	err := run(t.Context(), debian.Cache{}, filepath.Join(t.TempDir(), "nothing"), "", t.TempDir())
 	if err == nil || !bytes.Contains([]byte(err.Error()), []byte("make agent")) {
 		t.Errorf("got %v", err)
 	}
