@@ -30,7 +30,7 @@ func (s *setup) get(method, target string, header ...string) *httptest.ResponseR
 
 const (
 	goldenStub = `#!ipxe
-chain --replace http://10.77.0.1:80/boot/PATH/script?mac=${netX/mac}&uuid=${uuid}&platform=${platform} || exit 1
+chain --replace http://10.77.0.1:80/boot/PATH/script?mac=${netX/mac}&uuid=${uuid}&platform=${platform}&arch=${buildarch} || exit 1
 `
 	goldenAutoexec = `#!ipxe
 dhcp || exit 1

@@ -26,6 +26,10 @@ func TestALoaderThatIsNotStartedIsKnownByItsSilence(t *testing.T) {
 		{"it took shim, which ran", []string{LoaderUEFI, "asks", LoaderShim, "runs"}, true, ""},
 		{"it starts neither", []string{LoaderUEFI, "asks", LoaderShim}, false, LoaderShim},
 		{"it took what is no loader of UEFI's", []string{LoaderBIOS}, false, ""},
+		{"it took GRUB, which is all there is for arm64", []string{"asks", LoaderGRUBARM64}, true, LoaderGRUBARM64},
+		{"it took GRUB, which ran", []string{"asks", LoaderGRUBARM64, "runs"}, false, ""},
+		{"it took shim for arm64, and shim took GRUB, which ran", []string{LoaderGRUBARM64, "asks", LoaderShimARM64, LoaderGRUBARM64, "runs"}, true, ""},
+		{"it starts neither of arm64's", []string{LoaderGRUBARM64, "asks", LoaderShimARM64}, false, LoaderShimARM64},
 	} {
 		var l loaders
 		now := now
@@ -76,6 +80,15 @@ func TestWhomSecureBootKeepsFromIPXEIsGivenShim(t *testing.T) {
 		{UEFILoaderShim, BootAgent, "", "PXEClient:Arch:00007:UNDI:003016", LoaderShim},
 		{UEFILoaderShim, BootLocal, "", "PXEClient:Arch:00007:UNDI:003016", LoaderNone},
 		{UEFILoaderShim, BootAgent, "", "PXEClient:Arch:00000:UNDI:002001", LoaderBIOS},
+		{"", BootAgent, "", "PXEClient:Arch:00011:UNDI:003016", LoaderGRUBARM64},
+		{"", BootHold, "", "PXEClient:Arch:00011:UNDI:003016", LoaderGRUBARM64},
+		{"", BootLocal, "", "PXEClient:Arch:00011:UNDI:003016", LoaderNone},
+		{"", BootAgent, LoaderGRUBARM64, "PXEClient:Arch:00011:UNDI:003016", LoaderShimARM64},
+		{"", BootLocal, LoaderGRUBARM64, "PXEClient:Arch:00011:UNDI:003016", LoaderNone},
+		{UEFILoaderIPXE, BootAgent, LoaderGRUBARM64, "PXEClient:Arch:00011:UNDI:003016", LoaderGRUBARM64},
+		{UEFILoaderIPXE, BootLocal, "", "PXEClient:Arch:00011:UNDI:003016", LoaderNone},
+		{UEFILoaderShim, BootAgent, "", "PXEClient:Arch:00011:UNDI:003016", LoaderShimARM64},
+		{"", BootAgent, "", "HTTPClient:Arch:00019:UNDI:003016", "http://10.77.0.1/boot/" + LoaderNone},
 	} {
 		s := newSetup(t, ModeDHCP)
 		s.cfg.UEFILoader = c.choice
