@@ -215,6 +215,9 @@ func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member
 		}
 		log.Warn("no boot image in this binary", "err", err)
 	}
+	if len(interfaces) > 0 && !bootimage.HasARM64(bootimage.Files()) {
+		log.Warn("this binary was built without the agent for arm64 machines; they cannot be booted")
+	}
 	files, err := netboot.LoadFiles(bootimage.Files())
 	if err != nil && len(interfaces) > 0 {
 		return nil, err

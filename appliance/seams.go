@@ -173,7 +173,11 @@ func (i imageSeam) Import(ctx context.Context, r io.Reader, o api.ImportOptions)
 	if err != nil {
 		return api.ImportedImage{}, err
 	}
-	return api.ImportedImage{Digest: digest, SizeBytes: m.SizeBytes, StoredBytes: info.StoredBytes, SectorBytes: m.SectorBytes}, nil
+	arch, err := i.store.Architecture(digest)
+	if err != nil {
+		return api.ImportedImage{}, err
+	}
+	return api.ImportedImage{Digest: digest, SizeBytes: m.SizeBytes, StoredBytes: info.StoredBytes, SectorBytes: m.SectorBytes, Arch: arch}, nil
 }
 
 func (i imageSeam) Fetch(ctx context.Context, url string, o api.ImportOptions) (api.ImportedImage, error) {

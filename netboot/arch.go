@@ -48,5 +48,8 @@ func cpuOf(built string) string {
 func isKernel(file string) bool { return file == FileKernel || file == FileKernelARM64 }
 func isInitrd(file string) bool { return file == FileInitrd || file == FileInitrdARM64 }
 
+// isGRUB says whether a file is GRUB, or shim, which starts GRUB.
+func isGRUB(file string) bool { return file == LoaderGRUB || file == LoaderGRUBARM64 || isShim(file) }
+
 // isShim says whether a file is the signed loader.
 func isShim(file string) bool { return file == LoaderShim || file == LoaderShimARM64 }

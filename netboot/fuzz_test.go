@@ -45,12 +45,13 @@ func FuzzScriptValues(f *testing.F) {
 	}
 	f.Add("web1", "a task waits", "nomodeset console=ttyS1,115200n8")
 	node := netip.MustParseAddrPort("10.77.0.1:80")
+	files, _ := agentFor("arm64")
 	f.Fuzz(func(t *testing.T, name, reason, args string) {
 		if ValidateKernelArgs(args) != nil {
 			args = ""
 		}
-		got := ipxe{}.agent(agentScript{Node: node, Others: []string{name, "http://" + reason}, MAC: macA, Title: title(Decision{Name: name, Reason: reason}), KernelArgs: args, Now: time.Unix(1, 0)})
-		plain := ipxe{}.agent(agentScript{Node: node, MAC: macA, Now: time.Unix(1, 0)})
+		got := ipxe{}.agent(agentScript{Node: node, Others: []string{name, "http://" + reason}, MAC: macA, Title: title(Decision{Name: name, Reason: reason}), KernelArgs: args, Files: files, Now: time.Unix(1, 0)})
+		plain := ipxe{}.agent(agentScript{Node: node, MAC: macA, Files: files, Now: time.Unix(1, 0)})
 		if strings.Count(got, "\n") != strings.Count(plain, "\n") || strings.Count(got, "||") != strings.Count(plain, "||") ||
 			strings.Count(got, "&&") != strings.Count(plain, "&&") || strings.Count(got, "${") != strings.Count(plain, "${") || strings.ContainsAny(got, "\r\x00\x1b`\"\\") {
 			t.Fatalf("%q, %q, %q make\n%s", name, reason, args, got)
@@ -59,8 +60,8 @@ func FuzzScriptValues(f *testing.F) {
 			t.Fatalf("%q, %q, %q make\n%s", name, reason, args, got)
 		}
 		// In GRUB's language every word of the kernel's is in quotes of its own.
-		got = grub{}.agent(agentScript{Node: node, Others: []string{name, "http://" + reason}, MAC: macA, Title: title(Decision{Name: name, Reason: reason}), KernelArgs: args, Now: time.Unix(1, 0)})
-		plain = grub{}.agent(agentScript{Node: node, MAC: macA, Now: time.Unix(1, 0)})
+		got = grub{}.agent(agentScript{Node: node, Others: []string{name, "http://" + reason}, MAC: macA, Title: title(Decision{Name: name, Reason: reason}), KernelArgs: args, Files: files, Now: time.Unix(1, 0)})
+		plain = grub{}.agent(agentScript{Node: node, MAC: macA, Files: files, Now: time.Unix(1, 0)})
 		if strings.Count(got, "\n") != strings.Count(plain, "\n") || strings.Count(got, `"`) != strings.Count(plain, `"`) || strings.ContainsAny(got, "$`\\\r\x00\x1b") {
 			t.Fatalf("%q, %q, %q make\n%s", name, reason, args, got)
 		}

@@ -10,7 +10,7 @@ import (
 
 // scriptRequest is GRUB's request for the script of macA at addr.
 func (r *tftpRig) scriptRequest(addr string) []byte {
-	return rrq("boot/"+r.paths().new(macA, netip.MustParseAddr(addr))+"/"+macA+"//grub.cfg", "octet")
+	return rrq("boot/"+r.paths().new(macA, netip.MustParseAddr(addr))+"/"+macA+"///grub.cfg", "octet")
 }
 
 // A request that is doubled on its way is one boot, and one that nobody takes is none.

@@ -26,6 +26,10 @@ func TestALoaderThatIsNotStartedIsKnownByItsSilence(t *testing.T) {
 		{"it took shim, which ran", []string{LoaderUEFI, "asks", LoaderShim, "runs"}, true, ""},
 		{"it starts neither", []string{LoaderUEFI, "asks", LoaderShim}, false, LoaderShim},
 		{"it took what is no loader of UEFI's", []string{LoaderBIOS}, false, ""},
+		{"it took GRUB, which is all there is for arm64", []string{"asks", LoaderGRUBARM64}, true, LoaderGRUBARM64},
+		{"it took GRUB, which ran", []string{"asks", LoaderGRUBARM64, "runs"}, false, ""},
+		{"it took shim for arm64, and shim took GRUB, which ran", []string{LoaderGRUBARM64, "asks", LoaderShimARM64, LoaderGRUBARM64, "runs"}, true, ""},
+		{"it starts neither of arm64's", []string{LoaderGRUBARM64, "asks", LoaderShimARM64}, false, LoaderShimARM64},
 	} {
 		var l loaders
 		now := now
@@ -84,6 +88,16 @@ func TestWhomSecureBootKeepsFromIPXEIsGivenShim(t *testing.T) {
 		{UEFILoaderDrivers, BootAgent, "", "PXEClient:Arch:00007:UNDI:003016", LoaderUEFIAll, true},
 		{UEFILoaderDrivers, BootAgent, "", "HTTPClient:Arch:00016:UNDI:003016", "http://10.77.0.1/boot/" + LoaderUEFIAll, false},
 		{UEFILoaderDrivers, BootAgent, "", "PXEClient:Arch:00000:UNDI:002001", LoaderBIOS, false},
+		{"", BootAgent, "", "PXEClient:Arch:00011:UNDI:003016", LoaderGRUBARM64, false},
+		{"", BootHold, "", "PXEClient:Arch:00011:UNDI:003016", LoaderGRUBARM64, false},
+		{"", BootLocal, "", "PXEClient:Arch:00011:UNDI:003016", LoaderNone, false},
+		{"", BootAgent, LoaderGRUBARM64, "PXEClient:Arch:00011:UNDI:003016", LoaderShimARM64, false},
+		{"", BootLocal, LoaderGRUBARM64, "PXEClient:Arch:00011:UNDI:003016", LoaderNone, false},
+		{UEFILoaderIPXE, BootAgent, LoaderGRUBARM64, "PXEClient:Arch:00011:UNDI:003016", LoaderGRUBARM64, false},
+		{UEFILoaderIPXE, BootLocal, "", "PXEClient:Arch:00011:UNDI:003016", LoaderNone, false},
+		{UEFILoaderShim, BootAgent, "", "PXEClient:Arch:00011:UNDI:003016", LoaderShimARM64, false},
+		{"", BootAgent, "", "HTTPClient:Arch:00019:UNDI:003016", "http://10.77.0.1/boot/" + LoaderNone, false},
+		{UEFILoaderAuto, BootAgent, "", "PXEClient:Arch:00011:UNDI:003016", LoaderShimARM64, true},
 	} {
 		s := newSetup(t, ModeDHCP)
 		s.cfg.UEFILoader = c.choice

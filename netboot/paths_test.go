@@ -123,7 +123,7 @@ func TestNoPathIsTold(t *testing.T) {
 	path := s.paths().new(macA, pathAt)
 
 	tftp := s.tftp(s.link)
-	for _, name := range []string{"boot/" + path + "/" + macB + "//grub.cfg", "boot/" + path + "/", strings.Repeat("x/", 35) + path} {
+	for _, name := range []string{"boot/" + path + "/" + macB + "///grub.cfg", "boot/" + path + "/", strings.Repeat("x/", 35) + path} {
 		if _, _, err := tftp.take(tftpRequest{name: name}, pathAt); err == nil {
 			t.Errorf("%q is served", name)
 		}

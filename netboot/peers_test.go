@@ -18,11 +18,11 @@ import (
 )
 
 // startDnsmasq runs dnsmasq beside the node.
-func startDnsmasq(t *testing.T, w *wire, path string) (stop func()) {
+func startDnsmasq(t *testing.T, w *wire, path string, more ...string) (stop func()) {
 	t.Helper()
-	return startBeside(t, w, []string{"sockets bound exclusively", "DHCP, IP range"}, path, "-d", "--port=0", "--conf-file=/dev/null", "--interface=d1", "--bind-interfaces",
-		"--dhcp-range=10.77.0.200,10.77.0.220,255.255.255.0,1h", "--no-ping", "--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"),
-		"--user=root", "--log-facility=-", "--dhcp-authoritative")
+	return startBeside(t, w, []string{"sockets bound exclusively", "DHCP, IP range"}, append([]string{path, "-d", "--port=0", "--conf-file=/dev/null", "--interface=d1", "--bind-interfaces",
+		"--dhcp-range=10.77.0.200,10.77.0.220,255.255.255.0,1h", "--no-ping", "--dhcp-leasefile=" + filepath.Join(t.TempDir(), "leases"),
+		"--user=root", "--log-facility=-", "--dhcp-authoritative"}, more...)...)
 }
 
 // startKea runs Kea's DHCPv4 server beside the node.

@@ -270,13 +270,15 @@ func TestRealFirmware(t *testing.T) {
 			[]string{"fetched snponly.efi over TFTP", "was told to start the agent", "fetches initrd"}, agentSays},
 		{"arm64 starts the agent", qemu{uefi: true, arm64: true}, ModeDHCP, BootAgent, false,
 			[]string{"boot file grubaa64.efi", "fetched grubaa64.efi over TFTP", "was told to start the agent", "fetched vmlinuz-arm64 over TFTP", "fetched initrd-arm64 over TFTP"}, agentSays},
+		{"arm64 under secure boot starts the agent", qemu{uefi: true, arm64: true, secure: true}, ModeDHCP, BootAgent, false,
+			[]string{"fetched grubaa64.efi over TFTP", "does Secure Boot refuse it?", "fetched shimaa64.efi over TFTP", "fetched grubaa64.efi over TFTP", "was told to start the agent", "fetched vmlinuz-arm64 over TFTP", "fetched initrd-arm64 over TFTP"}, agentSays},
 		{"arm64 waits where it is held", qemu{uefi: true, arm64: true}, ModeDHCP, BootHold, false,
 			[]string{"fetched grubaa64.efi over TFTP", "was told to wait", "was told to wait"}, "LPMOS: HELD"},
 		{"arm64 boots its disk", qemu{uefi: true, arm64: true}, ModeDHCP, BootLocal, false,
 			[]string{"PXE firmware, was lent 10.77.0.100 and the boot file none.efi"}, diskStartsARM64},
 		{"arm64 over HTTP boots its disk", qemu{uefi: true, arm64: true, http: true}, ModeDHCP, BootAgent, false,
 			[]string{"HTTP boot firmware, was lent 10.77.0.100 and the boot file http://10.77.0.1/boot/none.efi"}, diskStartsARM64},
-		{"arm64 beside dnsmasq", qemu{uefi: true, arm64: true}, ModeProxy, BootAgent, false,
+		{"arm64 beside dnsmasq that names this node", qemu{uefi: true, arm64: true}, ModeProxy, BootAgent, false,
 			[]string{"fetched grubaa64.efi over TFTP", "was told to start the agent", "fetched initrd-arm64 over TFTP"}, agentSays},
 		{"U-Boot starts the agent", qemu{arm64: true, uboot: true}, ModeDHCP, BootAgent, false,
 			[]string{"fetched grubaa64.efi over TFTP", "was told to start the agent", "fetched vmlinuz-arm64 over TFTP", "fetched initrd-arm64 over TFTP"}, agentSays},
@@ -303,12 +305,21 @@ func TestRealFirmware(t *testing.T) {
 				c.machine.at = r
 			case strings.HasSuffix(c.name, "Kea"):
 				startKea(t, w)
+			case strings.HasSuffix(c.name, "names this node"):
+				// GRUB asks for its files where the server of its address says (siaddr).
+				startDnsmasq(t, w, "dnsmasq", "--dhcp-boot=,,10.77.0.1")
 			case c.mode == ModeProxy:
 				startDnsmasq(t, w, "dnsmasq")
 			}
 			c.machine.mac, c.machine.disk = macA, biosDisk(t)
 			if c.machine.uefi {
 				c.machine.disk = uefiDisk(t, c.machine)
+			}
+			mac := macA
+			if c.machine.uboot {
+				mac = "52:52:52:52:52:52" // the emulated board's own, whatever card it has
+				c.machine.mac = mac
+				s.fleet.boots(mac, Decision{Action: c.action, Reason: "the test says so"})
 			}
 			begin := time.Now()
 			console, off := w.power(c.machine)
@@ -324,7 +335,7 @@ func TestRealFirmware(t *testing.T) {
 				console, _ = w.power(c.machine)
 			}
 			err := eventually(ctx, func() error {
-				rest := s.Sightings().Of(macA)
+				rest := s.Sightings().Of(mac)
 				for _, want := range c.story {
 					i := 0
 					for i < len(rest) && !strings.Contains(rest[i].Text, want) {
@@ -337,7 +348,7 @@ func TestRealFirmware(t *testing.T) {
 				}
 				return consoleSays(console, c.serial)
 			})
-			for _, sg := range s.Sightings().Of(macA) {
+			for _, sg := range s.Sightings().Of(mac) {
 				t.Logf("%7.3f s  %s", sg.At.Sub(begin).Seconds(), sg.Text)
 			}
 			t.Logf("%7.3f s  done; %v", time.Since(begin).Seconds(), s.Stats())

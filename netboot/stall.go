@@ -453,14 +453,20 @@ func (l clues) loaderSilent() (Stall, bool) {
 		return Stall{}, false
 	}
 	why := "it does not start on this machine"
-	if platformOfFile(last.File) == "uefi" {
+	hint := loaderHint(last.File)
+	switch i := l.lastAt(StepAck, StepProxy, StepProxyAck); {
+	case isGRUB(last.File) && i >= 0 && l.seen[i].Step != StepAck:
+		// Seen with GRUB 2.06: it knows the packet that lent the address, and not the proxy's.
+		why = "beside another DHCP server it asks that one for its next file"
+		hint = "have the other DHCP server name this node as the next server (siaddr; dnsmasq: dhcp-boot=,,ADDRESS), or let LPMOS lend addresses: mode dhcp"
+	case platformOfFile(last.File) == "uefi":
 		why = "did Secure Boot refuse it?"
 	}
 	text := fmt.Sprintf("took %s, then silence for %s: %s", last.File, spanOf(l.quiet(last)), why)
 	if again > 1 {
 		text = fmt.Sprintf("took %s %d times, and it never began: %s", last.File, again, why)
 	}
-	return Stall{ID: "loader-silent", Since: first.At, Text: text, Hint: loaderHint(last.File)}, true
+	return Stall{ID: "loader-silent", Since: first.At, Text: text, Hint: hint}, true
 }
 
 // scriptNotAsked is for iPXE that has an address and does not come for its script.

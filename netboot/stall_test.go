@@ -48,6 +48,7 @@ func TestStalls(t *testing.T) {
 	}
 	missing := Sighting{Kind: KindTFTP, Step: StepMissing, File: "pxelinux.0"}
 	none := Sighting{Kind: KindDHCP, Step: StepDiscover, Stage: StagePXE, Platform: "bios", End: EndNoAddress, Text: "asked for an address, but none is left in 10.77.0.100-10.77.0.199"}
+	ofGRUB := func(s *Sighting) { s.File = LoaderGRUBARM64 }
 	arm := Sighting{Kind: KindDHCP, Step: StepAck, Stage: StagePXE, Platform: "uefi", End: EndNoLoader, Firmware: "UEFI arm64 PXE firmware"}
 	list, err := os.ReadFile("STALLS.md")
 	if err != nil {
@@ -115,6 +116,8 @@ func TestStalls(t *testing.T) {
 		"an address after all":                 {seen: []seenAt{{0, none}, {2, biosAck}}, now: 3},
 		"another node may have one":            {seen: []seenAt{{0, none}}, now: 4},
 		"no loader":                            {seen: []seenAt{{0, arm}}, now: 1, id: "no-loader", says: "asks for a boot loader as UEFI arm64 PXE firmware, and there is none"},
+		"GRUB beside another server":           {seen: []seenAt{{0, proxied.but(ofGRUB)}, {1, loaded.but(ofGRUB)}}, others: true, now: 42, id: "loader-silent", says: "took grubaa64.efi, then silence for 41 s: beside another DHCP server it asks that one for its next file"},
+		"GRUB that does not start":             {seen: []seenAt{{0, pxeAck.but(ofGRUB)}, {1, loaded.but(ofGRUB)}}, now: 42, id: "loader-silent", says: "did Secure Boot refuse it?"},
 		"another server was first":             {seen: []seenAt{{0, pxeOffer}, {1, taken}}, now: 6, id: "other-server", says: "10.77.0.2 answered first"},
 		"and lets it come here all the same":   {seen: []seenAt{{0, pxeOffer}, {1, taken}, {2, loaded}}, now: 20},
 		"offers that are not taken":            {seen: []seenAt{{0, pxeOffer}, {4, pxeOffer}, {12, pxeOffer}}, now: 13, id: "offer-not-taken", says: "asked for an address 3 times and took none"},

@@ -68,7 +68,7 @@ var ways = map[string]func(context.Context, *stalling) error{
 		return errors.Join(m.send(ctx, dhcpv4.MessageTypeDiscover, uefi), m.send(ctx, dhcpv4.MessageTypeRequest, uefi, other))
 	},
 	"asks for an address": func(ctx context.Context, m *stalling) error { return m.send(ctx, dhcpv4.MessageTypeDiscover, uefi) },
-	"is an ARM":           func(ctx context.Context, m *stalling) error { return m.send(ctx, dhcpv4.MessageTypeDiscover, arm64) },
+	"is of 32 bits":       func(ctx context.Context, m *stalling) error { return m.send(ctx, dhcpv4.MessageTypeDiscover, ia32) },
 	"is two": func(ctx context.Context, m *stalling) error {
 		err := m.send(ctx, dhcpv4.MessageTypeDiscover, uefi, uuid(1))
 		silence := m.hear(ctx) // while one waits for its answer, the other would have to ask again
@@ -108,8 +108,8 @@ var ways = map[string]func(context.Context, *stalling) error{
 func uefi(p *dhcpv4.DHCPv4) {
 	p.Options[93], p.Options[60] = []byte{0, 7}, []byte("PXEClient:Arch:00007:UNDI:003016")
 }
-func arm64(p *dhcpv4.DHCPv4) {
-	p.Options[93], p.Options[60] = []byte{0, 11}, []byte("PXEClient:Arch:00011:UNDI:003016")
+func ia32(p *dhcpv4.DHCPv4) {
+	p.Options[93], p.Options[60] = []byte{0, 6}, []byte("PXEClient:Arch:00006:UNDI:003016")
 }
 func ipxeUEFI(p *dhcpv4.DHCPv4) { uefi(p); p.Options[77] = []byte("iPXE") }
 func other(p *dhcpv4.DHCPv4) {
@@ -338,7 +338,7 @@ func TestStallsOnTheWireAreNamed(t *testing.T) {
 		{how: "asks for a file of another", id: "file-missing", says: "asked for the boot file pxelinux.0, which there is not here"},
 		{how: "takes another server's address", id: "other-server", says: "10.77.0.2 answered first"},
 		{how: "asks for an address", id: "offer-not-taken", says: "asked for an address 3 times and took none"},
-		{how: "is an ARM", id: "no-loader", says: "as UEFI arm64 PXE firmware, and there is none"},
+		{how: "is of 32 bits", id: "no-loader", says: "as UEFI 386 PXE firmware, and there is none"},
 		{how: "is two", id: "two-machines", says: "two machines use this MAC: one says its UUID is 00000000-0000-0000-0000-00000000000"},
 		{how: "has iPXE and no HTTP", id: "script-not-asked", says: "iPXE has an address and was told where its script is, and has not come for it"},
 		{how: "cannot have the kernel", id: "kernel-not-asked", says: "never asked for the kernel"},

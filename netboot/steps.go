@@ -69,11 +69,11 @@ func (t *tftpServer) tellMissing(from netip.Addr, name string) {
 	}
 }
 
-// onlyLooks says whether a file is one that shim and GRUB do without, or that is not to
-// be there.
+// onlyLooks says whether a file is one that shim, GRUB and U-Boot do without, or that is
+// not to be there.
 func onlyLooks(name string) bool {
 	name = strings.TrimPrefix(strings.TrimLeft(name, "/"), "boot/")
-	return name == LoaderNone || strings.HasPrefix(name, "revocations") || strings.HasPrefix(name, "shim_certificate") ||
+	return name == LoaderNone || name == "boot.scr.uimg" || strings.HasPrefix(name, "dtb/") || strings.HasPrefix(name, "revocations") || strings.HasPrefix(name, "shim_certificate") ||
 		(strings.HasPrefix(name, "grub/x86_64-efi/") || strings.HasPrefix(name, "grub/arm64-efi/")) && strings.HasSuffix(name, ".lst")
 }
 

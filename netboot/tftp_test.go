@@ -22,7 +22,8 @@ func TestS17_TFTPGivesItsTableAndNothingElse(t *testing.T) {
 	for name, want := range map[string]bool{
 		"undionly.kpxe": true, "/undionly.kpxe": true, "//snponly.efi": true, "ipxe.efi": true, "autoexec.ipxe": true,
 		"shimx64.efi": true, "//grubx64.efi": true, "/grub/x86_64-efi/grub.cfg": true, "/grub/grub.cfg": true, "vmlinuz": true, "initrd": true,
-		LoaderNone: false, "grub/../grub.cfg": false, "boot/a/b/c/grub.cfg": false, "": false, "/": false, ".": false, "script": false,
+		"shimaa64.efi": true, "grubaa64.efi": true, "/grub/arm64-efi/grub.cfg": true, "vmlinuz-arm64": true, "initrd-arm64": true, "vmlinuz-arm64.zst": false,
+		LoaderNone: false, "grub/../grub.cfg": false, "boot/a/b/c/grub.cfg": false, "boot/a/b/c/d/grub.cfg": false, "": false, "/": false, ".": false, "script": false,
 		"../../../../etc/shadow": false, "/etc/shadow": false, `..\..\x`: false, "a/./b/../../c": false, "%2e%2e/x": false,
 		"mac/../../raft.db": false, "undionly.kpxe\x00": false, "\x1b[31m": false, "a\nb": false, "UNDIONLY.KPXE": false,
 		"./undionly.kpxe": false, "x/../undionly.kpxe": false, strings.Repeat("a", 600): false,
@@ -41,8 +42,8 @@ func FuzzTFTPName(f *testing.F) {
 	tf := s.tftp(s.link)
 	s.fleet.boots(macA, Decision{Action: BootAgent})
 	for _, path := range []string{s.paths().new(macA, s.link.addr), s.paths().new(macA, netip.MustParseAddr("10.77.0.123")), "a"} {
-		f.Add("boot/" + path + "/" + macA + "//grub.cfg")
-		f.Add("boot/" + path + "///grub.cfg")
+		f.Add("boot/" + path + "/" + macA + "///grub.cfg")
+		f.Add("boot/" + path + "////grub.cfg")
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		file, _, ok := tf.find(name, s.link.addr)
@@ -58,7 +59,8 @@ func FuzzTFTPName(f *testing.F) {
 			return // says nothing of anybody
 		}
 		switch strings.TrimLeft(name, "/") {
-		case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileAutoexec, FileKernel, FileInitrd, grubFirst, grubOther, grubBegin:
+		case LoaderBIOS, LoaderUEFI, LoaderUEFIAll, LoaderShim, LoaderGRUB, FileAutoexec, FileKernel, FileInitrd, grubFirst, grubOther, grubBegin,
+			LoaderShimARM64, LoaderGRUBARM64, FileKernelARM64, FileInitrdARM64, grubFirstARM64:
 		default:
 			t.Fatalf("%q was found", name)
 		}

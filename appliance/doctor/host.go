@@ -201,7 +201,11 @@ func (h *Host) bootImage(context.Context) Finding {
 		}
 		return fail(fix, "%v", err)
 	}
-	return ok("%d files are in this binary, each with the SHA-256 that was written down when it was made", len(bootimage.Names()))
+	const whole = "%d files are in this binary, each with the SHA-256 that was written down when it was made"
+	if !bootimage.HasARM64(h.BootFiles) {
+		return ok(whole+"; there is no agent for arm64 machines among them", len(bootimage.Names()))
+	}
+	return ok(whole, len(bootimage.Names())+len(bootimage.NamesARM64()))
 }
 
 func (h *Host) selfTest() Check {

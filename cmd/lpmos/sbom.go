@@ -78,9 +78,13 @@ func writeSBOM(w io.Writer, info *debug.BuildInfo, files []bootimage.Source) err
 		b.Components = append(b.Components, c)
 	}
 	for _, f := range files {
+		arch := ""
+		if f.Architecture != "" {
+			arch = "?arch=" + f.Architecture
+		}
 		b.Components = append(b.Components, bomComponent{Type: "file", Name: f.File, Hashes: []bomHash{{"SHA-256", f.SHA256}},
 			Components: []bomComponent{{Type: "library", Name: f.Package, Version: f.Version,
-				PURL:   "pkg:deb/debian/" + f.Package + "@" + url.PathEscape(f.Version),
+				PURL:   "pkg:deb/debian/" + f.Package + "@" + url.PathEscape(f.Version) + arch,
 				Hashes: []bomHash{{"SHA-256", f.PackageSHA256}}}}})
 	}
 	out := json.NewEncoder(w)

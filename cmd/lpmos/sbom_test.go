@@ -17,7 +17,8 @@ func TestS59_SBOMNamesModulesAndPackages(t *testing.T) {
 		{Path: "example.org/a", Version: "v1.2.3+incompatible", Sum: "h1:abc="},
 		{Path: "example.org/b", Version: "v1.0.0", Replace: &debug.Module{Path: "example.org/c", Version: "v2.0.0"}},
 	}}
-	files := []bootimage.Source{{File: "ipxe.efi", SHA256: "11", Package: "ipxe", Version: "1.0.0+git-5.1", PackageSHA256: "22"}}
+	files := []bootimage.Source{{File: "ipxe.efi", SHA256: "11", Package: "ipxe", Version: "1.0.0+git-5.1", PackageSHA256: "22"},
+		{File: "shimaa64.efi", SHA256: "33", Package: "shim-signed", Version: "1.51", Architecture: "arm64", PackageSHA256: "44"}}
 	var first, second bytes.Buffer
 	for _, out := range []*bytes.Buffer{&first, &second} {
 		if err := writeSBOM(out, info, files); err != nil {
@@ -46,6 +47,8 @@ func TestS59_SBOMNamesModulesAndPackages(t *testing.T) {
 		"example.org/a": "pkg:golang/example.org/a@v1.2.3+incompatible",
 		"example.org/c": "pkg:golang/example.org/c@v2.0.0",
 		"ipxe.efi/ipxe": "pkg:deb/debian/ipxe@1.0.0+git-5.1 22",
+
+		"shimaa64.efi/shim-signed": "pkg:deb/debian/shim-signed@1.51?arch=arm64 44",
 	} {
 		if got[name] != want {
 			t.Errorf("%s is %q, not %q", name, got[name], want)
@@ -83,7 +86,11 @@ func TestS59_SBOMHasAllThatIsEmbedded(t *testing.T) {
 			digests[c.Name] = c.Hashes[0].Content
 		}
 	}
-	for _, name := range bootimage.Names() {
+	names := bootimage.Names()
+	if bootimage.HasARM64(bootimage.Files()) {
+		names = append(names, bootimage.NamesARM64()...)
+	}
+	for _, name := range names {
 		data, err := fs.ReadFile(bootimage.Files(), name)
 		if err != nil {
 			t.Fatal(err)

@@ -12,6 +12,7 @@ type Image struct {
 	SizeBytes uint64    `json:"size_bytes"`
 	Stored    uint64    `json:"stored_bytes"` // of non-zero chunks, compressed
 	Sector    int       `json:"sector_bytes"`
+	Arch      string    `json:"arch,omitempty"` // GOARCH that it is for; empty when it does not say
 	Source    string    `json:"source,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 }

@@ -24,9 +24,17 @@ func MakePlan(m *Machine, spec Spec, img *Image) (wire.Plan, error) {
 	if m.Inventory == nil {
 		return wire.Plan{}, refuse(Conflict, "machine %s has not reported its disks yet", m.Name)
 	}
+	cpu := m.Inventory.CPU.Arch
+	if img.Arch != "" && cpu != "" && img.Arch != cpu {
+		return wire.Plan{}, refuse(Conflict, "image %s is for %s machines and %s is an %s machine: it would not start", img.Name, img.Arch, m.Name, cpu)
+	}
 	disk, warnings, err := chooseDisk(m.Inventory.Disks, spec.DiskLayout.Disk, img)
 	if err != nil {
 		return wire.Plan{}, err
+	}
+	if img.Arch == "" && cpu == "arm64" {
+		// Images that say nothing are for x86 as a rule, and some are for arm64: a person has to know.
+		warnings = append(warnings, fmt.Sprintf("its partition table does not say which processor image %s is for, and this is an arm64 machine", img.Name))
 	}
 	p := wire.Plan{
 		MachineID:     m.ID,

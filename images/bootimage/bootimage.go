@@ -120,9 +120,9 @@ func Damage(files fs.FS) error {
 // ReadSources returns where each file came from.
 func ReadSources() ([]Source, error) { return readSources(Files()) }
 
-// HasARM64 says whether the agent for arm64 is in this binary.
-func HasARM64() bool {
-	st, err := fs.Stat(Files(), KernelARM64)
+// HasARM64 says whether the agent for arm64 is among the files.
+func HasARM64(files fs.FS) bool {
+	st, err := fs.Stat(files, KernelARM64)
 	return err == nil && st.Size() > 0
 }
 

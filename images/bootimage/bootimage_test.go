@@ -61,7 +61,11 @@ func TestS59_EmbeddedFilesAreAsRecorded(t *testing.T) {
 		t.Errorf("%d files are embedded and %d recorded: %v", embedded, len(recorded), err)
 	}
 	size := 0
-	for _, name := range Names() {
+	names := Names()
+	if HasARM64(Files()) {
+		names = append(names, NamesARM64()...)
+	}
+	for _, name := range names {
 		data, err := fs.ReadFile(Files(), name)
 		if err != nil {
 			t.Fatal(err)

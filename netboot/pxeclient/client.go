@@ -208,7 +208,7 @@ func (c *Client) Boot(ctx context.Context) (Result, error) {
 		return res, fmt.Errorf("iPXE was told to boot %q: want the URL of a script", res.Loader.File)
 	}
 	s := interpreter{client: &ipxe, vars: map[string]string{
-		"netX/mac": c.MAC.String(), "net0/mac": c.MAC.String(), "uuid": uuidText(c.UUID), "platform": ipxe.platform(),
+		"netX/mac": c.MAC.String(), "net0/mac": c.MAC.String(), "uuid": uuidText(c.UUID), "platform": ipxe.platform(), "buildarch": ipxe.buildarch(),
 	}}
 	if err := s.chain(ctx, res.Loader.File); err != nil {
 		return res, fmt.Errorf("iPXE: %w", err)
@@ -223,6 +223,14 @@ func (c *Client) platform() string {
 		return "pcbios"
 	}
 	return "efi"
+}
+
+// buildarch is what this iPXE was built for: undionly.kpxe is a program of 32 bits.
+func (c *Client) buildarch() string {
+	if c.platform() == "pcbios" {
+		return "i386"
+	}
+	return "x86_64"
 }
 
 // uuidText is how iPXE prints a UUID: the fields SMBIOS keeps little-endian

@@ -157,7 +157,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) (*Image, er
 		return nil, errors.Join(err, s.release(got.Digest))
 	}
 	result, err := s.cfg.Cluster.Propose(r.Context(), fleet.PutImage{Image: fleet.Image{Name: order.Name, OSType: order.OSType, OSVersion: order.OSVersion,
-		Digest: got.Digest, SizeBytes: got.SizeBytes, Stored: got.StoredBytes, Sector: got.SectorBytes, Source: source}})
+		Digest: got.Digest, SizeBytes: got.SizeBytes, Stored: got.StoredBytes, Sector: got.SectorBytes, Arch: got.Arch, Source: source}})
 	report.end(err)
 	if errors.Is(err, consensus.ErrUncertain) {
 		return nil, err // it may be known yet, and then needs its bytes

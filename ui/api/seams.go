@@ -64,6 +64,7 @@ type ImportedImage struct {
 	SizeBytes   uint64 // of the disk
 	StoredBytes uint64 // of its chunks, compressed
 	SectorBytes int
+	Arch        string // GOARCH that it is for; empty when it does not say
 }
 
 // Sightings is what machines did on the wire, from netboot.

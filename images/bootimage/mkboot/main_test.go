@@ -37,7 +37,11 @@ func TestSameInputSameBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range append(bootimage.Names(), bootimage.Sources) {
+	names := append(bootimage.Names(), bootimage.Sources)
+	if _, err := os.Stat(filepath.Join(first, bootimage.KernelARM64)); err == nil {
+		names = append(names, bootimage.NamesARM64()...)
+	}
+	for _, name := range names {
 		a, err := os.ReadFile(filepath.Join(first, name))
 		if err != nil {
 			t.Fatal(err)
