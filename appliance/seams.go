@@ -104,7 +104,7 @@ func (f fleetSeam) Address(mac string) (netip.Addr, bool) {
 	var text string
 	f.cluster.View(func(s *fleet.State) {
 		if m := s.MachineByMAC(mac); m != nil {
-			text = m.Addresses[mac]
+			text = m.AddressOf(mac)
 		}
 	})
 	addr, err := netip.ParseAddr(text)
@@ -228,6 +228,10 @@ func (s leaseSeam) Release(addr netip.Addr) (api.Lease, bool, error) {
 		return api.Lease{}, false, nil
 	}
 	return lease(was), err == nil, err
+}
+
+func (s leaseSeam) Objection(addr netip.Addr, macs, ids []string) string {
+	return s.server.Objection(addr, macs, ids)
 }
 
 // netbootInterfaces turns what was configured into what netboot takes.
