@@ -8,6 +8,7 @@ import (
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/consensustest"
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/netboot"
 )
 
 // What a person has given a machine every node gives it, and nobody else.
@@ -36,4 +37,25 @@ func TestEveryNodeGivesTheAddressThatAPersonHasChosen(t *testing.T) {
 	has("10.77.0.20")
 	consensustest.Propose[*fleet.Machine](t, node, fleet.AssignAddress{MachineID: "m-1", By: "anna"})
 	has("10.77.0.130")
+}
+
+// Whose a reservation by serial number or UUID is, every node reads out of the same.
+func TestWhoIsKnownByAnId(t *testing.T) {
+	c := consensustest.NewCluster(t, 1, nil)
+	node := c.Nodes[0]
+	report := func(id, uuid, serial, agent string, macs ...string) {
+		inv := wire.Inventory{System: wire.System{UUID: uuid, Serial: serial}}
+		for _, mac := range macs {
+			inv.NICs = append(inv.NICs, wire.NIC{Name: "eth", MAC: mac})
+		}
+		consensustest.Propose[*fleet.Machine](t, node, fleet.ReportMachine{NewID: id, BootID: id, SessionHash: "s" + id, MAC: agent, Inventory: inv})
+	}
+	const a, b, d = "52:54:00:aa:bb:01", "52:54:00:aa:bb:02", "52:54:00:aa:bb:03"
+	report("m-1", "11111111-2222-3333-4444-55555555550A", "SN-7", b, a, b)
+	report("m-2", "11111111-2222-3333-4444-55555555550b", "sn-7", d, d)
+	got := fleetSeam{node}.owners([]string{"sn-7", "11111111-2222-3333-4444-55555555550a", "nobody"})
+	one, two := netboot.Owner{Name: "sn-7", Card: b}, netboot.Owner{Name: "sn-7", Card: d}
+	if fmt.Sprint(got["sn-7"]) != fmt.Sprint([]netboot.Owner{one, two}) || fmt.Sprint(got["11111111-2222-3333-4444-55555555550a"]) != fmt.Sprint([]netboot.Owner{one}) || len(got) != 2 {
+		t.Errorf("%v", got)
+	}
 }
