@@ -228,7 +228,7 @@ func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member
 	for _, r := range cfg.Reservations {
 		c.Reservations = append(c.Reservations, netboot.Reservation{Machine: r.Machine, Addr: netip.MustParseAddr(r.Address)}) // config has checked it
 	}
-	c.IDs = fleetSeam{self.Node}.ids
+	c.Owners = fleetSeam{self.Node}.owners
 	bootTrust(self.id, &c)
 	boot, err := netboot.New(c)
 	if err != nil {

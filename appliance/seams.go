@@ -1,11 +1,14 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/appliance/config"
@@ -104,19 +107,23 @@ func (f fleetSeam) Address(mac string) (netip.Addr, bool) {
 	var text string
 	f.cluster.View(func(s *fleet.State) {
 		if m := s.MachineByMAC(mac); m != nil {
-			text = m.Addresses[mac]
+			text = m.AddressOf(mac)
 		}
 	})
 	addr, err := netip.ParseAddr(text)
 	return addr, err == nil
 }
 
-// ids are what a machine is known by beside its cards.
-func (f fleetSeam) ids(mac string) []string {
-	var out []string
+// owners are the machines known by the ids, which are in small letters.
+func (f fleetSeam) owners(ids []string) map[string][]netboot.Owner {
+	out := map[string][]netboot.Owner{}
 	f.cluster.View(func(s *fleet.State) {
-		if m := s.MachineByMAC(mac); m != nil {
-			out = []string{m.IDs.UUID, m.IDs.Serial}
+		for _, m := range s.Machines() {
+			for _, id := range []string{m.IDs.UUID, strings.ToLower(m.IDs.Serial)} {
+				if id != "" && slices.Contains(ids, id) && len(m.IDs.MACs) > 0 {
+					out[id] = append(out[id], netboot.Owner{Name: m.Name, Card: cmp.Or(m.AgentMAC, m.IDs.MACs[0])})
+				}
+			}
 		}
 	})
 	return out
@@ -232,6 +239,10 @@ func (s leaseSeam) Release(addr netip.Addr) (api.Lease, bool, error) {
 		return api.Lease{}, false, nil
 	}
 	return lease(was), err == nil, err
+}
+
+func (s leaseSeam) Objection(addr netip.Addr, macs, ids []string) string {
+	return s.server.Objection(addr, macs, ids)
 }
 
 // netbootInterfaces turns what was configured into what netboot takes.

@@ -152,6 +152,12 @@ func (m *model) exchange() {
 		m.ask(p, hear)
 		delete(m.holds, k.addr)
 		k.addr = netip.Addr{}
+	case m.chance(3) && k.known: // a person gives it an address of its own, or takes that back
+		b := fleet.AssignAddress{MachineID: "m-" + k.mac, MAC: k.mac}
+		if m.chance(60) {
+			b.Address = netip.AddrFrom4([4]byte{10, 77, 0, 200 + k.hw[5]}).String()
+		}
+		_ = m.nodes[m.r.IntN(len(m.nodes))].propose(b)
 	case m.chance(3): // its agent reports, and it becomes a known machine
 		n := m.nodes[m.r.IntN(len(m.nodes))]
 		if k.until.Sub(m.now) > time.Minute && n.propose(m.report(k)) == nil {
@@ -217,7 +223,7 @@ func TestNoTwoNodesLendOneAddress(t *testing.T) {
 		}
 	}
 	t.Logf("%d exchanges in %v: answers %v, agreed on %v", exchanges, time.Since(begin).Round(time.Millisecond), answers, deeds)
-	for _, d := range []string{"RemoveNode", "YieldPool", "TakePool", "ReportMachine"} {
+	for _, d := range []string{"RemoveNode", "YieldPool", "TakePool", "ReportMachine", "AssignAddress"} {
 		if exchanges >= enough && (deeds[d] == 0 || answers["ACK"] < exchanges/4) {
 			t.Errorf("too little has happened for this to mean anything: %d times %s", deeds[d], d)
 		}

@@ -151,7 +151,7 @@ func (n *modelNode) Answering(netip.Prefix, Mode) (self string, alive []string) 
 
 func (n *modelNode) Address(mac string) (netip.Addr, bool) {
 	if k := n.state.MachineByMAC(mac); k != nil {
-		a, err := netip.ParseAddr(k.Addresses[mac])
+		a, err := netip.ParseAddr(k.AddressOf(mac))
 		return a, err == nil
 	}
 	return netip.Addr{}, false

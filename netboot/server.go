@@ -39,9 +39,11 @@ type Config struct {
 	// PathKey is what all nodes make the paths of boots with.
 	PathKey [32]byte
 
-	Neighbours   Neighbours                // optional: the other nodes of the cluster
-	Reservations []Reservation             // optional: addresses kept for machines because the operator says so
-	IDs          func(mac string) []string // optional: serial number and UUID of a known machine by one of its cards
+	Neighbours   Neighbours    // optional: the other nodes of the cluster
+	Reservations []Reservation // optional: addresses kept for machines because the operator says so
+	// Owners, which is optional, are the known machines that have these UUIDs and serial
+	// numbers, in small letters, by them; who was seen first comes first.
+	Owners func(ids []string) map[string][]Owner
 
 	KernelArgs      string                      // optional: appended to the agent's kernel command line
 	UEFILoader      UEFILoader                  // optional: UEFILoaderAuto
@@ -123,7 +125,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	reserved, err := reserve(cfg.Fleet, cfg.Reservations, cfg.IDs, leases, cfg.Now)
+	reserved, err := reserve(cfg.Fleet, cfg.Reservations, cfg.Owners, leases, cfg.Now)
 	if err != nil {
 		return nil, errors.Join(err, leases.Close())
 	}
@@ -171,7 +173,7 @@ func (s *Server) Transfers() Transfers { return s.turns.now() }
 // Alarms is what is wrong on the networks served, in sentences: other DHCP
 // servers, and no address left.
 func (s *Server) Alarms() []string {
-	out := s.shortages.alarms(s.cfg.Now())
+	out := append(s.shortages.alarms(s.cfg.Now()), s.reserved.alarms()...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range s.others {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"testing/fstest"
 	"time"
 
 	"github.com/lpmos/lpmos/consensus"
+	"github.com/lpmos/lpmos/consensus/fleet"
 	"github.com/lpmos/lpmos/ui"
 	"github.com/lpmos/lpmos/ui/api"
 	"github.com/lpmos/lpmos/ui/api/apitest"
@@ -25,11 +27,12 @@ type fleetKey struct{}
 //	fleet one-voter      n2 and n3 stand by
 //	fleet namesakes      n2 is called n3, too
 //	fleet leases         n1 has lent an address, lets one rest, and has none left
+//	fleet pool           n1 lends 10.77.0.100 to 10.77.0.199
 //	fleet sees MAC       a machine takes its loader
 //	fleet stalls MAC     and nothing happens then
 func fleetCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 2 {
-		ts.Fatalf("usage: fleet [silent|cut-off|one-voter|namesakes|leases|sees MAC|stalls MAC]")
+		ts.Fatalf("usage: fleet [silent|cut-off|one-voter|namesakes|leases|pool|sees MAC|stalls MAC]")
 	}
 	node := ts.Value(fleetKey{}).(*apitest.Node)
 	if len(args) == 0 {
@@ -66,6 +69,9 @@ func fleetCommand(ts *testscript.TestScript, neg bool, args []string) {
 		node.Leases.Lend(api.Lease{Address: "10.77.0.9", State: api.LeaseResting, MAC: "52:54:00:00:0a:02", Until: until, Why: "declined by 52:54:00:00:0a:02"})
 		node.Leases.Lend(api.Lease{Address: "10.77.0.151", State: api.LeaseEnded, MAC: "52:54:00:00:0a:03", Until: node.Clock.Now()})
 		node.Sightings.Alarm("no address is left for new machines on br0")
+	case "pool":
+		_, err := node.Cluster.Propose(context.Background(), fleet.ClaimPool{NodeID: "n-1", Network: "10.77.0.0/24", First: "10.77.0.100", Last: "10.77.0.199"})
+		ts.Check(err)
 	case "sees":
 		node.Sightings.Add(api.Sighting{At: node.Clock.Tick(), MAC: args[1], Kind: "tftp", Step: "served", File: "snponly.efi", Text: "fetched snponly.efi over TFTP (173792 bytes)", Node: "n2"})
 	case "stalls":

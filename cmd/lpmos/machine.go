@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -63,7 +64,7 @@ func machineCommand(node *nodeFlags) *cobra.Command {
 			return c.Protect(ctx, id, false)
 		})
 	release := machineVerb(node, "release", "Let a machine netboot again that is held because its agent never reported", "released", (*client.Client).Release)
-	cmd.AddCommand(list, show, forget, settle, protect, unprotect, release)
+	cmd.AddCommand(list, show, forget, settle, protect, unprotect, release, machineAddress(node))
 	return cmd
 }
 
@@ -117,7 +118,7 @@ func upDown(link bool) string {
 
 func first(m api.Machine) (mac, ip string) {
 	for _, mac := range m.IDs.MACs {
-		if ip := m.Addresses[mac]; ip != "" {
+		if ip := cmp.Or(m.Assigned[mac], m.Addresses[mac]); ip != "" {
 			return mac, ip
 		}
 	}
@@ -134,8 +135,13 @@ func showMachine(w io.Writer, m api.Machine) {
 	row(w, "serial", m.IDs.Serial)
 	row(w, "uuid", m.IDs.UUID)
 	row(w, "macs", strings.Join(m.IDs.MACs, ", "))
+	for _, mac := range slices.Sorted(maps.Keys(m.Assigned)) {
+		row(w, "address", m.Assigned[mac]+" ("+mac+"), given by hand")
+	}
 	for _, mac := range slices.Sorted(maps.Keys(m.Addresses)) {
-		row(w, "address", m.Addresses[mac]+" ("+mac+")")
+		if m.Assigned[mac] == "" {
+			row(w, "address", m.Addresses[mac]+" ("+mac+")")
+		}
 	}
 	if m.Question != "" {
 		row(w, "QUESTION", m.Question)

@@ -243,6 +243,7 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"lapse_approval":  decode[LapseApproval],
 	"put_grant_key":   decode[PutGrantKey],
 	"release_hold":    decode[ReleaseHold],
+	"assign_address":  decode[AssignAddress],
 
 	"put_user":           decode[PutUser],
 	"change_user":        decode[ChangeUser],

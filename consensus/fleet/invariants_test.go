@@ -116,7 +116,10 @@ func anyBody(t *rapid.T, r *rig) Body {
 
 // anyGuardBody is anyBody of what stands between a word and a disk.
 func anyGuardBody(t *rapid.T, task, machine string) Body {
-	switch rapid.IntRange(0, 5).Draw(t, "guard kind") {
+	switch rapid.IntRange(0, 6).Draw(t, "guard kind") {
+	case 6:
+		return AssignAddress{MachineID: machine, MAC: rapid.SampledFrom([]string{"", mac1, mac2}).Draw(t, "card"), By: "ann",
+			Address: rapid.SampledFrom([]string{"", "10.0.0.200", "10.0.0.201", "10.0.0.201", "10.0.0.1", "10.0.0.255", "10.9.0.1"}).Draw(t, "address")}
 	case 0:
 		return ProtectMachine{MachineID: machine, Protected: rapid.Bool().Draw(t, "protected"), By: "ann"}
 	case 1:
@@ -390,6 +393,9 @@ func checkInvariants(t *rapid.T, s *State) {
 		}
 		once("UUID", uuids, m.IDs.UUID)
 		for _, ip := range m.Addresses {
+			once("address", addresses, ip)
+		}
+		for _, ip := range m.Assigned {
 			once("address", addresses, ip)
 		}
 	}

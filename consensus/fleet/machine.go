@@ -21,6 +21,11 @@ type Machine struct {
 
 	// Addresses are the IPv4 addresses it keeps for ever, by MAC.
 	Addresses map[string]string `json:"addresses,omitempty"`
+	// Assigned are those that a person has given it, by MAC. They go before what it keeps.
+	Assigned map[string]string `json:"assigned,omitempty"`
+	// Left are those that were taken back from it, and when: it may use one until its
+	// lease is over.
+	Left map[string]time.Time `json:"left,omitempty"`
 
 	// BootID and SessionHash belong to the agent that reported last. The hash is of
 	// a public key, whose private half is known to the agent alone.

@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "write the newest log of testdata anew; 
 
 // keptLogs are logs as releases have written them, each with the state it gives.
 // A kind that comes later goes into the newest, or into one more.
-var keptLogs = []string{"testdata/log-v1", "testdata/log-v2", "testdata/log-v3"}
+var keptLogs = []string{"testdata/log-v1", "testdata/log-v2", "testdata/log-v3-addresses", "testdata/log-v3"}
 
 // writeLog makes the newest log: every kind of command, refusals, several in one
 // entry and one that is asked for twice.

@@ -179,7 +179,9 @@ func (s *State) keepAddress(m *Machine, mac, ip string) map[string]string {
 	if owner := s.byAddress[ip]; owner != "" && owner != m.ID {
 		return m.Addresses
 	}
-	if m.Addresses[mac] == ip {
+	if m.Addresses[mac] == ip || m.Assigned[mac] != "" {
+		// What a person has given goes before, and what it had stays its own: a node that
+		// has not heard of that yet may give it to it still.
 		return m.Addresses
 	}
 	out := maps.Clone(m.Addresses)

@@ -243,6 +243,9 @@ func (s *State) indexMachine(m *Machine) {
 	for _, ip := range m.Addresses {
 		s.byAddress[ip] = m.ID
 	}
+	for _, ip := range m.Assigned {
+		s.byAddress[ip] = m.ID
+	}
 }
 
 func (s *State) unindexMachine(m *Machine) {
@@ -255,6 +258,9 @@ func (s *State) unindexMachine(m *Machine) {
 		delete(s.byFormer, session)
 	}
 	for _, ip := range m.Addresses {
+		delete(s.byAddress, ip)
+	}
+	for _, ip := range m.Assigned {
 		delete(s.byAddress, ip)
 	}
 }

@@ -143,7 +143,7 @@ func (s *Server) getWire(_ context.Context, in *wireMAC) (*struct{ Body Wire }, 
 	}
 	w := Wire{OnWire: OnWire{MAC: mac, Stall: s.Lens().StallOf(macs...)}, Timeline: Timeline(seen, m, t)}
 	if m != nil {
-		w.MachineID, w.Name, w.Address = m.ID, m.Name, m.Addresses[mac]
+		w.MachineID, w.Name, w.Address = m.ID, m.Name, m.AddressOf(mac)
 	}
 	for _, sg := range seen {
 		if sg.Kind != "stall" {

@@ -33,7 +33,7 @@ type Lease struct {
 	Machine   string    `json:"machine,omitempty" doc:"Its name"`
 	Until     time.Time `json:"until,omitzero" doc:"When it ends or has ended; kept addresses do not"`
 	Node      string    `json:"node,omitempty" doc:"The node that lent it and alone knows of it; empty for what all nodes know"`
-	Why       string    `json:"why,omitempty" doc:"Why it rests, or for whom it is reserved"`
+	Why       string    `json:"why,omitempty" doc:"Why it rests or is kept, or for whom it is reserved"`
 }
 
 // LeaseList is every address in use as this node knows it.
@@ -63,7 +63,12 @@ func (s *Server) listLeases(_ context.Context, in *listLeasesIn) (*struct{ Body 
 	s.cfg.Cluster.View(func(st *fleet.State) {
 		for _, m := range st.Machines() {
 			for mac, addr := range m.Addresses {
-				list.Leases = append(list.Leases, Lease{Address: addr, State: LeaseKept, MAC: mac, MachineID: m.ID, Machine: m.Name})
+				if m.Assigned[mac] != addr {
+					list.Leases = append(list.Leases, Lease{Address: addr, State: LeaseKept, MAC: mac, MachineID: m.ID, Machine: m.Name})
+				}
+			}
+			for mac, addr := range m.Assigned {
+				list.Leases = append(list.Leases, Lease{Address: addr, State: LeaseKept, MAC: mac, MachineID: m.ID, Machine: m.Name, Why: "given by hand"})
 			}
 		}
 		for _, l := range lent {
@@ -72,7 +77,7 @@ func (s *Server) listLeases(_ context.Context, in *listLeasesIn) (*struct{ Body 
 			}
 			if m := st.MachineByMAC(l.MAC); m != nil {
 				l.MachineID, l.Machine = m.ID, m.Name
-				if m.Addresses[l.MAC] == l.Address && l.State != LeaseResting {
+				if (m.Addresses[l.MAC] == l.Address || m.Assigned[l.MAC] == l.Address) && l.State != LeaseResting {
 					continue // a lease from before it was known
 				}
 			}

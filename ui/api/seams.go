@@ -97,6 +97,9 @@ type Leases interface {
 	// Release ends a lease or the rest of an address, and says what it was; false if
 	// there is none.
 	Release(addr netip.Addr) (Lease, bool, error)
+	// Objection says what the node knows against giving an address to a machine, in
+	// words that follow the address; empty if that is nothing.
+	Objection(addr netip.Addr, macs, ids []string) string
 }
 
 // Sighting is one thing a machine did on the wire.

@@ -65,6 +65,7 @@ func New(cfg Config) (*Server, error) {
 	}, ownStatuses{humago.NewAdapter(s.mux, "")})
 	s.taskRoutes()
 	s.machineRoutes()
+	s.addressRoutes()
 	s.guardRoutes()
 	s.leaseRoutes()
 	s.imageRoutes()

@@ -67,6 +67,7 @@ func TestEveryRouteTakesItsMethodsAlone(t *testing.T) {
 		"/api/v1/policy":                     "GET HEAD PUT",
 		"/api/v1/machines/m-99/protect":      "POST",
 		"/api/v1/machines/m-99/unprotect":    "POST",
+		"/api/v1/machines/m-99/address":      "PUT DELETE",
 		"/api/v1/machines/m-99/release":      "POST",
 		"/api/v1/machines":                   "GET HEAD",
 		"/api/v1/machines/m-99":              "GET HEAD DELETE",

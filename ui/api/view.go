@@ -59,6 +59,7 @@ type Machine struct {
 	RegionID   string            `json:"region_id"`
 	IDs        fleet.IDs         `json:"ids"`
 	Addresses  map[string]string `json:"addresses" doc:"IPv4 addresses by MAC"`
+	Assigned   map[string]string `json:"assigned,omitempty" doc:"Those that a person has given it, which go before the others"`
 	Phase      Phase             `json:"phase"`
 	PhaseText  string            `json:"phase_text"`
 	Actions    []string          `json:"actions"`
@@ -208,7 +209,7 @@ func (l Lens) Progress(t *fleet.Task) *wire.Progress {
 // Machine is the view of a machine in lists; t is its open or last task, or nil.
 func (l Lens) Machine(m *fleet.Machine, t *fleet.Task) Machine {
 	v := Machine{
-		ID: m.ID, Name: m.Name, RegionID: m.RegionID, IDs: m.IDs, Addresses: m.Addresses,
+		ID: m.ID, Name: m.Name, RegionID: m.RegionID, IDs: m.IDs, Addresses: m.Addresses, Assigned: m.Assigned,
 		Actions: m.Actions(t), TaskID: m.TaskID,
 		Protected: m.Protected, Held: m.Held,
 		Installed: m.Installed, Unfinished: m.Unfinished, Question: m.Question, Rival: m.Rival,

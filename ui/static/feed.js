@@ -48,7 +48,7 @@ export class Row {
   get stall() { return (this.machine ?? this.task)?.stall ?? null; }
   get serial() { return this.machine?.ids?.serial ?? ''; }
   get mac() { return this.task?.target_mac || this.machine?.ids?.macs?.[0] || ''; }
-  get ip() { return this.machine ? this.machine.addresses?.[this.mac] || this.machine.agent_ip || '' : ''; }
+  get ip() { return this.machine ? this.machine.assigned?.[this.mac] || this.machine.addresses?.[this.mac] || this.machine.agent_ip || '' : ''; }
   get image() { return (this.working || this.task?.phase === 'waiting' ? this.task?.image : '') || this.machine?.installed?.image || this.task?.image || ''; }
   get working() { return this.phase === 'installing' || this.phase === 'erasing'; }
   get percent() { return this.task?.progress?.percentage ?? 0; }

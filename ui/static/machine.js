@@ -194,7 +194,7 @@ export class Page {
   }
 
   nics(nics) {
-    return [h('h2', null, 'Network cards'), table(['Name', 'MAC', 'Link', 'Driver', 'Address'], nics.map((/** @type {any} */ n) => [n.name, mono(n.mac), n.link ? (n.speed_mbps ? `${n.speed_mbps / 1000} Gbit/s` : 'up') : 'down', n.driver, [n.ip || this.full?.addresses?.[n.mac], n.boot && 'boots from it'].filter(Boolean).join(', ')]))];
+    return [h('h2', null, 'Network cards'), table(['Name', 'MAC', 'Link', 'Driver', 'Address'], nics.map((/** @type {any} */ n) => [n.name, mono(n.mac), n.link ? (n.speed_mbps ? `${n.speed_mbps / 1000} Gbit/s` : 'up') : 'down', n.driver, [n.ip || this.full?.assigned?.[n.mac] || this.full?.addresses?.[n.mac], n.boot && 'boots from it'].filter(Boolean).join(', ')]))];
   }
 
   others() {

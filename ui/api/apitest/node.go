@@ -284,6 +284,16 @@ func (l *Leases) Leases() []api.Lease {
 	return slices.Clone(l.all)
 }
 
+// Objection is that another machine has the address.
+func (l *Leases) Objection(addr netip.Addr, macs, _ []string) string {
+	for _, x := range l.Leases() {
+		if x.Address == addr.String() && !slices.Contains(macs, x.MAC) {
+			return "is lent to " + x.MAC
+		}
+	}
+	return ""
+}
+
 // Release takes a lease out of the book.
 func (l *Leases) Release(addr netip.Addr) (api.Lease, bool, error) {
 	l.mu.Lock()

@@ -134,6 +134,23 @@ func (c *Client) Protect(ctx context.Context, id string, protected bool) (m api.
 	return m, err
 }
 
+// AssignAddress gives a machine an address for good, on the card with the MAC or, if that
+// is empty, on the one that it boots from.
+func (c *Client) AssignAddress(ctx context.Context, id string, wish api.AddressWish) (m api.Machine, err error) {
+	err = c.request(ctx, http.MethodPut, segment("machines", id, "address"), nil, wish, &m)
+	return m, err
+}
+
+// ClearAddress takes back what a machine was given, of one card or of all.
+func (c *Client) ClearAddress(ctx context.Context, id, mac string) (m api.Machine, err error) {
+	q := url.Values{}
+	if mac != "" {
+		q.Set("mac", mac)
+	}
+	err = c.request(ctx, http.MethodDelete, segment("machines", id, "address"), q, nil, &m)
+	return m, err
+}
+
 // Release lets a machine that is held netboot again.
 func (c *Client) Release(ctx context.Context, id string) (m api.Machine, err error) {
 	err = c.request(ctx, http.MethodPost, segment("machines", id, "release"), nil, nil, &m)
