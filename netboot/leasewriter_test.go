@@ -1,0 +1,148 @@
+package netboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	bolt "go.etcd.io/bbolt"
+)
+
+// writes is how many times the book was written to.
+func (l *Leases) writes(t *testing.T) (n int) {
+	t.Helper()
+	if err := l.db.View(func(tx *bolt.Tx) error { n = tx.ID(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func nth(n int) (mac string, addr netip.Addr) {
+	return fmt.Sprintf("02:00:00:00:%02x:%02x", n>>8, n&255), netip.AddrFrom4([4]byte{10, 77, 16 + byte(n>>8), byte(n)})
+}
+
+// What comes together shares a write, and is on the disk when it is said to be, all of
+// it and in its order.
+func TestLeasesThatComeTogetherShareAWrite(t *testing.T) {
+	const n = 500
+	path := filepath.Join(t.TempDir(), "leases.db")
+	l, clock := openBook(t, path)
+	before := l.writes(t)
+	var wg sync.WaitGroup
+	for i := range n {
+		mac, addr := nth(i)
+		for _, until := range []time.Time{clock.now().Add(time.Minute), clock.now().Add(time.Hour)} {
+			wg.Add(1)
+			l.put(Lease{MAC: mac, Addr: addr, Until: until}, "", func(err error) {
+				if err != nil {
+					t.Error(err)
+				}
+				wg.Done()
+			})
+		}
+	}
+	wg.Wait()
+	if wrote := l.writes(t) - before; wrote < 1 || wrote > n/10 {
+		t.Errorf("%d leases took %d writes", 2*n, wrote)
+	}
+	last, addr := nth(n)
+	said := false
+	l.put(Lease{MAC: last, Addr: addr, Until: clock.now()}, "", func(err error) { said = err == nil })
+	if err := l.Close(); err != nil || !said {
+		t.Errorf("a lease that came before the end is not written: %v", err)
+	}
+	if err := l.write(Lease{MAC: last, Addr: addr}, ""); !errors.Is(err, errLeasesClosed) {
+		t.Errorf("a lease that came after the end: %v", err)
+	}
+	l, clock = openBook(t, path)
+	if len(l.byMAC) != n+1 {
+		t.Errorf("%d leases are in the book, want %d", len(l.byMAC), n+1)
+	}
+	for i := range n {
+		if mac, addr := nth(i); l.byMAC[mac].Addr != addr || !l.byMAC[mac].Until.Equal(clock.now().Add(time.Hour)) {
+			t.Fatalf("the book has %v for %s", l.byMAC[mac], mac)
+		}
+	}
+}
+
+// No ACK leaves before its lease is on the disk, and none at all if that fails.
+func TestNoACKBeforeTheDisk(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		err  error
+		acks uint64
+	}{{"it is written", nil, 1}, {"the disk is full", errors.New("no space left"), 0}} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSetup(t, ModeDHCP)
+			var written func(error)
+			s.leases.put = func(_ Lease, _ string, done func(error)) { written = done }
+			p := takes(macA, "10.77.0.100")
+			req, drop := parseRequest(p.bytes(), netip.MustParseAddrPort("0.0.0.0:68"))
+			if drop != "" {
+				t.Fatal(drop)
+			}
+			out, ok := s.responder(s.link).decide(context.Background(), req)
+			if !ok || out.later == nil || out.packet != nil {
+				t.Fatalf("answered at once: %+v", out)
+			}
+			var made finish
+			out.later(func(f finish) { made = f })
+			if made != nil || s.Stats()["dhcp.ack"] != 0 || len(s.Sightings().Of(macA)) != 0 {
+				t.Fatalf("acknowledged before it is written: %v", s.Stats())
+			}
+			written(c.err)
+			out, ok = made()
+			if ok != (c.acks == 1) || s.Stats()["dhcp.ack"] != c.acks || s.Stats()["dhcp.drop.lease not stored"] != 1-c.acks {
+				t.Errorf("answered %v: %v", ok, s.Stats())
+			}
+			if d, err := dhcpv4.FromBytes(out.packet); ok && (err != nil || d.MessageType() != dhcpv4.MessageTypeAck) {
+				t.Errorf("the answer is %v, %v", d, err)
+			}
+		})
+	}
+}
+
+// Machines that take what they were offered are none that somebody makes up: as many as
+// like get their leases in one go.
+func TestWhoTakesItsAddressIsNoFlood(t *testing.T) {
+	in := testInterface(ModeDHCP)
+	in.Range = span("10.77.16.0", "10.77.63.255")
+	s := newSetupAt(t, in, "10.77.0.1/16", nil)
+	s.leases.put = func(_ Lease, _ string, done func(error)) { done(nil) }
+	for n := range 2 * strangersAtOnce {
+		mac, _ := nth(n)
+		offer, _ := s.ask(t, packet{kind: discover, mac: mac})
+		if offer == nil {
+			t.Fatalf("machine %d is not answered: %v", n, s.Stats())
+		}
+		ack, _ := s.ask(t, takes(mac, offer.YourIPAddr.String()))
+		if ack == nil || ack.MessageType() != dhcpv4.MessageTypeAck {
+			t.Fatalf("machine %d is not lent %s: %v", n, offer.YourIPAddr, ack)
+		}
+	}
+	// What was never offered gives nothing back.
+	for n := 2 * strangersAtOnce; ; n++ {
+		mac, addr := nth(n)
+		if ack, _ := s.ask(t, takes(mac, addr.String())); ack == nil {
+			t.Fatal("no answer to a REQUEST")
+		}
+		mac = "06" + mac[2:]
+		if offer, _ := s.ask(t, packet{kind: discover, mac: mac}); offer == nil {
+			break
+		}
+		if n > 4*strangersAtOnce {
+			t.Fatal("strangers that take nothing are answered without end")
+		}
+	}
+}
+
+// takes is the REQUEST of a machine for what it was offered.
+func takes(mac, addr string) packet {
+	return packet{kind: reqst, mac: mac, opts: map[uint8][]byte{optServerID: ip4("10.77.0.1"), optRequestedIP: ip4(addr)}}
+}
