@@ -243,6 +243,12 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"lapse_approval":  decode[LapseApproval],
 	"put_grant_key":   decode[PutGrantKey],
 	"release_hold":    decode[ReleaseHold],
+	"put_profile":     decode[PutProfile],
+	"delete_profile":  decode[DeleteProfile],
+	"ask_boot":        decode[AskBoot],
+	"cancel_boot":     decode[CancelBoot],
+	"lapse_boot":      decode[LapseBoot],
+	"take_boot":       decode[TakeBoot],
 
 	"put_user":           decode[PutUser],
 	"change_user":        decode[ChangeUser],
