@@ -30,7 +30,9 @@ const (
 )
 
 // Names of everything a node serves to machines.
-func Names() []string { return []string{Undionly, SNPOnly, IPXE, Shim, GRUB, Kernel, Initrd} }
+func Names() []string {
+	return append([]string{Undionly, SNPOnly, IPXE, Shim, GRUB, Kernel, Initrd}, profileNames()...)
+}
 
 // Source says where a file came from. It is part of SOURCES.json.
 type Source struct {

@@ -87,6 +87,9 @@ func run(ctx context.Context, packages debian.Cache, agentPath, out string) erro
 		}
 		set.add(l.name, data, p)
 	}
+	if err := addProfiles(ctx, packages, set); err != nil {
+		return err
+	}
 	if err := set.write(out); err != nil {
 		return err
 	}
