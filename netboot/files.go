@@ -141,6 +141,14 @@ func LoadFiles(fsys fs.FS) (*Files, error) {
 		}
 		f.byName[name] = opened
 	}
+	for _, name := range []string{FileRescue, FileMemtestBIOS, FileMemtestUEFI} { // a node boots machines without them, too
+		opened, err := openFile(fsys, name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("boot file %s: %w", name, err)
+		} else if err == nil {
+			f.byName[name] = opened
+		}
+	}
 	if missing != nil {
 		return f, fmt.Errorf("%w: %s; build them with: make boot-image", ErrNoBootFile, strings.Join(missing, ", "))
 	}

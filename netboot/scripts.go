@@ -12,6 +12,7 @@ import (
 // language and over whichever protocol.
 type scripts struct {
 	fleet      Fleet
+	profiles   Profiles   // nil: there are none
 	neighbours Neighbours // nil: this node is alone
 	kernelArgs string
 	paths      paths
@@ -99,6 +100,10 @@ func (s *scripts) of(ctx context.Context, in language, ask scriptAsk) (script st
 	}
 	what := "to boot its own disk"
 	switch d.Action {
+	case BootProfile:
+		if script, d = s.takeProfile(ctx, in, m, d, ask); d.Action == BootProfile {
+			what = "to boot a profile, once"
+		}
 	case BootHold:
 		what, script = "to wait", in.hold(ask.node, title(d))
 	case BootAgent:

@@ -126,6 +126,14 @@ func (n *NextBoot) Waits() string {
 	return "at its next netboot"
 }
 
+// EraseDisk is the disk that may be erased, or nil.
+func (n *NextBoot) EraseDisk() *wire.PlanDisk {
+	if n.Plan == nil {
+		return nil
+	}
+	return &n.Plan.Erase
+}
+
 // LapsedBoots are the machines whose wish is over, with its id.
 func (s *State) LapsedBoots(at time.Time) (out []LapseBoot) {
 	for _, m := range s.Machines() {
@@ -314,7 +322,24 @@ func (s *State) CheckBoot(m *Machine, profile string) (*Profile, error) {
 	case p.Erases && m.Protected:
 		return nil, refuse(Conflict, "machine %s is protected, so nothing that erases is booted on it; an admin can take the protection off: lpmos machine unprotect %s", m.Name, m.Name)
 	}
-	return p, nil
+	return p, p.fits(m)
+}
+
+// fits says why the machine's firmware cannot start the profile, as far as its agent has
+// found out.
+func (p *Profile) fits(m *Machine) error {
+	if m.Inventory == nil {
+		return nil
+	}
+	switch f, arch := m.Inventory.Firmware, m.Inventory.CPU.Arch; {
+	case p.BuiltIn() && arch != "" && arch != "amd64":
+		return refuse(Conflict, "machine %s has a processor of kind %s, and profile %s is for amd64 alone", m.Name, arch, p.Name)
+	case f.SecureBoot:
+		return refuse(Conflict, "machine %s has Secure Boot on, and profiles are started by iPXE, which is not signed; switch it off in the machine's setup", m.Name)
+	case p.Kind == ProfileProgram && f.Mode == "bios" && p.BIOS == nil, p.Kind == ProfileProgram && f.Mode == "uefi" && p.UEFI == nil:
+		return refuse(Conflict, "machine %s has %s firmware, and profile %s has no program for that", m.Name, strings.ToUpper(f.Mode), p.Name)
+	}
+	return nil
 }
 
 // notAsked refuses a task for a machine that is about to boot a profile.

@@ -15,7 +15,7 @@ func installer() PutProfile {
 		Kernel:  &ProfileFile{Name: "linux", Digest: strings.Repeat("aa", 32), SizeBytes: 8 << 20},
 		Initrds: []ProfileFile{{Name: "initrd.gz", Digest: strings.Repeat("bb", 32), SizeBytes: 30 << 20}},
 		Args:    "auto=true url={{answers}}preseed.cfg hostname={{name}}",
-		Answers: []Answer{{Name: "preseed.cfg", Text: "d-i partman-auto/disk string {{disk}}\nd-i preseed/late_command string wget {{up}}\n"}}}}
+		Answers: []AnswerFile{{Name: "preseed.cfg", Text: "d-i partman-auto/disk string {{disk}}\nd-i preseed/late_command string wget {{up}}\n"}}}}
 }
 
 // known is a rig whose machine m1 has reported once and is asked nothing.
@@ -49,6 +49,13 @@ func (r *rig) bootsAt(want BootAction) BootDecision {
 		r.t.Fatalf("it boots %s (%s), want %s", d.Action, d.Reason, want)
 	}
 	return d
+}
+
+// reportOf is a report of machine m1 with another inventory.
+func reportOf(change func(*wire.Inventory)) ReportMachine {
+	b := report("boot-2", withDebian(sda()))
+	change(&b.Inventory)
+	return b
 }
 
 func TestAProfileIsBootedOnce(t *testing.T) {
@@ -101,6 +108,12 @@ func TestAWishToBootIsRefused(t *testing.T) {
 			d.WWN = ""
 			r.must(report("boot-2", d))
 		}, func(r *rig) AskBoot { b := ask("d-i"); b.Approve = &Decision{PlanHash: "x"}; return b }, Conflict, "no name that stays the same"},
+		{"of what its processor cannot run", func(r *rig) { r.must(reportOf(func(i *wire.Inventory) { i.CPU.Arch = "arm64" })) }, func(*rig) AskBoot { return ask("rescue") }, Conflict, "for amd64 alone"},
+		{"under Secure Boot", func(r *rig) { r.must(reportOf(func(i *wire.Inventory) { i.Firmware.SecureBoot = true })) }, func(*rig) AskBoot { return ask("rescue") }, Conflict, "Secure Boot"},
+		{"of what its firmware cannot start", func(r *rig) {
+			r.must(PutProfile{Profile{Name: "tool", Kind: ProfileProgram, UEFI: &ProfileFile{Name: "tool.efi", Digest: strings.Repeat("cc", 32), SizeBytes: 1}}},
+				reportOf(func(i *wire.Inventory) { i.Firmware.Mode = "bios" }))
+		}, func(*rig) AskBoot { return ask("tool") }, Conflict, "BIOS firmware"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := reported(t)

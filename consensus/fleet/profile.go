@@ -42,7 +42,7 @@ type Profile struct {
 	Files []ProfileFile `json:"files,omitempty"`
 	// Answers are files that are made for each machine: a preseed, a kickstart,
 	// user-data.
-	Answers []Answer `json:"answers,omitempty"`
+	Answers []AnswerFile `json:"answers,omitempty"`
 
 	// Erases says that what it starts may write to a disk. Asking for it takes a plan.
 	Erases bool `json:"erases"`
@@ -60,8 +60,8 @@ type ProfileFile struct {
 	SizeBytes uint64 `json:"size_bytes"`
 }
 
-// Answer is a template of a file that answers an installer's questions.
-type Answer struct {
+// AnswerFile is a template of a file that answers an installer's questions.
+type AnswerFile struct {
 	Name string `json:"name"` // "preseed.cfg"
 	Text string `json:"text"`
 }
@@ -151,8 +151,8 @@ func CheckProfile(p Profile) error {
 	names := map[string]bool{}
 	for _, f := range p.AllFiles() {
 		switch {
-		case !ValidName(strings.ToLower(f.Name)):
-			return invalid("files", "profile %s: file name %q: use letters, digits, dot, dash and underscore, 64 at most", p.Name, f.Name)
+		case CheckFileName(f.Name) != nil:
+			return CheckFileName(f.Name)
 		case names[f.Name]:
 			return invalid("files", "profile %s: two files are called %s", p.Name, f.Name)
 		case !wire.IsDigest(f.Digest) || f.SizeBytes == 0:
@@ -163,8 +163,8 @@ func CheckProfile(p Profile) error {
 	answers := map[string]bool{}
 	for _, a := range p.Answers {
 		switch {
-		case !ValidName(strings.ToLower(a.Name)):
-			return invalid("answers", "profile %s: answer file name %q: use letters, digits, dot, dash and underscore, 64 at most", p.Name, a.Name)
+		case CheckFileName(a.Name) != nil:
+			return CheckFileName(a.Name)
 		case answers[a.Name]:
 			return invalid("answers", "profile %s: two answer files are called %s", p.Name, a.Name)
 		}
@@ -172,6 +172,14 @@ func CheckProfile(p Profile) error {
 		if err := p.checkTemplate("answers."+a.Name, a.Text, maxTemplate); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// CheckFileName refuses what no file of a profile may be called.
+func CheckFileName(name string) error {
+	if !ValidName(strings.ToLower(name)) {
+		return invalid("name", "file name %.80q: use letters, digits, dot, dash and underscore, 64 at most", name)
 	}
 	return nil
 }

@@ -68,6 +68,7 @@ func New(cfg Config) (*Server, error) {
 	s.guardRoutes()
 	s.leaseRoutes()
 	s.imageRoutes()
+	s.profileRoutes()
 	s.clusterRoutes()
 	s.doctorRoutes()
 	s.memberRoutes()

@@ -26,7 +26,7 @@ for card in /sys/class/net/*; do
   card=${card##*/}
   [ "$card" = lo ] && continue
   ip link set "$card" up
-  udhcpc -b -i "$card" -t 5 -T 2 >/dev/null 2>&1 &
+  udhcpc -b -i "$card" -s /usr/share/udhcpc/default.script -t 5 -T 2 >/dev/null 2>&1 &
 done
 
 console() {
