@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/consensus/consensustest"
@@ -24,10 +25,10 @@ func TestEveryNodeGivesTheAddressThatAPersonHasChosen(t *testing.T) {
 		t.Helper()
 		for i, n := range c.Nodes {
 			c.Until(fmt.Sprintf("node %d gives %s", i, want), func() bool {
-				a, ok := fleetSeam{n}.Address(mac)
-				return ok && a.String() == want && fleetSeam{n}.Taken(a)
+				a, ok := fleetSeam{n, time.Now}.Address(mac)
+				return ok && a.String() == want && fleetSeam{n, time.Now}.Taken(a)
 			})
-			if !(fleetSeam{n}).Taken(netip.MustParseAddr("10.77.0.130")) {
+			if !(fleetSeam{n, time.Now}).Taken(netip.MustParseAddr("10.77.0.130")) {
 				t.Errorf("node %d lends to others what the machine keeps", i)
 			}
 		}
@@ -53,7 +54,7 @@ func TestWhoIsKnownByAnId(t *testing.T) {
 	const a, b, d = "52:54:00:aa:bb:01", "52:54:00:aa:bb:02", "52:54:00:aa:bb:03"
 	report("m-1", "11111111-2222-3333-4444-55555555550A", "SN-7", b, a, b)
 	report("m-2", "11111111-2222-3333-4444-55555555550b", "sn-7", d, d)
-	got := fleetSeam{node}.owners([]string{"sn-7", "11111111-2222-3333-4444-55555555550a", "nobody"})
+	got := fleetSeam{node, time.Now}.owners([]string{"sn-7", "11111111-2222-3333-4444-55555555550a", "nobody"})
 	one, two := netboot.Owner{Name: "sn-7", Card: b}, netboot.Owner{Name: "sn-7", Card: d}
 	if fmt.Sprint(got["sn-7"]) != fmt.Sprint([]netboot.Owner{one, two}) || fmt.Sprint(got["11111111-2222-3333-4444-55555555550a"]) != fmt.Sprint([]netboot.Owner{one}) || len(got) != 2 {
 		t.Errorf("%v", got)

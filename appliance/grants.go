@@ -120,6 +120,10 @@ const lapseCheck = 15 * time.Second
 func (g *grantor) lapse(ctx context.Context) {
 	var ended []string
 	g.cluster.View(func(s *fleet.State) { ended = s.LapsedTasks(g.now()) })
+	if err := lapseBoots(ctx, g.cluster, g.now()); err != nil {
+		g.log.Debug("a boot into a profile whose time is over could not be written down as such; it is tried again", "err", err)
+		return
+	}
 	for _, id := range ended {
 		if _, err := g.cluster.Propose(ctx, fleet.LapseApproval{TaskID: id}); err != nil {
 			g.log.Debug("an approval that has ended could not be written down as such; it is tried again", "task", id, "err", err)

@@ -131,7 +131,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 		Dashboard: dashboard, ReleaseAfter: cfg.ReleaseAfter, Now: time.Now, Logger: log})
 	heard.agents.Store(agents)
 	seen.more = connected.counters
-	boot, err := openNetboot(cfg, interfaces, self, beside, seen, journeys{cluster, agents}.of, log)
+	boot, err := openNetboot(cfg, interfaces, self, beside, seen, profileSeam{cluster, replica, time.Now}, journeys{cluster, agents}.of, log)
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func run(ctx context.Context, cfg config.Config, inv Invitation, version string,
 
 // openNetboot prepares what firmware is told. Without a boot image a node that
 // serves no interface is still of use; one that does would leave machines stuck.
-func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member, beside *neighbours, seen *sightingSeam, journey func(string) netboot.Journey, log *slog.Logger) (*netboot.Server, error) {
+func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member, beside *neighbours, seen *sightingSeam, profiles netboot.Profiles, journey func(string) netboot.Journey, log *slog.Logger) (*netboot.Server, error) {
 	if err := bootimage.Check(); err != nil {
 		if len(interfaces) > 0 {
 			return nil, err
@@ -223,12 +223,12 @@ func openNetboot(cfg config.Config, interfaces []netboot.Interface, self *member
 		return nil, err
 	}
 	c := netboot.Config{
-		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{self.Node}, Neighbours: beside,
+		Interfaces: interfaces, DataDir: cfg.DataDir, BootPort: cfg.BootPort, Files: files, Fleet: fleetSeam{self.Node, time.Now}, Profiles: profiles, Neighbours: beside,
 		Log: log, KernelArgs: cfg.KernelArgs, UEFILoader: netboot.UEFILoader(cfg.UEFILoader), NoRouterAdverts: cfg.QuietRouters, TFTPSinglePort: cfg.TFTPOnePort, OnSighting: seen.publish, Journey: journey, Elsewhere: seen.elsewhere}
 	for _, r := range cfg.Reservations {
 		c.Reservations = append(c.Reservations, netboot.Reservation{Machine: r.Machine, Addr: netip.MustParseAddr(r.Address)}) // config has checked it
 	}
-	c.Owners = fleetSeam{self.Node}.owners
+	c.Owners = fleetSeam{self.Node, time.Now}.owners
 	bootTrust(self.id, &c)
 	boot, err := netboot.New(c)
 	if err != nil {

@@ -238,7 +238,7 @@ func TestAMachineBootsWhatWasInstalledWithoutTheOthers(t *testing.T) {
 	task := consensustest.Propose[*fleet.Task](t, node, fleet.CreateTask{ID: "t-1", TargetMAC: mac, Spec: fleet.Spec{OSType: "tiny"}, PhoneToken: "x"})
 	consensustest.Propose[*fleet.Task](t, node, fleet.DecideTask{TaskID: "t-1", Approved: true, PlanHash: task.PlanHash, By: "anna"})
 	consensustest.Propose[*fleet.Task](t, node, fleet.StartInstall{TaskID: "t-1", Generation: 1, PlanHash: task.PlanHash, SessionHash: "s"})
-	seam := fleetSeam{node}
+	seam := fleetSeam{node, time.Now}
 	if d := seam.Decide(t.Context(), netboot.Machine{MAC: mac}); d.Action != netboot.BootAgent {
 		t.Errorf("while it installs: %+v", d)
 	}

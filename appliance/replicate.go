@@ -32,7 +32,8 @@ func (s replicaSeam) Peers() []images.Peer {
 }
 
 // Wanted are the images people can choose, and those that open tasks install: an
-// image that was replaced or renamed stays until the last of them has ended.
+// image that was replaced or renamed stays until the last of them has ended; and the files
+// of profiles.
 func (s replicaSeam) Wanted() (out []images.Want) {
 	s.View(func(st *fleet.State) {
 		known := map[string]bool{}
@@ -40,6 +41,14 @@ func (s replicaSeam) Wanted() (out []images.Want) {
 			if !known[img.Digest] {
 				known[img.Digest] = true
 				out = append(out, images.Want{Digest: img.Digest, Name: img.Name, StoredBytes: img.Stored})
+			}
+		}
+		for _, p := range st.MadeProfiles() {
+			for _, f := range p.AllFiles() {
+				if !known[f.Digest] {
+					known[f.Digest] = true
+					out = append(out, images.Want{Digest: f.Digest, Name: "profile " + p.Name + ", " + f.Name})
+				}
 			}
 		}
 		for _, t := range st.CurrentTasks() {
@@ -65,7 +74,7 @@ func newReplicator(cfg config.Config, cluster *consensus.Node, store *images.Sto
 		Store: store, Fleet: replicaSeam{cluster}, Self: cluster.ID(), BytesPerSecond: limit, Log: log})
 }
 
-// feedReplicator wakes the replicator when the fleet's images change.
+// feedReplicator wakes the replicator when the fleet's images or profiles change.
 func feedReplicator(ctx context.Context, cluster *consensus.Node, r *images.Replicator) error {
 	for {
 		w := cluster.SnapshotAndWatch(func(*fleet.State) {})
@@ -80,9 +89,9 @@ func feedReplicator(ctx context.Context, cluster *consensus.Node, r *images.Repl
 				break // cut for lagging: watch anew
 			}
 			for _, ev := range events {
-				if ev.Type == fleet.EventImage || ev.Type == fleet.EventImageDeleted {
+				switch ev.Type {
+				case fleet.EventImage, fleet.EventImageDeleted, fleet.EventProfile, fleet.EventProfileDeleted:
 					r.Wake()
-					break
 				}
 			}
 		}

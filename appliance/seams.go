@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/lpmos/lpmos/agent/wire"
 	"github.com/lpmos/lpmos/appliance/config"
@@ -38,7 +39,10 @@ func (c clusterSeam) SnapshotAndWatch(f func(*fleet.State)) api.Watcher {
 }
 
 // fleetSeam is what netboot asks of the fleet.
-type fleetSeam struct{ cluster *consensus.Node }
+type fleetSeam struct {
+	cluster *consensus.Node
+	now     func() time.Time
+}
 
 func (f fleetSeam) Decide(_ context.Context, m netboot.Machine) netboot.Decision {
 	var d fleet.BootDecision
@@ -46,7 +50,7 @@ func (f fleetSeam) Decide(_ context.Context, m netboot.Machine) netboot.Decision
 	var machine *fleet.Machine
 	look := func() {
 		f.cluster.View(func(s *fleet.State) {
-			d = s.Boot(m.MAC)
+			d = s.BootAt(m.MAC, f.now())
 			if t = s.TaskForMAC(m.MAC); t != nil {
 				machine = s.Machine(t.MachineID)
 			}
@@ -64,8 +68,12 @@ func (f fleetSeam) Decide(_ context.Context, m netboot.Machine) netboot.Decision
 			look() // it may have been told just now
 		}
 	}
-	return netboot.Decision{Action: netboot.Action(d.Action), MachineID: d.MachineID, Name: d.Name,
+	out := netboot.Decision{Action: netboot.Action(d.Action), MachineID: d.MachineID, Name: d.Name,
 		Reason: d.Reason, LocalDrive: d.LocalDrive, SecureBoot: d.SecureBoot, Counted: d.MachineID != "" || t != nil}
+	if d.Once != nil {
+		out.Wish = &netboot.Wish{ID: d.Once.ID, Profile: d.Once.Profile}
+	}
+	return out
 }
 
 // driveOf is the BIOS number of a disk, counted as State.Boot does for one that is
@@ -185,6 +193,11 @@ func (i imageSeam) Import(ctx context.Context, r io.Reader, o api.ImportOptions)
 		return api.ImportedImage{}, err
 	}
 	return api.ImportedImage{Digest: digest, SizeBytes: m.SizeBytes, StoredBytes: info.StoredBytes, SectorBytes: m.SectorBytes, Arch: arch}, nil
+}
+
+func (i imageSeam) ImportFile(ctx context.Context, r io.Reader, o api.ImportOptions) (string, uint64, error) {
+	digest, size, err := i.store.ImportFile(ctx, r, images.ImportOptions{FileBytes: o.FileBytes, MaxBytes: o.MaxBytes})
+	return digest, size, imageError(err)
 }
 
 func (i imageSeam) Fetch(ctx context.Context, url string, o api.ImportOptions) (api.ImportedImage, error) {

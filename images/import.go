@@ -27,6 +27,8 @@ type ImportOptions struct {
 	// FileBytes is the size of the file as given, 0 when unknown. It is used to
 	// refuse early when space is short, and for Progress.
 	FileBytes uint64
+	// MaxBytes is the largest file that ImportFile takes; 0 means what an image may have.
+	MaxBytes uint64
 	// Progress, if set, is called every few MiB from one goroutine.
 	Progress func(ImportProgress)
 }

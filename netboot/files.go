@@ -151,15 +151,13 @@ func LoadFiles(fsys fs.FS) (*Files, error) {
 		}
 		f.byName[name] = opened
 	}
-	for _, name := range []string{LoaderShimARM64, LoaderGRUBARM64, FileKernelARM64, FileInitrdARM64} {
+	for _, name := range []string{LoaderShimARM64, LoaderGRUBARM64, FileKernelARM64, FileInitrdARM64, FileRescue, FileMemtestBIOS, FileMemtestUEFI} {
 		opened, err := openFile(fsys, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a node boots other machines without these
 			return nil, fmt.Errorf("boot file %s: %w", name, err)
+		} else if err == nil {
+			f.byName[name] = opened
 		}
-		f.byName[name] = opened
 	}
 	if missing != nil {
 		return f, fmt.Errorf("%w: %s; build them with: make boot-image", ErrNoBootFile, strings.Join(missing, ", "))

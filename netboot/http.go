@@ -15,6 +15,7 @@ import (
 type bootHTTP struct {
 	files     *Files
 	scripts   *scripts
+	profiles  Profiles
 	turns     *turns
 	sightings *Sightings
 	stats     *counters
@@ -41,6 +42,14 @@ func (h *bootHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.stats.add("http.autoexec")
 		h.text(w, r, autoexecScript(nodeAddr(r)))
 	default:
+		if rest, ok := strings.CutPrefix(name, profileAnswers); ok {
+			h.answer(w, r, rest)
+			return
+		}
+		if rest, ok := strings.CutPrefix(name, profileFiles); ok {
+			h.profileFile(w, r, rest)
+			return
+		}
 		if path, ok := pathOf(name); ok {
 			h.script(w, r, path)
 			return
@@ -120,9 +129,7 @@ func (h *bootHTTP) text(w http.ResponseWriter, r *http.Request, script string) {
 	_, _ = io.WriteString(w, script)
 }
 
-// file serves one boot file, in ranges if asked. Those that are long are served in
-// turns; what needs no bytes, because the machine asks for none or has them, does not
-// wait.
+// file serves one boot file.
 func (h *bootHTTP) file(w http.ResponseWriter, r *http.Request, name string) {
 	f, ok := h.files.find(name)
 	if !ok {
@@ -132,8 +139,14 @@ func (h *bootHTTP) file(w http.ResponseWriter, r *http.Request, name string) {
 		http.NotFound(w, r)
 		return
 	}
+	h.send(w, r, f, strings.TrimLeft(name, "/"))
+}
+
+// send serves a file, in ranges if asked. Those that are long are served in turns; what
+// needs no bytes, because the machine asks for none or has them, does not wait.
+func (h *bootHTTP) send(w http.ResponseWriter, r *http.Request, f file, name string) {
 	h.stats.add("http.file")
-	from, name := peer(r), strings.TrimLeft(name, "/")
+	from := peer(r)
 	mac, waited := h.sightings.holder(from), ""
 	tell := func(step Step, format string, args ...any) {
 		if mac != "" && r.Method == http.MethodGet {

@@ -41,6 +41,7 @@ type Action string
 const (
 	BootAgent   Action = "agent"   // the agent's kernel and initramfs
 	BootLocal   Action = "local"   // the machine's own disk
+	BootProfile Action = "profile" // a profile, once: see Profiles
 	BootHold    Action = "hold"    // wait, visibly: the agent is wanted and was started in vain too often
 	BootNothing Action = "nothing" // no boot file at all: netboot stays silent about booting
 )
@@ -53,5 +54,6 @@ type Decision struct {
 	Reason     string // half a sentence for the console and the timeline: "no task is waiting"
 	LocalDrive int    // BIOS drive that BootLocal boots, counted from 0
 	SecureBoot bool   // the machine's agent said that Secure Boot is on
+	Wish       *Wish  // for BootProfile
 	Counted    bool   // the fleet counts how often the machine netboots; else netboot does
 }

@@ -186,7 +186,7 @@ func uefiDisk(t *testing.T, m qemu) string {
 	return path
 }
 
-func realFiles(t *testing.T) *Files {
+func realFiles(t *testing.T, more ...string) *Files {
 	t.Helper()
 	assets := filepath.Dir(os.Getenv(kernelEnv))
 	fsys := fstest.MapFS{}
@@ -203,6 +203,7 @@ func realFiles(t *testing.T) *Files {
 		}
 		fsys[name] = &fstest.MapFile{Data: b}
 	}
+	moreFiles(t, fsys, more...)
 	f, err := LoadFiles(fsys)
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 type scripts struct {
 	fleet      Fleet
 	files      *Files
+	profiles   Profiles   // nil: there are none
 	neighbours Neighbours // nil: this node is alone
 	kernelArgs string
 	paths      paths
@@ -107,6 +108,10 @@ func (s *scripts) of(ctx context.Context, in language, ask scriptAsk) (script st
 	}
 	what := "to boot its own disk"
 	switch d.Action {
+	case BootProfile:
+		if script, d = s.takeProfile(ctx, in, m, d, ask); d.Action == BootProfile {
+			what = "to boot a profile, once"
+		}
 	case BootHold:
 		what, script = "to wait", in.hold(ask.node, title(d))
 	case BootAgent:

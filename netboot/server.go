@@ -39,6 +39,7 @@ type Config struct {
 	// PathKey is what all nodes make the paths of boots with.
 	PathKey [32]byte
 
+	Profiles     Profiles      // optional: what machines may be booted into once
 	Neighbours   Neighbours    // optional: the other nodes of the cluster
 	Reservations []Reservation // optional: addresses kept for machines because the operator says so
 	// Owners, which is optional, are the known machines that have these UUIDs and serial
@@ -196,12 +197,12 @@ func (s *Server) FreeLease(addr netip.Addr) (Holding, error) { return s.leases.F
 // Handler serves everything below BootPath. The caller listens with it at the
 // interfaces' addresses on Config.BootPort.
 func (s *Server) Handler() http.Handler {
-	return &bootHTTP{files: s.cfg.Files, turns: &s.turns, scripts: s.scripts(), sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
+	return &bootHTTP{files: s.cfg.Files, profiles: s.cfg.Profiles, turns: &s.turns, scripts: s.scripts(), sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
 }
 
 func (s *Server) scripts() *scripts {
 	return &scripts{
-		fleet: s.cfg.Fleet, files: s.cfg.Files, neighbours: s.cfg.Neighbours, kernelArgs: s.cfg.KernelArgs,
+		fleet: s.cfg.Fleet, files: s.cfg.Files, profiles: s.cfg.Profiles, neighbours: s.cfg.Neighbours, kernelArgs: s.cfg.KernelArgs,
 		paths: s.paths(), bound: &s.bound, lent: s.lentTo, lends: s.lends, pin: s.cfg.Pin, claim: s.cfg.Claim, strangers: &s.strangers, loaders: &s.loaders, complaints: &s.unscripted,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}

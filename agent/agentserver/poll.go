@@ -107,7 +107,7 @@ func (s *Server) verdict(mac, session string, r *http.Request) (wire.ApprovalRes
 	var cluster fleet.Cluster
 	s.cfg.Cluster.View(func(st *fleet.State) {
 		if m = st.MachineBySession(session); m != nil {
-			t, boot = st.Task(m.TaskID), st.Boot(mac)
+			t, boot = st.Task(m.TaskID), st.BootAt(mac, s.cfg.Now())
 		}
 		if c := st.Cluster(); c != nil {
 			cluster = *c
@@ -145,6 +145,11 @@ func (s *Server) verdict(mac, session string, r *http.Request) (wire.ApprovalRes
 		return wait("task %s cannot go on: %s", t.ID, t.Problem)
 	case t != nil && t.Open():
 		return wait("nobody has approved task %s yet; approve it at %s", t.ID, s.cfg.Dashboard)
+	case boot.Action == fleet.BootOnce:
+		return wire.ApprovalResponse{Verdict: wire.VerdictReboot, Reason: "it is to boot profile " + boot.Once.Profile + ", " + boot.Reason}, long
+	case m.NextBoot != nil && m.NextBoot.Approval != nil && !m.NextBoot.Ready() && boot.Action == fleet.BootAgent:
+		// What may be erased was approved after it had looked.
+		return wire.ApprovalResponse{Verdict: wire.VerdictReport, Reason: boot.Reason}, long
 	case boot.Action == fleet.BootLocal && t != nil && t.Error != nil:
 		// Nothing was written, or it would not boot its disk. People get the time to
 		// retry that anybody gets to ask for something.

@@ -168,11 +168,12 @@ func (s *Server) up(w http.ResponseWriter, r *http.Request) {
 	ip, _, _ := net.SplitHostPort(r.RemoteAddr)
 	token := r.PathValue("token")
 	var waiting *fleet.Task
+	var booted *fleet.Machine // or what a profile has installed
 	err := s.sure(r.Context(), func(st *fleet.State) bool {
-		waiting = st.TaskByPhoneToken(token)
-		return waiting != nil
+		waiting, booted = st.TaskByPhoneToken(token), st.MachineByBoot(token)
+		return waiting != nil || booted != nil
 	})
-	if err == nil && waiting == nil { // guessing costs no entry in the log
+	if err == nil && waiting == nil && booted == nil { // guessing costs no entry in the log
 		problem(w, http.StatusNotFound, "nobody waits for this report")
 		return
 	}
@@ -183,7 +184,11 @@ func (s *Server) up(w http.ResponseWriter, r *http.Request) {
 	word := fleet.ReportUp{PhoneToken: token, Hostname: hostname, IP: ip}
 	res, err := s.cfg.Cluster.Propose(r.Context(), word)
 	// It has happened and is told later, like the end of its install before it.
-	if _, kept := s.cfg.Cluster.DeferredFor(waiting.ID); notReady(err) || kept && fleet.ErrorCode(err) == fleet.Conflict {
+	if waiting != nil {
+		if _, kept := s.cfg.Cluster.DeferredFor(waiting.ID); notReady(err) || kept && fleet.ErrorCode(err) == fleet.Conflict {
+			err = s.cfg.Cluster.Defer(word)
+		}
+	} else if notReady(err) {
 		err = s.cfg.Cluster.Defer(word)
 	}
 	if err != nil {
@@ -193,6 +198,9 @@ func (s *Server) up(w http.ResponseWriter, r *http.Request) {
 	if t, ok := res.(*fleet.Task); ok && t.CameUp != nil {
 		s.contacts.touch(t.MachineID, s.cfg.Now())
 		s.log.Info("installed system came up", "task", t.ID, "hostname", hostname, "ip", ip)
+	}
+	if booted != nil {
+		s.log.Info("what a profile started has reported", "machine", booted.Name, "profile", booted.LastBoot.Profile, "hostname", hostname, "ip", ip)
 	}
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -38,6 +38,7 @@ func sendReport(args []string) error {
 	serial := f.String("serial", "SN1", "serial of the machine")
 	uuid := f.String("uuid", "8f4d6d1e-1111-4222-8333-000000000001", "UUID of the machine")
 	disk := f.String("disk", "DISK1", "serial of its disk")
+	wwn := f.String("wwn", "", "WWN of its disk")
 	system := f.String("os", "", "what lies on the disk")
 	if err := f.Parse(args[1:]); err != nil {
 		return err
@@ -53,7 +54,7 @@ func sendReport(args []string) error {
 		CPU:      wire.CPU{Model: "Fast", Arch: "amd64", Sockets: 1, Cores: 2, Threads: 4},
 		Memory:   wire.Memory{TotalBytes: 2 << 30},
 		NICs:     []wire.NIC{{Name: "eth0", MAC: *mac, Driver: "e1000e", Link: true, Boot: true}},
-		Disks: []wire.Disk{{Name: "sda", Model: "SPIN", Serial: *disk, SizeBytes: 8 << 30,
+		Disks: []wire.Disk{{Name: "sda", Model: "SPIN", Serial: *disk, WWN: *wwn, SizeBytes: 8 << 30,
 			LogicalSector: 512, PhysicalSector: 512, Contents: on}},
 	}}
 	cmd, err := bootOf(*node, *mac)

@@ -64,7 +64,7 @@ func machineCommand(node *nodeFlags) *cobra.Command {
 			return c.Protect(ctx, id, false)
 		})
 	release := machineVerb(node, "release", "Let a machine netboot again that is held because its agent never reported", "released", (*client.Client).Release)
-	cmd.AddCommand(list, show, forget, settle, protect, unprotect, release, machineAddress(node))
+	cmd.AddCommand(list, show, machineBoot(node), forget, settle, protect, unprotect, release, machineAddress(node))
 	return cmd
 }
 
@@ -161,6 +161,18 @@ func showMachine(w io.Writer, m api.Machine) {
 	}
 	if m.Protected {
 		row(w, "protected", "nothing is approved for it")
+	}
+	if n := m.NextBoot; n != nil {
+		row(w, "next boot", fmt.Sprintf("profile %s, asked by %s, %s, until %s", n.Profile, n.By, n.Waits, when(n.Expires)))
+		if n.Erases {
+			row(w, "may erase", fmt.Sprintf("disk %s, plan %s", n.Disk, n.PlanHash))
+		}
+	}
+	if b := m.LastBoot; b != nil {
+		row(w, "last boot", fmt.Sprintf("profile %s, asked by %s, at %s", b.Profile, b.By, when(b.At)))
+		if up := b.CameUp; up != nil {
+			row(w, "reported", orDash(when(up.At), "as", up.Hostname, up.IP))
+		}
 	}
 	if i := m.Installed; i != nil {
 		row(w, "installed", fmt.Sprintf("%s on %s at %s, came up %s", i.Image, i.Disk, when(i.At), when(i.CameUp)))

@@ -43,7 +43,7 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 	root.PersistentFlags().StringVar(&node.url, "node", os.Getenv("LPMOS_NODE"), "address of the node to work with (LPMOS_NODE); if not given, the one on this host")
 	root.PersistentFlags().BoolVar(&node.json, "json", false, "print JSON")
 	root.AddCommand(upCommand(), configCommand(node), labCommand(node),
-		taskCommand(node), machineCommand(node), leaseCommand(node), watchCommand(node), imageCommand(node), nodeCommand(node), auditCommand(node), policyCommand(node), statusCommand(node),
+		taskCommand(node), machineCommand(node), leaseCommand(node), watchCommand(node), imageCommand(node), profileCommand(node), nodeCommand(node), auditCommand(node), policyCommand(node), statusCommand(node),
 		loginCommand(node), logoutCommand(node), loginLinkCommand(node), setupCodeCommand(node), userCommand(node), sessionCommand(node), tokenCommand(node),
 		backupCommand(node), restoreCommand(node), recoverCommand(node), doctorCommand(node), sbomCommand(), unitCommand())
 	root.InitDefaultHelpCmd()

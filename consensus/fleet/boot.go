@@ -1,6 +1,10 @@
 package fleet
 
-import "github.com/lpmos/lpmos/agent/wire"
+import (
+	"time"
+
+	"github.com/lpmos/lpmos/agent/wire"
+)
 
 // BootAction is what a machine that netboots is told to do.
 type BootAction string
@@ -9,7 +13,8 @@ type BootAction string
 const (
 	BootAgent BootAction = "agent"
 	BootLocal BootAction = "local"
-	BootHold  BootAction = "hold" // the agent is wanted and does not start: wait for a person
+	BootOnce  BootAction = "profile" // what it was asked to boot once
+	BootHold  BootAction = "hold"    // the agent is wanted and does not start: wait for a person
 )
 
 // BootDecision is the answer with its reason.
@@ -22,6 +27,8 @@ type BootDecision struct {
 	LocalDrive int
 	// SecureBoot is whether Secure Boot was on when the machine reported last.
 	SecureBoot bool
+	// Once is what it is asked to boot, for BootOnce.
+	Once *NextBoot
 }
 
 // Boot decides what the machine with this hardware address boots. It changes
@@ -31,7 +38,11 @@ type BootDecision struct {
 // its last install did not finish (its disk does not boot), or when nothing at
 // all lies on its disks. In every other case it boots its own disk. When the agent
 // was started in vain too often, the machine waits in its place.
-func (s *State) Boot(mac string) BootDecision {
+func (s *State) Boot(mac string) BootDecision { return s.BootAt(mac, time.Time{}) }
+
+// BootAt is Boot for who knows the time, and with it which wishes are over; for who does
+// not, one stands until that is in the log.
+func (s *State) BootAt(mac string, now time.Time) BootDecision {
 	m, t := s.MachineByMAC(mac), s.TaskForMAC(mac)
 	if m == nil {
 		if t != nil && t.Netboots >= maxNetboots {
@@ -46,10 +57,16 @@ func (s *State) Boot(mac string) BootDecision {
 	switch {
 	case t != nil:
 		d.Action, d.Reason = BootAgent, "task "+t.ID+" is "+string(t.Status)
+	case m.asked(now) && !m.NextBoot.Ready():
+		d.Action, d.Reason = BootAgent, "its disks are looked at once more before profile "+m.NextBoot.Profile+" may erase one"
+	case m.asked(now):
+		d.Action, d.Reason, d.Once = BootOnce, "asked by "+who(m.NextBoot.By)+", once", m.NextBoot
 	case m.Unfinished:
 		d.Action, d.Reason = BootAgent, "its last install did not finish, so its disk does not boot"
 	case m.Installed != nil:
 		d.Action, d.Reason = BootLocal, m.Installed.Image+" was installed by task "+m.Installed.TaskID
+	case m.LastBoot != nil && m.LastBoot.Erases:
+		d.Action, d.Reason = BootLocal, "profile "+m.LastBoot.Profile+" was to install it"
 	case m.Inventory != nil && allBlank(m.Inventory.Disks):
 		d.Action, d.Reason = BootAgent, "nothing is asked of it and nothing lies on its disks"
 	default:
@@ -62,6 +79,23 @@ func (s *State) Boot(mac string) BootDecision {
 		}
 	}
 	return d
+}
+
+// asked reports whether the machine is to boot a profile, or the agent before that.
+func (m *Machine) asked(now time.Time) bool {
+	n := m.NextBoot
+	return n != nil && (now.IsZero() || !n.Lapsed(now)) && (!n.Erases || n.Approval != nil)
+}
+
+// bootTokens are the secrets of its boots into profiles.
+func (m *Machine) bootTokens() (out []string) {
+	if m.NextBoot != nil {
+		out = append(out, m.NextBoot.Token)
+	}
+	if m.LastBoot != nil {
+		out = append(out, m.LastBoot.Token)
+	}
+	return out
 }
 
 func allBlank(disks []wire.Disk) bool {

@@ -22,7 +22,7 @@ func (s *State) Clone() *State {
 	}
 	c.byMAC, c.byUUID, c.byAddress = maps.Clone(s.byMAC), maps.Clone(s.byUUID), maps.Clone(s.byAddress)
 	c.byTarget, c.byToken, c.bySession = maps.Clone(s.byTarget), maps.Clone(s.byToken), maps.Clone(s.bySession)
-	c.byFormer = maps.Clone(s.byFormer)
+	c.byFormer, c.byBoot, c.profiles = maps.Clone(s.byFormer), maps.Clone(s.byBoot), maps.Clone(s.profiles)
 	c.users, c.sessions, c.apiTokens, c.codes = maps.Clone(s.users), maps.Clone(s.sessions), maps.Clone(s.apiTokens), maps.Clone(s.codes)
 	c.shared, c.events = shared{}, nil // of use to one alone
 	return &c

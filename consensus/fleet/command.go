@@ -244,6 +244,12 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	"put_grant_key":   decode[PutGrantKey],
 	"release_hold":    decode[ReleaseHold],
 	"assign_address":  decode[AssignAddress],
+	"put_profile":     decode[PutProfile],
+	"delete_profile":  decode[DeleteProfile],
+	"ask_boot":        decode[AskBoot],
+	"cancel_boot":     decode[CancelBoot],
+	"lapse_boot":      decode[LapseBoot],
+	"take_boot":       decode[TakeBoot],
 
 	"put_user":           decode[PutUser],
 	"change_user":        decode[ChangeUser],

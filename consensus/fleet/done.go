@@ -90,6 +90,8 @@ func deedOf(index uint64, c Command, result any, err error) *deed {
 		d.Kind, d.Name = "task", nameOf(v, func() string { return v.ID })
 	case *Machine:
 		d.Kind, d.Name = "machine", nameOf(v, func() string { return v.ID })
+	case *Profile:
+		d.Kind, d.Name = "profile", nameOf(v, func() string { return v.Name })
 	case *Image:
 		d.Kind, d.Name = "image", nameOf(v, func() string { return v.Name })
 	case *Node:
@@ -148,6 +150,8 @@ func (s *State) answer(d *deed) (any, error) {
 		return present(s.machines, d)
 	case "image":
 		return present(s.images, d)
+	case "profile":
+		return present(s.profiles, d)
 	case "node":
 		return present(s.nodes, d)
 	case "token":

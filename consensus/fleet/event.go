@@ -25,6 +25,8 @@ const (
 	EventLeader         EventType = "leader"
 	EventAudit          EventType = "audit"
 	EventPolicy         EventType = "policy"
+	EventProfile        EventType = "profile"
+	EventProfileDeleted EventType = "profile_deleted"
 
 	EventUser            EventType = "user"
 	EventUserDeleted     EventType = "user_deleted"
@@ -44,7 +46,7 @@ type Event struct {
 	At        time.Time `json:"at"`
 	TaskID    string    `json:"task_id,omitempty"`
 	MachineID string    `json:"machine_id,omitempty"`
-	Name      string    `json:"name,omitempty"` // of the image, node, user or API token, the network of the pool
+	Name      string    `json:"name,omitempty"` // of the image, profile, node, user or API token, the network of the pool
 	ID        string    `json:"id,omitempty"`   // of the node, token, user, session, API token or code
 
 	// Live marks a progress that is ahead of the log: Index is then the index of
@@ -61,6 +63,7 @@ type Event struct {
 	Pool    *Pool    `json:"-"`
 	Leader  *Leader  `json:"-"`
 	Policy  *Policy  `json:"-"`
+	Profile *Profile `json:"-"`
 
 	Evidence *Evidence   `json:"-"`
 	User     *User       `json:"-"`

@@ -66,6 +66,11 @@ func (s *State) keepEvidence(c Command, t *Task) {
 	if e == nil || !chained(c) {
 		return
 	}
+	s.addEvidence(e)
+}
+
+// addEvidence keeps it, and not more of one machine or of all than there is room for.
+func (s *State) addEvidence(e *Evidence) {
 	s.evidence = append(s.evidence, e)
 	mine := 0
 	for _, old := range s.evidence {
@@ -80,7 +85,7 @@ func (s *State) keepEvidence(c Command, t *Task) {
 	if n := len(s.evidence) - maxKeptEvidence; n > 0 {
 		s.evidence = s.evidence[n:]
 	}
-	s.events = append(s.events, Event{Type: EventEvidence, ID: t.ID, Evidence: e})
+	s.events = append(s.events, Event{Type: EventEvidence, ID: e.TaskID, Evidence: e})
 }
 
 // Evidence gives the newest installs of a machine, the newest first, also of one

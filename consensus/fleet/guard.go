@@ -48,9 +48,9 @@ func (PutGrantKey) commandType() string    { return "put_grant_key" }
 func (c Command) guarded() bool { return c.Version != 1 && c.Version != 2 }
 
 // checkWord refuses a word that is not for the plan the task has now.
-func checkWord(t *Task, d Decision) error {
+func checkWord(what string, t *Task, d Decision) error {
 	if t.Plan == nil {
-		return refuse(Conflict, "task %s has no plan to approve: %s", t.ID, t.Problem)
+		return refuse(Conflict, "%s has no plan to approve: %s", what, t.Problem)
 	}
 	if d.PlanHash == "" {
 		return &Error{Code: Precondition, Field: "plan_hash", Message: "say which plan is approved: plan_hash is the task's plan_hash as you saw it"}
@@ -61,7 +61,7 @@ func checkWord(t *Task, d Decision) error {
 			changed = PlanChanges(t.FormerPlan, t.Plan)
 		}
 		return &Error{Code: Precondition, Field: "plan_hash", Changed: changed,
-			Message: fmt.Sprintf("the plan of task %s is not the one you saw; look at it again", t.ID)}
+			Message: fmt.Sprintf("the plan of %s is not the one you saw; look at it again", what)}
 	}
 	return nil
 }
@@ -69,8 +69,13 @@ func checkWord(t *Task, d Decision) error {
 // approve binds a person's word to the plan the task has now. Where it takes two
 // people the first word is kept, and the task waits for the second.
 func (s *State) approve(t *Task, d Decision, c Command) error {
+	return s.approveAs("task "+t.ID, t, d, c)
+}
+
+// approveAs is approve for what is called so.
+func (s *State) approveAs(what string, t *Task, d Decision, c Command) error {
 	d.By = c.by(d.By)
-	if err := checkWord(t, d); err != nil {
+	if err := checkWord(what, t, d); err != nil {
 		return err
 	}
 	if c.guarded() && d.CheckSerial { // of the plan that is approved here, whatever a node has seen
@@ -91,7 +96,7 @@ func (s *State) approve(t *Task, d Decision, c Command) error {
 				t.log(c.At, cut("approved by "+who(d.By)+"; a second person has to approve it too: "+s.whySecond()))
 				return nil
 			}
-			if err := s.checkSecond(t, &word, c); err != nil {
+			if err := s.checkSecond(what, t, &word, c); err != nil {
 				return err
 			}
 			word.First = first.By
@@ -107,7 +112,7 @@ func (s *State) approve(t *Task, d Decision, c Command) error {
 
 // checkSecond refuses a second word that is not another person's, an admin's. Two
 // are one if their id is: a name can be a token's, which whoever owns it holds too.
-func (s *State) checkSecond(t *Task, word *Approval, c Command) error {
+func (s *State) checkSecond(what string, t *Task, word *Approval, c Command) error {
 	first := t.FirstWord
 	one := first.By == word.By
 	if first.ByID != "" && word.ByID != "" {
@@ -120,11 +125,11 @@ func (s *State) checkSecond(t *Task, word *Approval, c Command) error {
 	}
 	switch {
 	case one:
-		return refuse(Conflict, "%s has approved task %s already and a second person has to, too: %s", who(first.By), t.ID, s.whySecond())
+		return refuse(Conflict, "%s has approved %s already and a second person has to, too: %s", who(first.By), what, s.whySecond())
 	case c.ByToken:
-		return refuse(Conflict, "the second word for task %s has to be a person's, and %s is a program: %s", t.ID, word.By, s.whySecond())
+		return refuse(Conflict, "the second word for %s has to be a person's, and %s is a program: %s", what, word.By, s.whySecond())
 	case !admin:
-		return refuse(Conflict, "the second word for task %s has to be an admin's, and %s is none: %s", t.ID, word.By, s.whySecond())
+		return refuse(Conflict, "the second word for %s has to be an admin's, and %s is none: %s", what, word.By, s.whySecond())
 	}
 	return nil
 }
@@ -271,10 +276,13 @@ func (b ProtectMachine) apply(s *State, c Command) (any, error) {
 		did = " protected machine "
 	}
 	s.note(c, AuditRecord{By: b.By, Machine: m.ID, What: who(b.By) + did + m.Name})
+	if b.Protected && m.NextBoot != nil && m.NextBoot.Erases {
+		s.dropBoot(&m, c, b.By, who(b.By)+" protected the machine, so it does not boot into profile "+m.NextBoot.Profile)
+	}
 	if t := s.tasks[m.TaskID]; b.Protected && t != nil && t.Status == wire.StatusApproved {
 		s.review(t, "the approval is void, "+who(b.By)+" protected the machine", c)
 	}
-	return &m, nil
+	return s.machines[m.ID], nil
 }
 
 func (b PutGrantKey) apply(s *State, c Command) (any, error) {

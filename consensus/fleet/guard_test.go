@@ -161,7 +161,7 @@ func TestAProtectedMachineTakesNoApproval(t *testing.T) {
 	r.must(report("boot-2"))
 	r.refused(Conflict, create("t2")) // it would be taken off its disk to wait for nobody
 	r.boots(BootLocal)
-	if acts := strings.Join(r.machine("m1").Actions(nil), " "); acts != "unprotect" {
+	if acts := strings.Join(r.machine("m1").Actions(nil), " "); acts != "boot unprotect" {
 		t.Errorf("people are offered %s", acts)
 	}
 }

@@ -29,7 +29,7 @@ func anyBody(t *rapid.T, r *rig) Body {
 	if rapid.IntRange(0, 9).Draw(t, "stale") == 0 {
 		generation, hash = generation+1, "stale"
 	}
-	switch rapid.IntRange(0, 30).Draw(t, "kind") {
+	switch rapid.IntRange(0, 33).Draw(t, "kind") {
 	case 0:
 		node := rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node")
 		if rapid.IntRange(0, 3).Draw(t, "seat") == 0 {
@@ -109,6 +109,8 @@ func anyBody(t *rapid.T, r *rig) Body {
 		return anyClusterBody(t, r)
 	case 21, 22:
 		return anyGuardBody(t, task, machine)
+	case 23, 24, 25:
+		return anyBootBody(t, r, machine, fresh)
 	default:
 		return anyPersonBody(t, r)
 	}
@@ -137,6 +139,40 @@ func anyGuardBody(t *rapid.T, task, machine string) Body {
 		return PutPolicy{ApprovalCap: rapid.IntRange(0, 3).Draw(t, "cap"), ApprovalWindow: time.Minute,
 			SecondApprover: rapid.SampledFrom([]string{SecondOverCap, SecondAlways, SecondNever}).Draw(t, "second"), By: "ann"}
 	}
+}
+
+// anyBootBody is anyBody of boots into profiles.
+func anyBootBody(t *rapid.T, r *rig, machine, fresh string) Body {
+	wish, m := "none", r.s.Machine(machine)
+	if m != nil && m.NextBoot != nil {
+		wish = m.NextBoot.ID
+	}
+	switch rapid.IntRange(0, 6).Draw(t, "boot kind") {
+	case 0:
+		b := installer()
+		b.Profile.Text = rapid.SampledFrom([]string{"", "another"}).Draw(t, "text")
+		return b
+	case 1:
+		return DeleteProfile{Name: "d-i"}
+	case 2:
+		return CancelBoot{MachineID: machine, By: "ann"}
+	case 3:
+		return LapseBoot{MachineID: machine, ID: wish}
+	case 4:
+		return TakeBoot{MAC: rapid.SampledFrom([]string{mac1, mac2}).Draw(t, "mac"), ID: wish}
+	case 5:
+		if m != nil && m.LastBoot != nil {
+			return ReportUp{PhoneToken: m.LastBoot.Token, Hostname: "up" + fresh}
+		}
+	}
+	b := AskBoot{ID: "b" + fresh, MachineID: machine, Profile: rapid.SampledFrom([]string{"rescue", "d-i"}).Draw(t, "profile"), Token: "boot-" + fresh,
+		By: rapid.SampledFrom([]string{"ann", "ann", "bob"}).Draw(t, "by")}
+	if p := r.s.Profile(b.Profile); p != nil && p.Erases && m != nil {
+		if plan, err := ProfilePlan(m, p, ""); err == nil {
+			b.Approve = &Decision{PlanHash: plan.Hash(), ConfirmSerial: Confirm(&plan)}
+		}
+	}
+	return b
 }
 
 // anyClusterBody is anyBody of what nodes ask about their cluster.
@@ -186,6 +222,7 @@ type mirror struct {
 	leader   Leader
 	audit    []*AuditRecord
 	policy   *Policy
+	profiles map[string]*Profile
 
 	evidence  []*Evidence
 	users     map[string]*User
@@ -195,7 +232,7 @@ type mirror struct {
 }
 
 func newMirror() *mirror {
-	return &mirror{tasks: map[string]*Task{}, machines: map[string]*Machine{}, images: map[string]*Image{},
+	return &mirror{profiles: map[string]*Profile{}, tasks: map[string]*Task{}, machines: map[string]*Machine{}, images: map[string]*Image{},
 		nodes: map[string]*Node{}, tokens: map[string]*Token{}, pools: map[string]*Pool{},
 		users: map[string]*User{}, sessions: map[string]*Session{}, apiTokens: map[string]*APIToken{}, codes: map[string]*OneUseCode{}}
 }
@@ -205,7 +242,7 @@ func mirrorOf(s *State) *mirror {
 	for _, t := range s.Tasks() {
 		tasks[t.ID] = t
 	}
-	return &mirror{tasks: tasks, machines: s.machines, images: s.images, nodes: s.nodes, cluster: s.cluster,
+	return &mirror{profiles: s.profiles, tasks: tasks, machines: s.machines, images: s.images, nodes: s.nodes, cluster: s.cluster,
 		tokens: s.tokens, pools: s.pools, leader: s.leader, audit: s.audit, policy: s.policy,
 		evidence: s.evidence, users: s.users, sessions: s.sessions, apiTokens: s.apiTokens, codes: s.codes}
 }
@@ -228,6 +265,10 @@ func (m *mirror) see(ev Event) {
 		m.audit = append(m.audit, ev.Audit)
 	case EventPolicy:
 		m.policy = ev.Policy
+	case EventProfile:
+		m.profiles[ev.Name] = ev.Profile
+	case EventProfileDeleted:
+		delete(m.profiles, ev.Name)
 	case EventEvidence:
 		m.evidence = append(m.evidence, ev.Evidence)
 	case EventUser:
@@ -407,6 +448,9 @@ func checkInvariants(t *rapid.T, s *State) {
 			t.Fatalf("machine %s netbooted %d times, held: %v", m.ID, m.Netboots, m.Held)
 		}
 	}
+	for _, m := range s.Machines() {
+		checkBoots(t, s, m)
+	}
 	checkPeople(t, s)
 	if err := VerifyAudit(s.AuditTrail()); err != nil {
 		t.Fatal(err)
@@ -418,11 +462,31 @@ func checkInvariants(t *rapid.T, s *State) {
 	for name, pair := range map[string][2]map[string]string{
 		"byMAC": {s.byMAC, restored.byMAC}, "byUUID": {s.byUUID, restored.byUUID}, "byAddress": {s.byAddress, restored.byAddress},
 		"byTarget": {s.byTarget, restored.byTarget}, "byToken": {s.byToken, restored.byToken}, "bySession": {s.bySession, restored.bySession},
-		"byFormer": {s.byFormer, restored.byFormer},
+		"byFormer": {s.byFormer, restored.byFormer}, "byBoot": {s.byBoot, restored.byBoot},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {
 			t.Fatalf("%s is %v, rebuilt it is %v", name, pair[0], pair[1])
 		}
+	}
+}
+
+func checkBoots(t *rapid.T, s *State, m *Machine) {
+	n := m.NextBoot
+	if n == nil {
+		return
+	}
+	task := s.Task(m.TaskID)
+	switch p := s.Profile(n.Profile); {
+	case task != nil && task.Open():
+		t.Fatalf("machine %s is to boot %s beside open task %s", m.ID, n.Profile, task.ID)
+	case p == nil || p.Digest != n.Digest || p.Erases != n.Erases:
+		t.Fatalf("machine %s is to boot %+v, and the profile is %+v", m.ID, n, p)
+	case n.Erases && m.Protected:
+		t.Fatalf("machine %s is protected and to boot %s, which erases", m.ID, n.Profile)
+	case n.Erases && (n.Plan == nil || n.Plan.Hash() != n.PlanHash || (n.Approval == nil) == (n.FirstWord == nil)):
+		t.Fatalf("machine %s is to boot %+v", m.ID, n)
+	case n.Approval != nil && n.Approval.PlanHash != n.PlanHash:
+		t.Fatalf("machine %s is to boot %+v by approval %+v", m.ID, n, n.Approval)
 	}
 }
 

@@ -60,6 +60,10 @@ type Machine struct {
 	// nil when it did not boot then either.
 	Erasing *wire.PlanDisk `json:"erasing,omitempty"`
 
+	// NextBoot is the profile it is asked to boot once, LastBoot the one it took last.
+	NextBoot *NextBoot    `json:"next_boot,omitempty"`
+	LastBoot *ProfileBoot `json:"last_boot,omitempty"`
+
 	// Protected machines take no approval.
 	Protected bool `json:"protected,omitempty"`
 	// Netboots counts how often it was told to start the agent since that last
@@ -245,6 +249,12 @@ func (m *Machine) Actions(t *Task) (can []string) {
 	case t != nil && t.Open(), m.Protected:
 	default:
 		can = append(can, "install")
+	}
+	switch {
+	case m.NextBoot != nil:
+		can = append(can, "cancel_boot")
+	case m.Question == "" && (t == nil || !t.Open()):
+		can = append(can, "boot")
 	}
 	if m.Protected {
 		return append(can, "unprotect")

@@ -123,6 +123,7 @@ func writeLog(t *testing.T, name string) {
 	do(ProtectMachine{MachineID: "m1", Protected: true, By: "bob"})
 	do(r.approve("t4")) // refused: it is protected
 	writePeople(r, do)
+	writeBoots(r, do)
 	late := r.command(debian())
 	late.Retry = true
 	entry(late)
@@ -130,6 +131,31 @@ func writeLog(t *testing.T, name string) {
 		os.WriteFile(name+".snapshot", snapshotOf(t, r.s), 0o644)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// writeBoots asks for boots into profiles.
+func writeBoots(r *rig, do func(Body)) {
+	do(ProtectMachine{MachineID: "m1", By: "ann"})
+	do(CancelTask{TaskID: "t4", By: "ann"})
+	do(PutPolicy{ApprovalCap: 5, ApprovalWindow: time.Hour, SecondApprover: SecondNever, By: "ann"})
+	do(installer())
+	do(AskBoot{ID: "b1", MachineID: "m1", Profile: "rescue", Token: "k1", By: "ann"})
+	do(DeleteProfile{Name: "rescue"}) // refused
+	do(CancelBoot{MachineID: "m1", By: "bob"})
+	do(AskBoot{ID: "b2", MachineID: "m1", Profile: "memtest", Token: "k2", By: "ann"})
+	r.at = r.at.Add(NextBootLife)
+	do(LapseBoot{MachineID: "m1", ID: "b2"})
+	b := r.askErase("ann")
+	b.ID, b.Token = "b3", "k3"
+	do(b)
+	m := r.machine("m1")
+	again := report("boot-5", m.Inventory.Disks...)
+	do(again)
+	do(TakeBoot{MAC: mac1, ID: "b3"})
+	do(TakeBoot{MAC: mac1, ID: "b3"}) // refused
+	do(ReportUp{PhoneToken: "k3", Hostname: "web3", IP: "10.0.0.1"})
+	do(DeleteProfile{Name: "d-i"})
+	do(installer())
 }
 
 // readLog gives the entries of a kept log.

@@ -168,6 +168,8 @@ func decodeRecord(line []byte) (any, error) {
 		return decodeValue[Node](rest)
 	case "image":
 		return decodeValue[Image](rest)
+	case "profile":
+		return decodeValue[Profile](rest)
 	case "pool":
 		return decodeValue[Pool](rest)
 	case "machine":
@@ -236,6 +238,11 @@ func (s *State) put(record any) error {
 		return putOnce("node", s.nodes, v.ID, v)
 	case *Image:
 		return putOnce("image", s.images, v.Name, v)
+	case *Profile:
+		if v.Digest != v.sum() {
+			return fmt.Errorf("profile %.64q is not what its digest says", v.Name)
+		}
+		return putOnce("profile", s.profiles, v.Name, v)
 	case *Pool:
 		return putOnce("pool", s.pools, v.Network, v)
 	case *Machine:

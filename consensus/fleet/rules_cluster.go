@@ -49,6 +49,12 @@ func (b RaiseEpoch) apply(s *State, c Command) (any, error) {
 		s.putTask(t, EventStatus)
 		voided++
 	}
+	for _, m := range s.Machines() {
+		if m.NextBoot != nil {
+			s.dropBoot(m, c, b.By, "the cluster began a new epoch, so it does not boot into profile "+m.NextBoot.Profile)
+			voided++
+		}
+	}
 	s.endAllSessions()
 	if c.guarded() {
 		for _, v := range sorted(s.apiTokens) { // the backup may know one that was revoked since

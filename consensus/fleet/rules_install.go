@@ -174,7 +174,7 @@ func (t *Task) complete(m *Machine, p wire.Progress, at time.Time) {
 	t.Status, t.FinishedAt = wire.StatusCompleted, at
 	p.Percentage, p.Message = 100, "installed"
 	t.Progress = &p
-	m.Unfinished, m.Erasing = false, nil
+	m.Unfinished, m.Erasing, m.LastBoot = false, nil, nil
 	m.Installed = &Installed{TaskID: t.ID, Image: t.Plan.Image.Name, Digest: t.Plan.Image.Digest,
 		Disk: t.Plan.Erase.DiskID, Hostname: t.Plan.FirstBoot.Hostname, At: at}
 	if h := t.Plan.FirstBoot.Hostname; h != "" {
@@ -236,7 +236,7 @@ func (s *State) spare(m *Machine, c Command) *Machine {
 func (b ReportUp) apply(s *State, c Command) (any, error) {
 	old := s.TaskByPhoneToken(b.PhoneToken)
 	if old == nil {
-		return nil, refuse(NotFound, "nobody waits for this report")
+		return s.bootUp(b, c)
 	}
 	if old.CameUp != nil {
 		return old, nil

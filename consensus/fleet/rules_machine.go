@@ -104,6 +104,10 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 		}
 	}
 	s.putMachine(m, EventHardware)
+	if m.NextBoot != nil && t != nil && t.Open() {
+		m = s.dropBoot(m, c, "", "it has task "+t.ID+", so it does not boot into profile "+m.NextBoot.Profile)
+	}
+	m = s.checkNextBoot(m, c)
 	if t != nil && t.Open() {
 		s.cancelRivals(t, ids.MACs, c.At)
 		m = s.reportToTask(t, m, interrupted, c)

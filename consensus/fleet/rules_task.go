@@ -20,6 +20,9 @@ func (b CreateTask) apply(s *State, c Command) (any, error) {
 	if err := s.unprotected(c, mac); err != nil {
 		return nil, err
 	}
+	if err := s.notAsked(mac, c.At); err != nil {
+		return nil, err
+	}
 	t.log(c.At, "task made: install "+b.Spec.ImageName())
 	m := s.attach(t)
 	if b.Approve != nil {
@@ -51,7 +54,7 @@ func (s *State) attach(t *Task) *Machine {
 		return nil
 	}
 	m := *old
-	m.TaskID = t.ID
+	m.TaskID, m.NextBoot = t.ID, nil // of which nothing is left but one whose time is over
 	if m.Held == nil {
 		m.Netboots = 0 // those were for nothing in particular
 	}
@@ -159,6 +162,9 @@ func (b RetryTask) apply(s *State, c Command) (any, error) {
 	}
 	s.keepEvidence(c, t)
 	if err := s.unprotected(c, t.TargetMAC); err != nil {
+		return nil, err
+	}
+	if err := s.notAsked(t.TargetMAC, c.At); err != nil {
 		return nil, err
 	}
 	t.Generation++

@@ -37,6 +37,7 @@ type Snapshot struct {
 	tokens   []*Token
 	nodes    []*Node
 	images   []*Image
+	profiles []*Profile
 	pools    []*Pool
 	machines []*Machine
 	claims   []*UsedClaim
@@ -84,7 +85,7 @@ const deedsPerRecord = 256
 
 // Snapshot takes the picture; it copies pointers only.
 func (s *State) Snapshot() *Snapshot {
-	sn := &Snapshot{index: s.index, tokens: s.Tokens(), nodes: s.Nodes(), images: s.Images(), pools: s.Pools(),
+	sn := &Snapshot{index: s.index, tokens: s.Tokens(), nodes: s.Nodes(), images: s.Images(), profiles: s.MadeProfiles(), pools: s.Pools(),
 		machines: s.Machines(), claims: sorted(s.claims), tasks: s.CurrentTasks(), audit: slices.Clone(s.audit), guard: s.guardRecords(), evidence: slices.Clone(s.evidence)}
 	if s.cluster != nil {
 		sn.cluster = []*Cluster{s.cluster}
@@ -122,7 +123,7 @@ func (s *State) Snapshot() *Snapshot {
 func (sn *Snapshot) Write(w io.Writer) error {
 	bw := bufio.NewWriterSize(w, 256<<10)
 	enc := json.NewEncoder(bw)
-	n := len(sn.cluster) + len(sn.leader) + len(sn.tokens) + len(sn.nodes) + len(sn.images) + len(sn.pools) +
+	n := len(sn.cluster) + len(sn.leader) + len(sn.tokens) + len(sn.nodes) + len(sn.images) + len(sn.profiles) + len(sn.pools) +
 		len(sn.machines) + len(sn.claims) + len(sn.tasks) + len(sn.past) + len(sn.audit) + len(sn.guard) + len(sn.done) +
 		len(sn.evidence) + len(sn.users) + len(sn.sessions) + len(sn.apiTokens) + len(sn.codes)
 	if err := enc.Encode(snapshotHeader{Format: "lpmos-fleet", Version: snapshotVersion, Index: sn.index, Records: n}); err != nil {
@@ -138,6 +139,7 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		writeRecords(enc, "code", sn.codes),
 		writeRecords(enc, "node", sn.nodes),
 		writeRecords(enc, "image", sn.images),
+		writeRecords(enc, "profile", sn.profiles),
 		writeRecords(enc, "pool", sn.pools),
 		writeRecords(enc, "machine", sn.machines),
 		writeRecords(enc, "claim", sn.claims),

@@ -22,9 +22,10 @@ type State struct {
 	pools    map[string]*Pool // by network
 	claims   map[string]*UsedClaim
 	leader   Leader
-	audit    []*AuditRecord // the oldest first
-	policy   *Policy        // nil: defaultPolicy
-	words    []time.Time    // when plans were approved lately, the oldest first
+	audit    []*AuditRecord      // the oldest first
+	policy   *Policy             // nil: defaultPolicy
+	profiles map[string]*Profile // that people have made
+	words    []time.Time         // when plans were approved lately, the oldest first
 	done     window
 
 	evidence  []*Evidence // of tasks that are forgotten, the oldest first
@@ -41,6 +42,7 @@ type State struct {
 	byToken   map[string]string // phone token → task
 	bySession map[string]string // hash of an agent's session → machine
 	byFormer  map[string]string // hash of a session before that → machine
+	byBoot    map[string]string // token of a boot into a profile → machine
 
 	events []Event // of the entry being applied
 }
@@ -53,6 +55,7 @@ func NewState() *State {
 		byMAC: map[string]string{}, byUUID: map[string]string{}, byAddress: map[string]string{},
 		byTarget: map[string]string{}, byToken: map[string]string{}, bySession: map[string]string{}, byFormer: map[string]string{},
 		users: map[string]*User{}, sessions: map[string]*Session{}, apiTokens: map[string]*APIToken{}, codes: map[string]*OneUseCode{},
+		profiles: map[string]*Profile{}, byBoot: map[string]string{},
 	}
 }
 
@@ -246,6 +249,9 @@ func (s *State) indexMachine(m *Machine) {
 	for _, ip := range m.Assigned {
 		s.byAddress[ip] = m.ID
 	}
+	for _, token := range m.bootTokens() {
+		s.byBoot[token] = m.ID
+	}
 }
 
 func (s *State) unindexMachine(m *Machine) {
@@ -262,5 +268,8 @@ func (s *State) unindexMachine(m *Machine) {
 	}
 	for _, ip := range m.Assigned {
 		delete(s.byAddress, ip)
+	}
+	for _, token := range m.bootTokens() {
+		delete(s.byBoot, token)
 	}
 }

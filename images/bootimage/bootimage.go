@@ -37,7 +37,9 @@ const (
 )
 
 // Names of what every node serves to machines.
-func Names() []string { return []string{Undionly, SNPOnly, IPXE, Shim, GRUB, Kernel, Initrd} }
+func Names() []string {
+	return append([]string{Undionly, SNPOnly, IPXE, Shim, GRUB, Kernel, Initrd}, profileNames()...)
+}
 
 // NamesARM64 are those that are here only if the packages of arm64 could be had when
 // this was built: all of them or none.

@@ -106,7 +106,7 @@ func TestGalleryShowsEveryPhase(t *testing.T) {
 		text    string
 		actions string // of the task, or of a machine without one
 	}{
-		{"lab-01", api.PhaseDiscovered, "choose what to install", "install forget protect"},
+		{"lab-01", api.PhaseDiscovered, "choose what to install", "install boot forget protect"},
 		{"waiting", api.PhaseWaiting, "waits for you to approve", "approve reject cancel delete"},
 		{"too-small", api.PhaseWaiting, "no disk can take image debian-12", "reject cancel delete"},
 		{"ready", api.PhaseQueued, "power it on to netboot", "cancel delete"},

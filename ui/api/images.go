@@ -105,6 +105,11 @@ func (s *Server) release(digest string) error {
 		for _, img := range st.Images() {
 			used = used || img.Digest == digest
 		}
+		for _, p := range st.MadeProfiles() {
+			for _, f := range p.AllFiles() {
+				used = used || f.Digest == digest
+			}
+		}
 		for _, t := range st.CurrentTasks() {
 			used = used || t.Open() && t.Plan != nil && t.Plan.Image.Digest == digest
 		}

@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"reflect"
 	"strings"
+
+	"github.com/lpmos/lpmos/consensus/fleet"
 )
 
 var (
-	orderType = reflect.TypeFor[ImageOrder]()
-	imageType = reflect.TypeFor[Image]()
+	orderType       = reflect.TypeFor[ImageOrder]()
+	profileFileType = reflect.TypeFor[fleet.ProfileFile]()
+	imageType       = reflect.TypeFor[Image]()
 )
 
 // decodeOrder reads the JSON form of an order, as strictly as every other body.

@@ -110,11 +110,23 @@ func installedText(t *fleet.Task) string {
 	if t.CameUp == nil {
 		return "written, waits for it to come up"
 	}
-	text := "came up " + t.CameUp.At.UTC().Format("15:04:05") + " UTC"
-	if t.CameUp.Hostname != "" {
-		text += " as " + t.CameUp.Hostname
+	return cameUpText(t.CameUp)
+}
+
+func cameUpText(up *fleet.CameUp) string {
+	text := "came up " + up.At.UTC().Format("15:04:05") + " UTC"
+	if up.Hostname != "" {
+		text += " as " + up.Hostname
 	}
 	return text
+}
+
+// bootPhase is where a machine stands that is asked to boot a profile.
+func bootPhase(n *fleet.NextBoot) (Phase, string) {
+	if n.Erases && n.Approval == nil {
+		return PhaseWaiting, "profile " + n.Profile + ": " + n.Waits()
+	}
+	return PhaseQueued, "boots profile " + n.Profile + " once, " + n.Waits() + " (until " + n.Expires.UTC().Format("15:04") + " UTC)"
 }
 
 // machinePhase says where a machine stands: with its task if that says
@@ -123,14 +135,21 @@ func machinePhase(m *fleet.Machine, t *fleet.Task, p *wire.Progress) (Phase, str
 	if m.Held != nil {
 		return PhaseWaiting, heldText(m.Held)
 	}
-	if t != nil && t.Status != wire.StatusRejected && t.Status != wire.StatusCancelled {
+	asked := m.NextBoot != nil && m.Question == ""
+	if t != nil && !asked && t.Status != wire.StatusRejected && t.Status != wire.StatusCancelled {
 		if phase, text := TaskPhase(t, p); m.Question == "" || phase == PhaseErasing || phase == PhaseInstalling {
 			return phase, text
 		}
 	}
-	switch {
+	switch b := m.LastBoot; {
 	case m.Question != "":
 		return PhaseWaiting, m.Question
+	case m.NextBoot != nil:
+		return bootPhase(m.NextBoot)
+	case b != nil && b.Erases && b.CameUp != nil:
+		return PhaseInstalled, "was installed by profile " + b.Profile + ", and " + cameUpText(b.CameUp)
+	case b != nil && b.Erases:
+		return PhaseInstalling, "being installed by profile " + b.Profile + " since " + b.At.UTC().Format("15:04:05") + " UTC, and has not reported"
 	case m.Unfinished:
 		return PhaseFailed, "an install was stopped, its disk does not boot"
 	case m.Installed != nil:

@@ -42,6 +42,8 @@ type Images interface {
 	// Import reads a disk image, packed or not, to its end. On an error nothing
 	// is kept.
 	Import(ctx context.Context, r io.Reader, opts ImportOptions) (ImportedImage, error)
+	// ImportFile keeps a file as it is, whatever it holds.
+	ImportFile(ctx context.Context, r io.Reader, opts ImportOptions) (digest string, size uint64, err error)
 	// Fetch imports what a URL gives.
 	Fetch(ctx context.Context, url string, opts ImportOptions) (ImportedImage, error)
 	// Delete forgets a manifest and the chunks no other uses.
@@ -54,6 +56,8 @@ type ImportOptions struct {
 	SHA256 string
 	// FileBytes is how much will come, or 0 if nobody knows.
 	FileBytes uint64
+	// MaxBytes is how much is taken, for ImportFile; 0 for as much as an image.
+	MaxBytes uint64
 	// Progress, if set, is called as bytes arrive.
 	Progress func(bytesRead uint64)
 }

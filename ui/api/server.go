@@ -69,6 +69,7 @@ func New(cfg Config) (*Server, error) {
 	s.guardRoutes()
 	s.leaseRoutes()
 	s.imageRoutes()
+	s.profileRoutes()
 	s.clusterRoutes()
 	s.doctorRoutes()
 	s.memberRoutes()

@@ -45,8 +45,33 @@ func Timeline(seen []Sighting, m *fleet.Machine, t *fleet.Task) []Moment {
 	if m != nil && (t == nil || !m.ReportedAt.Equal(t.ReportedAt)) && !m.ReportedAt.IsZero() {
 		out = append(out, Moment{At: m.ReportedAt, Source: "machine", Milestone: "agent", Text: "its agent reported what the machine is"})
 	}
+	out = append(out, toldByBoots(m)...)
 	slices.SortStableFunc(out, func(a, b Moment) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(rank(a), rank(b))) })
 	measure(out)
+	return out
+}
+
+// toldByBoots are the lines of what the machine was asked to boot.
+func toldByBoots(m *fleet.Machine) (out []Moment) {
+	if m == nil {
+		return nil
+	}
+	if n := m.NextBoot; n != nil {
+		out = append(out, Moment{At: n.At, Source: "machine", Text: n.By + " asked that it boots profile " + n.Profile + " once"})
+		if !n.CheckedAt.IsZero() {
+			out = append(out, Moment{At: n.CheckedAt, Source: "machine", Text: "its agent has shown that its disks are those that were approved"})
+		}
+	}
+	if b := m.LastBoot; b != nil {
+		text := "was given profile " + b.Profile + ", as asked by " + b.By
+		if b.Disk != nil {
+			text += ", which may erase disk " + b.Disk.String()
+		}
+		out = append(out, Moment{At: b.At, Source: "machine", Text: text})
+		if b.CameUp != nil {
+			out = append(out, Moment{At: b.CameUp.At, Source: "machine", Milestone: "up", Text: "what profile " + b.Profile + " started " + cameUpText(b.CameUp)})
+		}
+	}
 	return out
 }
 

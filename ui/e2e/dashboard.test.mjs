@@ -133,6 +133,40 @@ test('approving names every disk and wants the serial where something would be l
   await page.waitForSelector(`${row(m.id)}[data-phase=queued]`);
 });
 
+test('a machine is booted once into what is chosen, and what erases wants the serial', async (t) => {
+  const { node, page } = await visit(t, { machines: 12 });
+  const m = machineIn(node, 'discovered');
+  m.inventory.disks[0].contents = { table: 'gpt', os: 'Debian 12', partitions: [] };
+  node.fleet.boot(m, undefined);
+  await page.goto(`${page.url().split('#')[0]}#/m/${m.id}`);
+  await page.click('#page [data-act=boot]');
+  const go = page.locator('button[data-confirm=boot]');
+  await page.selectOption('#f-profile', 'rescue');
+  await page.waitForSelector('text=It erases nothing by itself');
+  assert.equal(await go.textContent(), 'Boot once');
+  await page.selectOption('#f-profile', 'd-i');
+  await page.waitForSelector('.disk.dies');
+  assert.equal(await go.textContent(), 'Let d-i erase 8.59 GB QEMU HARDDISK LAB-7-D1');
+  assert.ok((await page.textContent('dialog')).includes('LPMOS does not watch it'));
+  assert.ok(await go.isDisabled());
+  await page.fill('#proof', '7-D2');
+  assert.ok(await go.isDisabled(), 'another disk\'s serial opens nothing');
+  m.inventory.disks[0].contents.os = 'Windows'; // and nobody has told the page
+  await page.fill('#proof', '7-D1');
+  await go.click();
+  await page.waitForSelector('text=what lies on the disk has changed');
+  assert.equal(m.next_boot, undefined);
+  await page.fill('#proof', '7-D1');
+  await go.click();
+  await page.waitForSelector('dialog', { state: 'detached' });
+  assert.equal(m.next_boot.profile, 'd-i');
+  await page.waitForSelector('text=It may erase disk LAB-7-D1');
+  await page.click('#page [data-act=cancel_boot]');
+  await page.click('dialog [data-confirm=cancel_boot]');
+  await page.waitForSelector('#page [data-act=boot]');
+  assert.equal(m.next_boot, undefined);
+});
+
 test('a blank disk is approved with one click', async (t) => {
   const { node, page } = await visit(t, { machines: 12 });
   const m = machineIn(node, 'waiting');

@@ -152,6 +152,26 @@ export class FakeFleet {
     return { plan, plan_hash: hash(plan), problem: '', confirm: confirm(plan) };
   }
 
+  profiles = [{ name: 'memtest', kind: 'memtest', text: 'tests the memory', built_in: true, erases: false, digest: hash('memtest') },
+    { name: 'rescue', kind: 'rescue', text: 'a shell on the console', built_in: true, erases: false, digest: hash('rescue') },
+    { name: 'd-i', kind: 'kernel', text: 'an installer', built_in: false, erases: true, digest: hash('d-i') }];
+
+  bootOffer(m, name) {
+    const profile = this.profiles.find((p) => p.name === name);
+    if (!profile) throw problem(404, `there is no profile ${name}`);
+    if (!profile.erases) return { profile, plan: null, plan_hash: '', problem: '', confirm: '' };
+    const { plan, plan_hash, confirm } = this.planFor({ machine_id: m.id, os_type: 'debian', os_version: '12' });
+    return { profile, plan: { ...plan, warnings: ['what profile d-i starts writes by itself, and LPMOS does not watch it'] }, plan_hash, problem: '', confirm };
+  }
+
+  boot(m, wish) {
+    m.next_boot = wish;
+    m.actions = wish ? ['install', 'cancel_boot', 'forget'] : ['install', 'boot', 'forget'];
+    m.phase = wish ? 'queued' : 'discovered';
+    m.phase_text = wish ? `boots profile ${wish.profile} once, ${wish.waits}` : 'nothing asked of it';
+    this.emit('machine', { machine_id: m.id, machine: listed(m) });
+  }
+
   makeTask(spec) {
     const host = spec.network_config?.hostname ?? '';
     if (host && !/^[a-z0-9-]+$/i.test(host)) throw problem(400, `hostname "${host}": use letters, digits and dashes, 63 at most`, 'network_config.hostname');

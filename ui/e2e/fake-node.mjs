@@ -171,6 +171,15 @@ export class FakeNode {
       'GET machines id': () => m,
       'DELETE machines id': () => { f.machines.delete(id); f.emit('machine_deleted', { machine_id: id }); return null; },
       'POST machines id settle': () => { m.question = ''; m.rival = null; m.actions = ['install', 'forget']; f.emit('machine', { machine_id: id, machine: listed(m) }); return m; },
+      'GET profiles': () => ({ profiles: f.profiles }),
+      'GET machines id boot': () => f.bootOffer(m, url.searchParams.get('profile')),
+      'POST machines id boot': () => {
+        const offer = f.bootOffer(m, body.profile);
+        if (body.plan_hash !== (offer.plan_hash || undefined)) throw problem(412, 'the plan is not the one you saw', '', ['what lies on the disk has changed']);
+        f.boot(m, { profile: body.profile, erases: offer.profile.erases, by: 'anna', at: new Date().toISOString(), expires: new Date(Date.now() + 36e5).toISOString(), waits: 'at its next netboot', disk: offer.plan?.erase.serial });
+        return m;
+      },
+      'DELETE machines id boot': () => { f.boot(m, undefined); return m; },
       'POST images': () => { const name = body?.name ?? url.searchParams.get('name'); const image = { ...f.images[0], name, size_bytes: raw.length || 1e9, used_by: 0 }; f.images.push(image); f.emit('image', { image }); return image; },
       'DELETE images id': () => { f.images = f.images.filter((x) => x.name !== id); f.emit('image_deleted', { name: id }); return null; },
       'GET session': () => this.who,

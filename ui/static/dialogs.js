@@ -65,6 +65,10 @@ const questions = {
     title: `Let ${r.name} netboot again?`, button: 'Release', says: ['It was told several times to start the agent, and never reported. Look at its console first: if the agent stops again, it is held again.'],
     run: () => (r.machine?.held ? api.release(r.machine.id) : api.releaseTask(r.task.id)),
   }),
+  cancel_boot: (r) => ({
+    title: `Not boot ${r.name} into ${r.machine.next_boot?.profile}?`, button: 'Do not boot it', says: 'The wish goes, and an approval with it. At its next netboot the machine boots its own disk.',
+    run: () => api.cancelBoot(r.machine.id),
+  }),
   protect: (r) => ({
     title: `Protect ${r.name}?`, button: 'Protect', says: 'Nothing is approved for it, and it is not forgotten, until an admin takes the protection off. An approval that waits for the machine is void.',
     run: () => api.protect(r.machine.id),

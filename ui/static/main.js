@@ -304,7 +304,7 @@ fleet.onsort = (sort) => look(fleet.query, sort);
 // Acting: every action opens a dialog that says what will happen.
 async function act(/** @type {string} */ action, /** @type {any} */ row) {
   if (why() || document.querySelector('dialog[open]')) return;
-  const dialog = await (action === 'install' || action === 'approve' ? import('./install.js') : import('./dialogs.js'));
+  const dialog = await (action === 'install' || action === 'approve' ? import('./install.js') : action === 'boot' ? import('./boot.js') : import('./dialogs.js'));
   dialog.open(app, action, row);
 }
 async function newTask() { if (!why()) (await import('./install.js')).open(app, 'create', null); }

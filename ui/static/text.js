@@ -24,6 +24,7 @@ export const text = {
   action: {
     install: 'Install…', approve: 'Review…', reject: 'Reject', retry: 'Retry', cancel: 'Cancel task',
     delete: 'Delete task', forget: 'Forget machine', resolve: 'Settle…',
+    boot: 'Boot once…', cancel_boot: 'Do not boot it…',
     protect: 'Protect', unprotect: 'Take the protection off…', release: 'Release…',
   },
   link: {

@@ -83,6 +83,9 @@ func run(ctx context.Context, packages debian.Cache, agent, agentARM64, out stri
 	if err := set.make(ctx, packages, amd64, agent); err != nil {
 		return err
 	}
+	if err := addProfiles(ctx, packages, set); err != nil {
+		return err
+	}
 	err := set.make(ctx, packages, arm64, agentARM64)
 	if unavailable := (*unavailable)(nil); errors.As(err, &unavailable) {
 		fmt.Fprintf(os.Stderr, "warning: this boot image is without arm64, whose packages cannot be had here: %v\n", err)

@@ -1,0 +1,383 @@
+package fleet
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lpmos/lpmos/agent/wire"
+)
+
+// installer is a profile that erases the disk it is told.
+func installer() PutProfile {
+	return PutProfile{Profile{Name: "d-i", Kind: ProfileKernel, Erases: true, By: "ann",
+		Kernel:  &ProfileFile{Name: "linux", Digest: strings.Repeat("aa", 32), SizeBytes: 8 << 20},
+		Initrds: []ProfileFile{{Name: "initrd.gz", Digest: strings.Repeat("bb", 32), SizeBytes: 30 << 20}},
+		Args:    "auto=true url={{answers}}preseed.cfg hostname={{name}}",
+		Answers: []AnswerFile{{Name: "preseed.cfg", Text: "d-i partman-auto/disk string {{disk}}\nd-i preseed/late_command string wget {{up}}\n"}}}}
+}
+
+// known is a rig whose machine m1 has reported once and is asked nothing.
+func reported(t testing.TB) *rig {
+	t.Helper()
+	r := newRig(t)
+	r.must(debian(), installer(), report("boot-1", withDebian(sda())))
+	return r
+}
+
+func ask(profile string) AskBoot {
+	return AskBoot{ID: "b1", MachineID: "m1", Profile: profile, Token: "tok1", By: "ann"}
+}
+
+// askErase is ask with the word for the plan as it is now.
+func (r *rig) askErase(by string) AskBoot {
+	r.t.Helper()
+	plan, err := ProfilePlan(r.machine("m1"), r.s.Profile("d-i"), "")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	b := ask("d-i")
+	b.By, b.Approve = by, &Decision{PlanHash: plan.Hash(), ConfirmSerial: "SK-A"}
+	return b
+}
+
+func (r *rig) bootsAt(want BootAction) BootDecision {
+	r.t.Helper()
+	d := r.s.BootAt(mac1, r.at)
+	if d.Action != want {
+		r.t.Fatalf("it boots %s (%s), want %s", d.Action, d.Reason, want)
+	}
+	return d
+}
+
+// reportOf is a report of machine m1 with another inventory.
+func reportOf(change func(*wire.Inventory)) ReportMachine {
+	b := report("boot-2", withDebian(sda()))
+	change(&b.Inventory)
+	return b
+}
+
+func TestAProfileIsBootedOnce(t *testing.T) {
+	r := reported(t)
+	r.bootsAt(BootLocal)
+	r.must(ask("rescue"))
+	if d := r.bootsAt(BootOnce); d.Once.ID != "b1" || d.Once.Profile != "rescue" || d.Once.Erases {
+		t.Fatalf("it boots %+v", d.Once)
+	}
+	r.refused(Conflict, TakeBoot{MAC: mac1, ID: "another"})
+	r.refused(Conflict, TakeBoot{MAC: mac2, ID: "b1"})
+	r.must(TakeBoot{MAC: mac1, ID: "b1"})
+	r.refused(Conflict, TakeBoot{MAC: mac1, ID: "b1"}) // the other node, or the machine again
+	r.bootsAt(BootLocal)
+	if m := r.machine("m1"); m.NextBoot != nil || m.LastBoot.Profile != "rescue" || m.Installed != nil || len(r.s.Evidence("m1")) > 0 {
+		t.Errorf("the machine is %+v", m)
+	}
+	told := ""
+	for _, a := range r.s.Audit(3) {
+		told += a.What + "\n"
+	}
+	if !strings.Contains(told, "ann asked to boot it into profile rescue once") || !strings.Contains(told, "it was told to boot into profile rescue, as asked by ann") {
+		t.Errorf("the audit says\n%s", told)
+	}
+}
+
+func TestAWishToBootIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		before  func(r *rig)
+		ask     func(r *rig) AskBoot
+		code    Code
+		because string
+	}{
+		{"for a machine nobody knows", nil, func(*rig) AskBoot { b := ask("rescue"); b.MachineID = "m9"; return b }, NotFound, "no machine m9"},
+		{"for a profile nobody knows", nil, func(*rig) AskBoot { return ask("nonsense") }, NotFound, "there are: memtest, rescue, d-i"},
+		{"beside a task", func(r *rig) { r.must(create("t1")) }, func(*rig) AskBoot { return ask("rescue") }, Conflict, "open task t1"},
+		{"beside another wish", func(r *rig) { r.must(ask("memtest")) }, func(*rig) AskBoot { b := ask("rescue"); b.ID = "b2"; return b }, Conflict, "asked to boot profile memtest already"},
+		{"with an open question", func(r *rig) { _, _ = r.do(seen("m2", uuid2, "SER2", mac1)) }, func(*rig) AskBoot { return ask("rescue") }, Conflict, "open question"},
+		{"without an id", nil, func(*rig) AskBoot { b := ask("rescue"); b.ID = ""; return b }, Invalid, "new id"},
+		{"with a token in use", func(r *rig) { r.must(ask("rescue"), TakeBoot{MAC: mac1, ID: "b1"}) }, func(*rig) AskBoot { return ask("rescue") }, Invalid, "new token"},
+		{"of a profile that was another", nil, func(*rig) AskBoot { b := ask("rescue"); b.Digest = "x"; return b }, Precondition, "not the one you saw"},
+		{"that erases, without a word", nil, func(*rig) AskBoot { return ask("d-i") }, Precondition, "say which plan is approved"},
+		{"that erases, of a plan that is not true", nil, func(r *rig) AskBoot { b := r.askErase("ann"); b.Approve.PlanHash = "x"; return b }, Precondition, "the plan of the boot of machine ser1 into profile d-i is not the one you saw"},
+		{"that erases, without the disk's serial", nil, func(r *rig) AskBoot { b := r.askErase("ann"); b.Approve.ConfirmSerial = "SK-B"; return b }, Invalid, "confirm_serial"},
+		{"that erases, of a disk that is not there", nil, func(r *rig) AskBoot { b := r.askErase("ann"); b.Disk = "DISK-Z"; return b }, Invalid, "no disk of this machine"},
+		{"that erases, of a protected machine", func(r *rig) { r.must(ProtectMachine{MachineID: "m1", Protected: true}) }, func(r *rig) AskBoot { return r.askErase("ann") }, Conflict, "protected"},
+		{"that erases, whose disk has no lasting name", func(r *rig) {
+			d := withDebian(sda())
+			d.WWN = ""
+			r.must(report("boot-2", d))
+		}, func(r *rig) AskBoot { b := ask("d-i"); b.Approve = &Decision{PlanHash: "x"}; return b }, Conflict, "no name that stays the same"},
+		{"of what its processor cannot run", func(r *rig) { r.must(reportOf(func(i *wire.Inventory) { i.CPU.Arch = "arm64" })) }, func(*rig) AskBoot { return ask("rescue") }, Conflict, "for amd64 alone"},
+		{"under Secure Boot", func(r *rig) { r.must(reportOf(func(i *wire.Inventory) { i.Firmware.SecureBoot = true })) }, func(*rig) AskBoot { return ask("rescue") }, Conflict, "Secure Boot"},
+		{"of what its firmware cannot start", func(r *rig) {
+			r.must(PutProfile{Profile{Name: "tool", Kind: ProfileProgram, UEFI: &ProfileFile{Name: "tool.efi", Digest: strings.Repeat("cc", 32), SizeBytes: 1}}},
+				reportOf(func(i *wire.Inventory) { i.Firmware.Mode = "bios" }))
+		}, func(*rig) AskBoot { return ask("tool") }, Conflict, "BIOS firmware"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := reported(t)
+			if c.before != nil {
+				c.before(r)
+			}
+			if err := r.refused(c.code, c.ask(r)); !strings.Contains(err.Message, c.because) {
+				t.Errorf("refused with %q, want %q in it", err.Message, c.because)
+			}
+		})
+	}
+	t.Run("not of a protected machine where nothing is erased", func(t *testing.T) {
+		r := reported(t)
+		r.must(ProtectMachine{MachineID: "m1", Protected: true}, ask("rescue"))
+		r.bootsAt(BootOnce)
+	})
+}
+
+func TestWhatErasesIsGivenAfterAnApprovalAndALook(t *testing.T) {
+	r := reported(t)
+	r.must(r.askErase("ann"))
+	r.bootsAt(BootAgent)
+	r.refused(Precondition, TakeBoot{MAC: mac1, ID: "b1"}) // nobody has looked again
+	r.must(report("boot-2", withDebian(sda())))
+	r.bootsAt(BootOnce)
+	r.must(TakeBoot{MAC: mac1, ID: "b1"})
+	for range 3 { // the wipe guard
+		r.bootsAt(BootLocal)
+		r.refused(Conflict, TakeBoot{MAC: mac1, ID: "b1"})
+	}
+	m := r.machine("m1")
+	if m.LastBoot.Disk.Serial != "DISK-A" || m.Inventory.Disks[0].Contents.OS != "profile d-i" {
+		t.Errorf("the machine is %+v", m)
+	}
+	if e := r.s.Evidence("m1"); len(e) != 1 || e[0].Disks[0] != "DISK-A" || e[0].ApprovedBy != "ann" || e[0].Result != ResultHandedOver {
+		t.Errorf("the evidence is %+v", e)
+	}
+	answer := func(token, name string, at time.Time) (string, error) {
+		text, _, err := r.s.AnswerFor(token, name, "http://10.0.0.1:81", "10.0.0.9", at)
+		return text, err
+	}
+	text, err := answer("tok1", "preseed.cfg", r.at)
+	if want := "d-i partman-auto/disk string /dev/disk/by-id/wwn-0x5000000000000001\nd-i preseed/late_command string wget http://10.0.0.1:81/up/tok1\n"; err != nil || text != want {
+		t.Errorf("its answers are %q (%v), want %q", text, err, want)
+	}
+	for _, ask := range [][2]string{{"tok2", "preseed.cfg"}, {"", "preseed.cfg"}, {"tok1", "other"}} {
+		if text, err := answer(ask[0], ask[1], r.at); err == nil {
+			t.Errorf("%q gives %q", ask, text)
+		}
+	}
+	if _, err := answer("tok1", "preseed.cfg", r.at.Add(answerLife+time.Second)); err == nil {
+		t.Error("its answers are given for ever")
+	}
+	r.must(ReportUp{PhoneToken: "tok1", Hostname: "web9", IP: "10.0.0.9"})
+	if m := r.machine("m1"); m.LastBoot.CameUp == nil || m.Name != "web9" {
+		t.Errorf("after its report it is %+v", m.LastBoot)
+	}
+	if _, err := answer("tok1", "preseed.cfg", r.at); err == nil {
+		t.Error("its answers are given after it came up")
+	}
+	r.bootsAt(BootLocal)
+}
+
+// A word for what erases is void when what it was for is not there any more.
+func TestAWishToEraseEnds(t *testing.T) {
+	for name, end := range map[string]func(r *rig){
+		"the disk holds something else": func(r *rig) { r.must(report("boot-2")) },
+		"another disk is there":         func(r *rig) { r.must(report("boot-2", withDebian(sda()), disk("DISK-B", 500))) },
+		"it was taken back":             func(r *rig) { r.must(CancelBoot{MachineID: "m1", By: "bob"}) },
+		"the machine is protected":      func(r *rig) { r.must(ProtectMachine{MachineID: "m1", Protected: true, By: "bob"}) },
+		"its time is over": func(r *rig) {
+			r.at = r.at.Add(NextBootLife)
+			if got := r.s.LapsedBoots(r.at); len(got) != 1 {
+				r.t.Fatalf("over are %v", got)
+			}
+			r.must(LapseBoot{MachineID: "m1", ID: "b1"})
+		},
+		"the cluster began an epoch": func(r *rig) { r.must(PutCluster{Cluster{ID: "c1"}}, RaiseEpoch{Reason: "restored", By: "ann"}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := reported(t)
+			r.must(r.askErase("ann"))
+			end(r)
+			if n := r.machine("m1").NextBoot; n != nil {
+				t.Fatalf("it is still to boot %+v", n)
+			}
+			r.must(report("boot-3", withDebian(sda())))
+			if d := r.s.BootAt(mac1, r.at); d.Action == BootOnce {
+				t.Error("it boots the profile")
+			}
+			r.refused(Conflict, TakeBoot{MAC: mac1, ID: "b1"})
+		})
+	}
+	t.Run("nobody has put down that its time is over", func(t *testing.T) {
+		r := reported(t)
+		r.must(r.askErase("ann"), report("boot-2", withDebian(sda())))
+		r.bootsAt(BootOnce)
+		r.at = r.at.Add(NextBootLife)
+		r.bootsAt(BootLocal)
+		r.refused(Precondition, TakeBoot{MAC: mac1, ID: "b1"})
+	})
+	t.Run("the profile is replaced or removed", func(t *testing.T) {
+		r := reported(t)
+		r.must(r.askErase("ann"))
+		other := installer()
+		other.Profile.Args += " quiet"
+		r.refused(Conflict, other)
+		r.refused(Conflict, DeleteProfile{Name: "d-i"})
+		r.must(CancelBoot{MachineID: "m1"}, other, DeleteProfile{Name: "d-i"})
+		r.refused(NotFound, DeleteProfile{Name: "d-i"})
+		r.refused(Conflict, DeleteProfile{Name: "rescue"})
+	})
+}
+
+func TestATaskAndAWishToBootExcludeEachOther(t *testing.T) {
+	r := reported(t)
+	r.must(ask("rescue"))
+	r.refused(Conflict, create("t1"))
+	r.must(CancelBoot{MachineID: "m1"}, create("t1"))
+	r.refused(Conflict, ask("rescue"))
+}
+
+func TestWhatErasesTakesTwoPeopleWherePolicySaysSo(t *testing.T) {
+	r := reported(t)
+	r.must(PutPolicy{ApprovalCap: 10, ApprovalWindow: time.Hour, SecondApprover: SecondAlways})
+	r.must(r.askErase("ann"))
+	if n := r.machine("m1").NextBoot; n.Approval != nil || n.FirstWord == nil {
+		t.Fatalf("after one word it is %+v", n)
+	}
+	r.bootsAt(BootLocal)
+	r.refused(Conflict, r.askErase("ann"))
+	r.must(r.askErase("bob"))
+	if n := r.machine("m1").NextBoot; n.Approval == nil || n.Approval.people() != "ann and bob" || n.ID != "b1" {
+		t.Fatalf("after two words it is %+v", n)
+	}
+	r.bootsAt(BootAgent)
+}
+
+// Words for profiles count with those for installs.
+func TestWhatErasesCountsForTheCap(t *testing.T) {
+	r := reported(t)
+	r.must(PutPolicy{ApprovalCap: 1, ApprovalWindow: time.Hour, SecondApprover: SecondOverCap})
+	r.must(r.askErase("ann"), CancelBoot{MachineID: "m1"})
+	r.must(r.askErase("ann"))
+	if n := r.machine("m1").NextBoot; n.Approval != nil {
+		t.Errorf("beyond the cap one word is enough: %+v", n)
+	}
+}
+
+func TestAProfileIsChecked(t *testing.T) {
+	for name, change := range map[string]func(p *Profile){
+		"name":                     func(p *Profile) { p.Name = "../x" },
+		"rescue":                   func(p *Profile) { p.Name = "rescue" },
+		"text":                     func(p *Profile) { p.Text = "a\nb" },
+		"kind":                     func(p *Profile) { p.Kind = ProfileRescue },
+		"no kernel":                func(p *Profile) { p.Kernel = nil },
+		"a script, too":            func(p *Profile) { p.Script = "#!ipxe\n" },
+		"a file that is no digest": func(p *Profile) { p.Kernel.Digest = "x" },
+		"a file's name":            func(p *Profile) { p.Kernel.Name = "a b" },
+		"two files of one name":    func(p *Profile) { p.Initrds[0].Name = "linux" },
+		"a newline in args":        func(p *Profile) { p.Args = "a\nboot" },
+		"iPXE's variables in args": func(p *Profile) { p.Args = "a=${net0/mac}" },
+		"initrd= in args":          func(p *Profile) { p.Args = "initrd=x" },
+		"args of lpmos":            func(p *Profile) { p.Args = "lpmos.node=https://10.0.0.1" },
+		"an unknown variable":      func(p *Profile) { p.Answers[0].Text = "{{password}}" },
+		"a variable without end":   func(p *Profile) { p.Answers[0].Text = "{{name" },
+		"an unknown file":          func(p *Profile) { p.Args = "{{file:other}}" },
+		"a disk without a plan":    func(p *Profile) { p.Erases = false },
+		"an answer's name":         func(p *Profile) { p.Answers[0].Name = "a/b" },
+		"a long answer":            func(p *Profile) { p.Answers[0].Text = strings.Repeat("x", maxTemplate+1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			b := installer()
+			change(&b.Profile)
+			r.refused(Invalid, b)
+		})
+	}
+	script := Profile{Name: "chain", Kind: ProfileScript, Script: "#!ipxe\nchain {{file:other.efi}}\n", Files: []ProfileFile{{Name: "other.efi", Digest: strings.Repeat("cc", 32), SizeBytes: 1}}}
+	for name, change := range map[string]func(p *Profile){
+		"no #!ipxe":           func(p *Profile) { p.Script = "chain x\n" },
+		"a control character": func(p *Profile) { p.Script += "\x1b" },
+		"a kernel, too":       func(p *Profile) { p.Args = "x" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := script
+			change(&p)
+			newRig(t).refused(Invalid, PutProfile{p})
+		})
+	}
+	newRig(t).must(PutProfile{script}, PutProfile{Profile{Name: "tool", Kind: ProfileProgram, UEFI: &ProfileFile{Name: "tool.efi", Digest: strings.Repeat("cc", 32), SizeBytes: 1}}})
+}
+
+// Whatever firmware or people have written into a machine's names: it becomes a word,
+// or the machine is not given the profile.
+func TestNothingIsInjectedIntoATemplate(t *testing.T) {
+	for _, bad := range []string{"", "a b", "a\nboot", "a\rb", "{{up}}", "a{{b", `a"b`, "a'b", "a`b`", "a;b", "a&b", "a|b", "$(x)", "${x}", "a\\", "a\x00", "a#b", "a,b", "ä", strings.Repeat("x", 257)} {
+		for _, field := range []string{"name", "serial", "uuid", "disk"} {
+			m := &Machine{Name: "web1", IDs: IDs{UUID: uuid1, Serial: "SER1"}}
+			d := &wire.PlanDisk{DiskID: wire.DiskID{Serial: "D1", SizeBytes: 1}, Transport: "virtio"}
+			switch field {
+			case "name":
+				m.Name = bad
+			case "serial":
+				m.IDs.Serial = bad
+			case "uuid":
+				m.IDs.UUID = bad
+			case "disk":
+				d.Serial = bad
+			}
+			p := &Profile{Name: "x", Kind: ProfileKernel, Erases: true, Args: "{{" + field + "}}"}
+			if got, err := p.Expand(p.Args, m, Values{}, d); err == nil {
+				t.Errorf("%s %q becomes %q", field, bad, got)
+			}
+			if err := p.CheckValues(m, d); ErrorCode(err) != Conflict {
+				t.Errorf("%s %q may be asked for: %v", field, bad, err)
+			}
+		}
+	}
+}
+
+func TestDiskPaths(t *testing.T) {
+	for _, c := range []struct{ wwn, serial, transport, want string }{
+		{"naa.5000c500a0b1c2d3", "S1", "sata", "wwn-0x5000c500a0b1c2d3"},
+		{"naa.600508b1001c0123456789abcdef0123", "S1", "sas", "wwn-0x600508b1001c0123456789abcdef0123"},
+		{"0x5000000000000001", "S1", "sata", "wwn-0x5000000000000001"},
+		{"eui.0025385b71b0a1c2", "S1", "nvme", "nvme-eui.0025385b71b0a1c2"},
+		{"uuid.12345678-1234-5678-90ab-cddeefaabbcc", "S1", "nvme", "nvme-uuid.12345678-1234-5678-90ab-cddeefaabbcc"},
+		{"", "D1", "virtio", "virtio-D1"},
+		{"", "D1", "sata", ""},
+		{"", "../../sda", "virtio", ""},
+		{"eui.00", "D1", "sas", ""},
+	} {
+		got, err := DiskPath(&wire.PlanDisk{DiskID: wire.DiskID{Serial: c.serial, WWN: c.wwn, SizeBytes: 1}, Transport: c.transport})
+		if want := "/dev/disk/by-id/" + c.want; (err == nil) != (c.want != "") || err == nil && got != want {
+			t.Errorf("%+v: %q, %v", c, got, err)
+		}
+	}
+}
+
+// FuzzTemplate: what a template says is checked once, and then holds for any machine.
+func FuzzTemplate(f *testing.F) {
+	for _, s := range []string{"", "{{name}}", "a{{ mac }}b{{up}}", "{{", "}}", "{{}}", "{{{{name}}}}", "{{name}", "{{file:linux}}", "{{file:}}", "{{disk}} {{disk_bytes}}", "x{{na\nme}}"} {
+		f.Add(s, "web1")
+	}
+	f.Fuzz(func(t *testing.T, text, name string) {
+		p := installer().Profile
+		p.Answers[0].Text = text
+		err := CheckProfile(p)
+		m := &Machine{Name: name, IDs: IDs{UUID: uuid1, Serial: "S1"}}
+		d := &wire.PlanDisk{DiskID: wire.DiskID{WWN: "naa.5000c500a0b1c2d3", SizeBytes: 1}}
+		p.Args = ""
+		got, err2 := p.Expand(text, m, Values{Node: "http://10.0.0.1:81", MAC: mac1, Addr: "10.0.0.2", Token: "t"}, d)
+		if err == nil && err2 != nil && word(name) {
+			t.Fatalf("%q was taken and cannot be filled in: %v", text, err2)
+		}
+		if err2 == nil && err != nil && len(text) <= maxTemplate {
+			t.Fatalf("%q was refused (%v) and can be filled in", text, err)
+		}
+		if err2 == nil && strings.Count(got, "\n") > strings.Count(text, "\n") {
+			t.Fatalf("%q with name %q has more lines: %q", text, name, got)
+		}
+		if errors.Is(err2, nil) && p.CheckValues(m, d) != nil {
+			t.Fatalf("%q can be filled in and may not be asked for", text)
+		}
+	})
+}
