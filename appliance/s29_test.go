@@ -31,7 +31,7 @@ type bootsAs struct {
 
 func asFirmware(t *testing.T, node *consensus.Node, mac string) bootsAs {
 	t.Helper()
-	s, err := netboot.New(netboot.Config{DataDir: t.TempDir(), BootPort: 80, Fleet: fleetSeam{node, time.Now}, Profiles: profileSeam{node, nil, time.Now}, Log: slog.New(slog.DiscardHandler),
+	s, err := netboot.New(netboot.Config{DataDir: t.TempDir(), BootPort: 80, Files: filesOf(t, 1), Fleet: fleetSeam{node, time.Now}, Profiles: profileSeam{node, nil, time.Now}, Log: slog.New(slog.DiscardHandler),
 		Claim: func(string, netip.Addr) (string, error) { return "claim", nil }, Pin: "pin", PathKey: [32]byte{1}})
 	if err != nil {
 		t.Fatal(err)

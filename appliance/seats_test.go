@@ -31,18 +31,25 @@ func (knows) BootServed(context.Context, netboot.Machine, netboot.Decision) erro
 func (knows) Address(string) (netip.Addr, bool)                                   { return netip.Addr{}, false }
 func (knows) Taken(netip.Addr) bool                                               { return false }
 
-// machinesDoor serves scripts and boot files with the limits of a node. What it
-// is told to do at /panic it does.
-func machinesDoor(t *testing.T, s *seats) (address string) {
+// filesOf are boot files, each of so many bytes.
+func filesOf(t *testing.T, bytes int) *netboot.Files {
 	t.Helper()
 	content := fstest.MapFS{}
 	for _, name := range []string{netboot.LoaderBIOS, netboot.LoaderUEFI, netboot.LoaderUEFIAll, netboot.LoaderShim, netboot.LoaderGRUB, netboot.FileKernel, netboot.FileInitrd} {
-		content[name] = &fstest.MapFile{Data: make([]byte, 32<<20)}
+		content[name] = &fstest.MapFile{Data: make([]byte, bytes)}
 	}
 	files, err := netboot.LoadFiles(content)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return files
+}
+
+// machinesDoor serves scripts and boot files with the limits of a node. What it
+// is told to do at /panic it does.
+func machinesDoor(t *testing.T, s *seats) (address string) {
+	t.Helper()
+	files := filesOf(t, 32<<20)
 	id, err := trust.Found(t.TempDir(), "", time.Now())
 	if err != nil {
 		t.Fatal(err)
