@@ -52,7 +52,7 @@ test-journey: deps build images ui/e2e/node_modules/.installed
 	$(GO) test -count=1 -timeout 40m -tags journey -run 'TestImagesBoot' ./images/osimage -v
 	$(GO) test -count=1 -timeout 90m -tags journey ./appliance/journey -v
 
-test-firmware: deps build ## boot SeaBIOS and OVMF in every way against the netboot code alone
+test-firmware: deps build ## boot SeaBIOS, OVMF, AAVMF and U-Boot in every way against the netboot code alone
 	LPMOS_TEST_QEMU=1 LPMOS_TEST_KERNEL=$(CURDIR)/$(ASSETS)/vmlinuz $(GO) test -count=1 -timeout 30m -v -run TestRealFirmware ./netboot
 
 clients: deps ## run the DHCP clients of others against this server, and write netboot/CLIENTS.md

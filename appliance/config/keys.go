@@ -109,7 +109,7 @@ var Keys = []Key{
 		}},
 	text("kernel_args", "", "More words for the agent's kernel command line, for instance console=ttyS1,115200.",
 		func(c *Config) *string { return &c.KernelArgs }),
-	choice("uefi_loader", "auto", "What UEFI machines that boot by PXE are given: ipxe, which is quicker; ipxe-drivers, the same with drivers of its own for cards whose firmware iPXE cannot use; shim, Debian's signed shim and GRUB, which start under Secure Boot; or auto, which is ipxe and then shim for a machine that did not start ipxe.",
+	choice("uefi_loader", "auto", "What UEFI machines that boot by PXE are given: ipxe, which is quicker; ipxe-drivers, the same with drivers of its own for cards whose firmware iPXE cannot use; shim, Debian's signed shim and GRUB, which start under Secure Boot; or auto, which is ipxe and then shim for a machine that did not start ipxe. For arm64 there is no ipxe: GRUB takes its place.",
 		[]string{"auto", "ipxe", "ipxe-drivers", "shim"}, func(c *Config) *string { return &c.UEFILoader }),
 	{Name: "release_after", usual: "10m",
 		Doc: "How long a machine of which nothing is asked, but which has something on its disks, is kept in the agent before it boots its own disk.",
