@@ -55,7 +55,7 @@ test-journey: deps build images ui/e2e/node_modules/.installed
 test-firmware: deps build ## boot SeaBIOS, OVMF, AAVMF and U-Boot in every way against the netboot code alone
 	LPMOS_TEST_QEMU=1 LPMOS_TEST_KERNEL=$(CURDIR)/$(ASSETS)/vmlinuz $(GO) test -count=1 -timeout 30m -v -run TestRealFirmware ./netboot
 
-clients: deps ## run the DHCP clients of others against this server, and write netboot/CLIENTS.md
+clients: deps ## run the DHCP, TFTP and HTTP clients of others against this server, and write netboot/CLIENTS.md
 	LPMOS_CLIENT_TABLE=$(CURDIR)/netboot/CLIENTS.md $(GO) test -count=1 -v -run TestClientTable ./netboot/
 
 kill-test: deps build images ## kill -9 the node that serves an install, $(KILLS) times: one alone, and one of three
@@ -102,9 +102,9 @@ bench-raft: deps ## three nodes beside three etcd on the same disk: updates a se
 	@./build-deps etcd-server
 	cd appliance/bench && $(GO) run .
 
-bench-netboot: deps ## TFTP beside tftpd-hpa, atftpd and dnsmasq in one run: a far machine, and 100 that fetch 60 MiB each; needs root, some minutes
+bench-netboot: deps build ## TFTP, DHCP, HTTP and boots beside the servers that others use, in one run; PARTS=dhcp,http for some of it; needs root, a quarter of an hour
 	$(GO) build -o build/bench-netboot ./netboot/bench
-	build/bench-netboot
+	GO="$(GO)" build/bench-netboot -parts "$(PARTS)"
 
 bench-scale: build ## a node that knows 10,000 machines and 100,000 past tasks: restart, memory, backup, restore, lists
 	$(GO) test -count=1 -timeout 30m -tags scale -run TestScale -v ./appliance/scale

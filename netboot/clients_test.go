@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,8 +15,8 @@ import (
 // them run, else those that take a second or two (make clients).
 const clientTableEnv = "LPMOS_CLIENT_TABLE"
 
-// clientTool is one program of others and what it is to do against this server. Rows
-// of TFTP and HTTP clients go into otherClients.
+// clientTool is one program of others and what it is to do against this server. Those
+// that fetch files are in fileclients_test.go.
 type clientTool struct {
 	name    string
 	pkg     string // of Debian
@@ -258,46 +257,53 @@ var dhcpClients = []clientTool{
 	}},
 }
 
-// otherClients are rows of clients of other protocols.
-var otherClients []clientTool
-
-// TestClientTable runs the DHCP clients that people have against this server. What
-// each could do goes into netboot/CLIENTS.md when that is asked for.
+// TestClientTable runs the clients that people have against this server. What each
+// could do goes into netboot/CLIENTS.md when that is asked for.
 func TestClientTable(t *testing.T) {
 	file := os.Getenv(clientTableEnv)
 	var table strings.Builder
-	table.WriteString("# DHCP clients of others, against this server\n\nWritten by `make clients`, which runs each in a network namespace on a wire of its own. " +
-		"yes: done, and counted by the server. Empty: it has no way to do that.\n\n| client | package | " + strings.Join(clientColumns, " | ") + " |\n|---|---|" + strings.Repeat("---|", len(clientColumns)) + "\n")
-	for _, tool := range slices.Concat(dhcpClients, otherClients) {
-		if tool.slow && file == "" {
+	table.WriteString("# Clients of others, against this server\n\nWritten by `make clients`, which runs each in a network namespace on a wire of its own. " +
+		"yes: done, and counted by the server. Empty: it has no way to do that.\n")
+	table.WriteString("\n## DHCP\n\n")
+	runClients(t, &table, clientColumns, dhcpClients, file != "")
+	table.WriteString("\n## TFTP and HTTP\n\nEvery byte is compared. Block and window are what the server granted; part: a range, or the rest of a file; " +
+		"unchanged: it asks by ETag and is told 304; missing: it says that there is no such file.\n\n")
+	runClients(t, &table, fileColumns, fileClients, file != "")
+	if file == "" {
+		return
+	}
+	if err := os.WriteFile(file, []byte(table.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// runClients runs each, and writes a line for it.
+func runClients(t *testing.T, table *strings.Builder, columns []string, tools []clientTool, full bool) {
+	table.WriteString("| client | package | " + strings.Join(columns, " | ") + " |\n|---|---|" + strings.Repeat("---|", len(columns)) + "\n")
+	for _, tool := range tools {
+		if tool.slow && !full {
 			continue
 		}
 		row := map[string]string{}
 		t.Run(tool.name, func(t *testing.T) {
 			if _, err := exec.LookPath(tool.program); err != nil {
-				row[clientColumns[0]] = "not installed"
+				row[columns[0]] = "not installed"
 				t.Skipf("%s is not installed", tool.program)
 			}
 			w := newWire(t)
 			s := newSetup(t, ModeDHCP)
 			s.timePasses()
 			w.start(s)
-			c := &clientRun{t: t, w: w, s: s, dir: t.TempDir(), full: file != "", does: row}
+			c := &clientRun{t: t, w: w, s: s, dir: t.TempDir(), full: full, does: row}
 			tool.run(c)
 			if st := s.Stats(); st["dhcp.nak"] != 0 || st["dhcp.drop.malformed"] != 0 {
 				t.Errorf("stats: %v", st)
 			}
 		})
-		fmt.Fprintf(&table, "| %s | %s |", tool.name, tool.pkg)
-		for _, column := range clientColumns {
-			fmt.Fprintf(&table, " %s |", row[column])
+		fmt.Fprintf(table, "| %s | %s |", tool.name, tool.pkg)
+		for _, column := range columns {
+			fmt.Fprintf(table, " %s |", row[column])
 		}
 		table.WriteString("\n")
-	}
-	if file == "" {
-		return
-	}
-	if err := os.WriteFile(file, []byte(table.String()), 0o644); err != nil {
-		t.Fatal(err)
 	}
 }

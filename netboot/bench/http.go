@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -50,20 +51,12 @@ func httpServers(dir, initrd string, o options) ([]server, error) {
 		}
 	}
 	conf := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, `daemon off; user root; worker_processes auto; error_log stderr crit; pid %[1]s/pid;
-events { worker_connections 1024; }
-http { access_log off; sendfile on; tcp_nopush on; default_type application/octet-stream;
-  client_body_temp_path %[1]s/a; proxy_temp_path %[1]s/b; fastcgi_temp_path %[1]s/c; uwsgi_temp_path %[1]s/d; scgi_temp_path %[1]s/e;
-  server { listen %[2]s:80; location /boot/ { alias %[3]s/; } } }
-`, filepath.Join(dir, "nginx"), serverAddress, filepath.Dir(initrd)), 0o644); err != nil {
+	if err := os.WriteFile(conf, nginxConfig(filepath.Join(dir, "nginx"), serverAddress, filepath.Dir(initrd)), 0o644); err != nil {
 		return nil, err
 	}
 	all := []server{
 		{name: "lpmos", command: []string{filepath.Join(dir, "lpmos"), "up", "--data-dir", filepath.Join(dir, "data"), "--log-level", "warn", "--interface", serverDevice + ",mode=proxy"}},
-		{name: "nginx", forks: true, command: []string{"nginx", "-p", filepath.Join(dir, "nginx"), "-c", conf}},
-	}
-	if _, err := exec.LookPath("nginx"); err != nil {
-		all[1].missing = "not installed: apt install nginx-light"
+		nginx(filepath.Join(dir, "nginx"), conf, o),
 	}
 	all = o.chosen(all)
 	if !slices.ContainsFunc(all, func(s server) bool { return s.name == "lpmos" }) {
@@ -88,6 +81,27 @@ http { access_log off; sendfile on; tcp_nopush on; default_type application/octe
 		return nil, fmt.Errorf("build a node with that initramfs: %w: %s", err, out)
 	}
 	return all, nil
+}
+
+// nginx is that server with a configuration.
+func nginx(own, conf string, o options) server {
+	peers := filepath.Join(o.peers, "nginx")
+	s := server{name: "nginx", forks: true, env: []string{"LD_LIBRARY_PATH=" + strings.Join(libraries(peers), ":")},
+		command: []string{filepath.Join(peers, "usr/sbin/nginx"), "-e", "stderr", "-p", own, "-c", conf}}
+	if err := unpack(peers, "nginx"); err != nil {
+		s.missing = err.Error()
+	}
+	return s
+}
+
+// nginxConfig has nginx serve the files below root as a node does, with sendfile(2).
+func nginxConfig(own, address, root string) []byte {
+	return fmt.Appendf(nil, `daemon off; user root; worker_processes auto; error_log stderr crit; pid %[1]s/pid;
+events { worker_connections 1024; }
+http { access_log off; sendfile on; tcp_nopush on; default_type application/octet-stream;
+  client_body_temp_path %[1]s/a; proxy_temp_path %[1]s/b; fastcgi_temp_path %[1]s/c; uwsgi_temp_path %[1]s/d; scgi_temp_path %[1]s/e;
+  server { listen %[2]s:80; location /boot/ { alias %[3]s/; } } }
+`, own, address, root)
 }
 
 // benchHTTP measures how fast a rack gets an initramfs.

@@ -79,6 +79,7 @@ type options struct {
 	seconds time.Duration
 	rate    int
 	node    string
+	boots   int
 }
 
 // chosen are the servers that were asked for and can be measured.
@@ -103,6 +104,7 @@ var parts = []struct {
 	{"tftp", benchTFTP},
 	{"dhcp", benchDHCP},
 	{"http", benchHTTP},
+	{"boot", benchBoot},
 }
 
 // run makes the wire and measures one part after the other.
@@ -111,12 +113,13 @@ func run(args []string) error {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.IntVar(&o.clients, "clients", 100, "TFTP clients that fetch at once")
 	f.IntVar(&o.mib, "mib", 60, "MiB that each of them fetches")
-	f.StringVar(&o.windows, "windows", "1,4,16", "windows to ask for, 1 for none (RFC 7440)")
+	f.StringVar(&o.windows, "windows", "1,16", "windows to ask for, 1 for none (RFC 7440)")
 	f.StringVar(&o.only, "only", "", "servers to measure, by name; all by default")
 	f.IntVar(&o.rounds, "rounds", 1, "measurements of each, of which the median counts")
 	f.StringVar(&o.parts, "parts", "", "what to measure, of tftp, dhcp, http and boot; all by default")
 	f.DurationVar(&o.seconds, "seconds", 6*time.Second, "how long a run of the DHCP part takes")
 	f.IntVar(&o.rate, "rate", 0, "leases a second that the DHCP part asks for, in place of looking for the most")
+	f.IntVar(&o.boots, "boots", 3, "boots of each firmware off each server")
 	f.StringVar(&o.node, "node", "bin/lpmos", "the node's binary")
 	f.StringVar(&o.peers, "peers", "build/bench", "where Debian packages of peers are unpacked that are not to be installed")
 	if err := f.Parse(args); err != nil {
