@@ -29,6 +29,9 @@ type Interface struct {
 
 	// BesideOtherServer lets mode dhcp answer although another server does.
 	BesideOtherServer bool
+	// NoProbe lets mode dhcp offer addresses that nobody ever had without asking the
+	// network first whether somebody uses them.
+	NoProbe bool
 
 	Options  Options   // what else machines are told
 	Networks []Network // others that the interface leads to

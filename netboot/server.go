@@ -299,7 +299,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 			s.cfg.Log.Info("netboot observes an interface and answers nothing", "interface", l.Name, "network", l.subnet)
 			continue
 		}
-		if l.Mode == ModeDHCP {
+		if l.Mode == ModeDHCP && !l.NoProbe {
 			raw, err := openARP(l)
 			if err != nil {
 				return nil, err

@@ -100,6 +100,7 @@ func TestBadConfigurationSaysWhereAndWhat(t *testing.T) {
 		{"an option's value", "interfaces: [{name: a, mode: proxy, options: {150: 10.0.0.1}}]\n", "interfaces[0]", "has to stand in front", ""},
 		{"an unknown key in a network", "interfaces: [{name: a, mode: proxy, networks: [{network: 10.9.0.0/24, relais: [10.9.0.1]}]}]\n", ":1:", `"relais"`, `did you mean "relays"?`},
 		{"beside another", "interfaces: [{name: a, mode: proxy, beside_other_server: true}]\n", "interfaces[0]", "for mode dhcp only", ""},
+		{"no probe", "interfaces: [{name: a, mode: proxy, no_probe: true}]\n", "interfaces[0]", "no_probe is for mode dhcp only", ""},
 		{"a reservation of no address", "reservations: [{machine: SN1, address: here}]\n", "reservations[0]", `"here" is no IPv4`, ""},
 		{"a reservation for nobody", "reservations: [{address: 10.0.0.5}]\n", "reservations[0]", "for which machine", ""},
 		{"two of one address", "reservations: [{machine: a, address: 10.0.0.5}, {machine: b, address: 10.0.0.5}]\n", "reservations[1]", "reserved twice", ""},
@@ -145,6 +146,7 @@ func TestAnInterfaceCanBeToldAll(t *testing.T) {
     mtu: 9000
     options: {150: "ip:10.0.0.4", 224: "text:rack 7"}
     beside_other_server: true
+    no_probe: true
     networks:
       - network: 10.9.0.0/24
         relays: [10.9.0.1, 10.9.0.2]

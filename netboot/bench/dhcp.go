@@ -53,7 +53,7 @@ func dhcpServers(dir string, o options) ([]server, error) {
 	data := filepath.Join(dir, "data")
 	all := []server{
 		{name: "lpmos", first: 2000, command: []string{node, "up", "--data-dir", data, "--log-level", "warn", "--interface",
-			serverDevice + ",mode=dhcp,range=10.99.0.100-10.99.0.200,network=" + relayNetwork + ",range=" + relayFirst + "-" + relayLast}},
+			serverDevice + ",mode=dhcp,no_probe=true,range=10.99.0.100-10.99.0.200,network=" + relayNetwork + ",range=" + relayFirst + "-" + relayLast}},
 		{name: "Kea", first: 2000, env: []string{"KEA_PIDFILE_DIR=" + data, "KEA_LOCKFILE_DIR=" + data}, command: []string{"kea-dhcp4", "-c", kea}},
 		{name: "dnsmasq", first: 200,
 			command: []string{"dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=" + serverDevice, "--bind-interfaces",
