@@ -168,6 +168,9 @@ func showMachine(w io.Writer, m api.Machine) {
 			row(w, "may erase", fmt.Sprintf("disk %s, plan %s", n.Disk, n.PlanHash))
 		}
 	}
+	if n := m.NotBooted; n != nil {
+		row(w, "NOT BOOTED", n.Reason)
+	}
 	if b := m.LastBoot; b != nil {
 		row(w, "last boot", fmt.Sprintf("profile %s, asked by %s, at %s", b.Profile, b.By, when(b.At)))
 		if up := b.CameUp; up != nil {

@@ -107,7 +107,11 @@ func showPlan(w io.Writer, p *wire.Plan, hash string) {
 	for _, line := range contents(p.Erase.Contents) {
 		row(w, " ", "  "+line)
 	}
-	row(w, "write", fmt.Sprintf("%s (%s), hostname %s", p.Image.Name, size(p.Image.SizeBytes), p.FirstBoot.Hostname))
+	if p.Image.SizeBytes > 0 {
+		row(w, "write", fmt.Sprintf("%s (%s), hostname %s", p.Image.Name, size(p.Image.SizeBytes), p.FirstBoot.Hostname))
+	} else {
+		row(w, "boot", p.Image.Name)
+	}
 	for _, d := range p.Untouched {
 		row(w, "keep", fmt.Sprintf("%s %s, %s, serial %s", d.Name, d.Model, size(d.SizeBytes), d))
 	}

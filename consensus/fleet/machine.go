@@ -63,6 +63,8 @@ type Machine struct {
 	// NextBoot is the profile it is asked to boot once, LastBoot the one it took last.
 	NextBoot *NextBoot    `json:"next_boot,omitempty"`
 	LastBoot *ProfileBoot `json:"last_boot,omitempty"`
+	// NotBooted says why it did not boot what it was asked to, and since when that is so.
+	NotBooted *Held `json:"not_booted,omitempty"`
 
 	// Protected machines take no approval.
 	Protected bool `json:"protected,omitempty"`

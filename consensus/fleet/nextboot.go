@@ -280,7 +280,7 @@ func (b AskBoot) apply(s *State, c Command) (any, error) {
 		copied := *asked
 		n = &copied
 	}
-	m.NextBoot = n
+	m.NextBoot, m.NotBooted = n, nil
 	if p.Erases {
 		if err := s.approveBoot(&m, n, p, b, c); err != nil {
 			return nil, err
@@ -409,7 +409,7 @@ func (b LapseBoot) apply(s *State, c Command) (any, error) {
 // dropBoot takes a wish from its machine.
 func (s *State) dropBoot(old *Machine, c Command, by, why string) *Machine {
 	m := *old
-	m.NextBoot = nil
+	m.NextBoot, m.NotBooted = nil, &Held{Reason: cut(why), Since: c.At}
 	s.putMachine(&m, EventMachine)
 	s.noteBoot(c, &m, old.NextBoot, by, why)
 	return &m

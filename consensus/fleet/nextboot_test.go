@@ -200,6 +200,9 @@ func TestAWishToEraseEnds(t *testing.T) {
 			if n := r.machine("m1").NextBoot; n != nil {
 				t.Fatalf("it is still to boot %+v", n)
 			}
+			if no := r.machine("m1").NotBooted; no == nil || !strings.Contains(no.Reason, "profile d-i") {
+				t.Errorf("nobody says why: %+v", no)
+			}
 			r.must(report("boot-3", withDebian(sda())))
 			if d := r.s.BootAt(mac1, r.at); d.Action == BootOnce {
 				t.Error("it boots the profile")

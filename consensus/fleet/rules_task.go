@@ -54,7 +54,7 @@ func (s *State) attach(t *Task) *Machine {
 		return nil
 	}
 	m := *old
-	m.TaskID, m.NextBoot = t.ID, nil // of which nothing is left but one whose time is over
+	m.TaskID, m.NextBoot, m.NotBooted = t.ID, nil, nil // of which nothing is left but one whose time is over
 	if m.Held == nil {
 		m.Netboots = 0 // those were for nothing in particular
 	}

@@ -36,9 +36,9 @@ func (c Cache) Installer(ctx context.Context) (Installer, error) {
 	return i, nil
 }
 
-// InstallerArgs is the template of the installer's kernel line: it asks nothing, and gets
-// its answers from the node. In {{braces}} stands what is filled in for each machine.
-const InstallerArgs = "auto=true priority=critical url={{answers}}preseed.cfg interface=auto hostname={{name}} domain= console=tty0 console=ttyS0,115200"
+// InstallerArgs is the template of the installer's kernel line: it asks nothing, not even
+// whether a network without a way out or names is meant, and gets its answers from the node. In {{braces}} stands what is filled in for each machine.
+const InstallerArgs = "auto=true priority=critical url={{answers}}preseed.cfg interface=auto netcfg/no_default_route=true netcfg/get_nameservers= hostname={{name}} domain= console=tty0 console=ttyS0,115200"
 
 //go:embed preseed.cfg
 var preseed string

@@ -62,6 +62,9 @@ func toldByBoots(m *fleet.Machine) (out []Moment) {
 			out = append(out, Moment{At: n.CheckedAt, Source: "machine", Text: "its agent has shown that its disks are those that were approved"})
 		}
 	}
+	if n := m.NotBooted; n != nil {
+		out = append(out, Moment{At: n.Since, Source: "machine", Text: n.Reason})
+	}
 	if b := m.LastBoot; b != nil {
 		text := "was given profile " + b.Profile + ", as asked by " + b.By
 		if b.Disk != nil {

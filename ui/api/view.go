@@ -80,6 +80,7 @@ type Machine struct {
 	ContactAt   time.Time       `json:"contact_at,omitzero" doc:"When its agent last said anything"`
 	Lost        bool            `json:"lost" doc:"Its agent should be talking and is silent"`
 	NextBoot    *NextBoot       `json:"next_boot,omitempty" doc:"The profile it is asked to boot once"`
+	NotBooted   *fleet.Held     `json:"not_booted,omitempty" doc:"Why it did not boot the profile it was asked to"`
 	LastBoot    *LastBoot       `json:"last_boot,omitempty" doc:"The profile it booted last"`
 	Summary     Summary         `json:"summary"`
 	Inventory   *wire.Inventory `json:"inventory,omitempty" doc:"When one machine is asked for"`
@@ -219,7 +220,7 @@ func (l Lens) Machine(m *fleet.Machine, t *fleet.Task) Machine {
 		Lost: l.Lost(m, t), Summary: summary(m.Inventory),
 		TrustTier: tier(m), PairingCode: wire.PairingCode(m.SessionHash), Troubles: troubles(m),
 	}
-	v.NextBoot, v.LastBoot = nextBoot(m.NextBoot), lastBoot(m.LastBoot)
+	v.NextBoot, v.LastBoot, v.NotBooted = nextBoot(m.NextBoot), lastBoot(m.LastBoot), m.NotBooted
 	v.Phase, v.PhaseText = l.phase(m, t)
 	v.Stall = l.StallOf(m.IDs.MACs...)
 	if v.Addresses == nil {

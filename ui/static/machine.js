@@ -81,7 +81,7 @@ export class Page {
     const why = this.app.why();
     this.show('head', [row.name, row.phase, row.says, row.question], () => [
       h('div.headline', null, h('h1', null, row.name), state(row.phase, row.question ? 'question' : text.phase[row.phase])), h('p', null, row.says)]);
-    this.show('notes', [row.stall, row.task?.error, row.question, row.machine?.rival, row.machine?.unfinished, row.machine?.next_boot, row.machine?.last_boot, row.machine?.protected, row.machine?.held, row.machine?.troubles, row.task?.held, row.task?.review, row.task?.first_word, row.task?.came_up, this.problem, row.task?.problem], () => this.notes(row));
+    this.show('notes', [row.stall, row.task?.error, row.question, row.machine?.rival, row.machine?.unfinished, row.machine?.next_boot, row.machine?.last_boot, row.machine?.not_booted, row.machine?.protected, row.machine?.held, row.machine?.troubles, row.task?.held, row.task?.review, row.task?.first_word, row.task?.came_up, this.problem, row.task?.problem], () => this.notes(row));
     this.show('actions', [row.actions, row.question, why], () => row.actions.map((/** @type {string} */ a) => h(a === row.button ? 'button.primary' : 'button', {
       type: 'button', disabled: Boolean(why), title: why, data: { act: a }, onclick: () => this.app.act(a, row) }, text.action[a] ?? a)));
     this.way(row);
@@ -115,6 +115,7 @@ export class Page {
       t?.review && t.status === 'needs_review' && h('p.note.bad', null, h('b', null, 'Nothing is written until you look again: '), t.review),
       t?.first_word && h('p.note', null, `${t.first_word.by || 'Somebody'} has approved this plan at ${stamp(t.first_word.at, this.app.store.now())}. It takes a second person.`),
       m?.next_boot && h('p.note', null, h('b', null, `Boots ${m.next_boot.profile} once: `), `asked by ${m.next_boot.by || 'somebody'}; ${m.next_boot.waits}. Until ${stamp(m.next_boot.expires, this.app.store.now())}.`, m.next_boot.erases && ` It may erase disk ${m.next_boot.disk}.`),
+      m?.not_booted && h('p.note', null, `${m.not_booted.reason[0].toUpperCase()}${m.not_booted.reason.slice(1)}.`),
       m?.last_boot && h('p.note', null, `Booted ${m.last_boot.profile} at ${stamp(m.last_boot.at, this.app.store.now())}, as asked by ${m.last_boot.by || 'somebody'}${m.last_boot.disk ? `, which was allowed to erase disk ${m.last_boot.disk}` : ''}.`),
       m?.protected && h('p.note.good', null, 'Protected: nothing is approved for this machine.'),
       m?.unfinished && !row.working && h('p.note.bad', null, 'Its disk holds an unfinished install and does not boot.'),
