@@ -21,6 +21,7 @@ var errLeasesClosed = errors.New("the book of leases is closed")
 // entry is a lease on its way to the disk.
 type entry struct {
 	lease Lease
+	value []byte      // as the book has it
 	loser string      // whose lease it takes the place of
 	done  func(error) // called when it is there, or will not be
 }
@@ -44,10 +45,15 @@ func newLeaseWriter(db *bolt.DB) *leaseWriter {
 
 // put has a lease written. done is called when it is on the disk.
 func (w *leaseWriter) put(lease Lease, loser string, done func(error)) {
+	value, err := writeLease(lease)
+	if err != nil { // and not those that are written together with it
+		done(fmt.Errorf("lease %s to %s: %w", lease.Addr, lease.MAC, err))
+		return
+	}
 	w.mu.Lock()
 	closed := w.closed
 	if !closed {
-		w.queue = append(w.queue, entry{lease, loser, done})
+		w.queue = append(w.queue, entry{lease, value, loser, done})
 		if len(w.queue) == 1 {
 			w.wake <- struct{}{} // there is room: who took the last queue has taken the last word, too
 		}
@@ -91,16 +97,12 @@ func (w *leaseWriter) write(batch []entry) error {
 	return w.db.Update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(leaseBucket)
 		for _, e := range batch {
-			value, err := writeLease(e.lease)
-			if err != nil {
-				return fmt.Errorf("lease %s to %s: %w", e.lease.Addr, e.lease.MAC, err)
-			}
 			if e.loser != "" {
 				if err := b.Delete([]byte(e.loser)); err != nil {
 					return err
 				}
 			}
-			if err := b.Put([]byte(e.lease.MAC), value); err != nil {
+			if err := b.Put([]byte(e.lease.MAC), e.value); err != nil {
 				return err
 			}
 		}
