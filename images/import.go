@@ -79,14 +79,14 @@ type importing struct {
 func (imp *importing) run(ctx context.Context, r io.Reader, want string) (wire.Manifest, error) {
 	fileSum, rawSum := sha256.New(), sha256.New()
 	src := &readerContext{ctx: ctx, r: r, limit: imp.store.opts.MaxBytes}
-	packed := bufio.NewReaderSize(io.TeeReader(src, fileSum), 1<<20)
+	packed := bufio.NewReaderSize(io.TeeReader(src, fileSum), 64<<10)
 	unpacked, kind, err := unpack(packed)
 	if err != nil {
 		return wire.Manifest{}, errors.Join(src.err, err)
 	}
 	defer unpacked.Close()
 
-	raw := bufio.NewReaderSize(io.TeeReader(unpacked, rawSum), 1<<20)
+	raw := bufio.NewReaderSize(io.TeeReader(unpacked, rawSum), headBytes)
 	head, err := raw.Peek(headBytes)
 	if err != nil && err != io.EOF {
 		return wire.Manifest{}, readError(src, kind, err)
@@ -115,11 +115,13 @@ func (imp *importing) run(ctx context.Context, r io.Reader, want string) (wire.M
 	return m, nil
 }
 
+// buffers are chunks as they are read.
+var buffers = sync.Pool{New: func() any { return new([wire.ChunkBytes]byte) }}
+
 // cut reads the raw disk chunk by chunk; several are packed at once.
 func (imp *importing) cut(ctx context.Context, src *readerContext, raw io.Reader, kind compression, m *wire.Manifest) error {
 	var workers errgroup.Group
 	workers.SetLimit(runtime.GOMAXPROCS(0))
-	buffers := sync.Pool{New: func() any { return new([wire.ChunkBytes]byte) }}
 	failed := make(chan struct{})
 	var failOnce sync.Once
 
