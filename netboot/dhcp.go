@@ -293,23 +293,12 @@ func (r *responder) renew(ctx context.Context, req request, addr netip.Addr) (re
 // commit lends addr and acknowledges it when that is on disk. What may not be lent is
 // refused.
 func (r *responder) commit(ctx context.Context, req request, addr netip.Addr, refuse func(error) (reply, bool)) (reply, bool) {
-	notLent := func(err error) {
-		if r.mayComplain() {
-			r.log.Warn("address not lent", "interface", r.link.Name, "mac", req.machine.MAC, "addr", addr, "err", err)
-		}
-	}
 	until := r.now().Add(req.leaseTime(leaseFor(req.machine.Firmware)))
-	new, err := r.leases.lend(req.machine.MAC, addr, until, r.terms())
-	if err != nil {
-		notLent(err)
-		return refuse(err)
-	}
 	return reply{later: func(ready func(finish)) {
-		r.leases.put(new.lease, new.loser, func(err error) {
+		r.leases.lend(req.machine.MAC, addr, until, r.terms(), func(new lent, err error) {
 			ready(func() (reply, bool) {
 				if err != nil {
-					notLent(err)
-					return r.drop(req, "lease not stored", "")
+					return r.notLent(req, addr, err, refuse)
 				}
 				if new.offered {
 					r.strangers.giveBack() // it was none that somebody made up for a packet
@@ -318,6 +307,17 @@ func (r *responder) commit(ctx context.Context, req request, addr netip.Addr, re
 			})
 		})
 	}}, true
+}
+
+// notLent refuses what may not be lent. What could not be written down is left unanswered.
+func (r *responder) notLent(req request, addr netip.Addr, err error, refuse func(error) (reply, bool)) (reply, bool) {
+	if r.mayComplain() {
+		r.log.Warn("address not lent", "interface", r.link.Name, "mac", req.machine.MAC, "addr", addr, "err", err)
+	}
+	if errors.Is(err, errAddressHeld) || errors.Is(err, errNotLent) {
+		return refuse(err)
+	}
+	return r.drop(req, "lease not stored", "")
 }
 
 // inform answers a client that has an address from elsewhere and wants only

@@ -61,6 +61,10 @@ type Leases struct {
 	put    func(lease Lease, loser string, done func(error)) // puts a lease in the place of another's; the writer's, outside of tests
 	now    func() time.Time
 
+	// changing is held by who changes a lease in memory until it is on its way to the
+	// disk, which so comes to hold what memory did last.
+	changing sync.Mutex
+
 	mu       sync.Mutex
 	byMAC    map[string]Lease
 	byAddr   map[netip.Addr]string   // owner of a lease, running or over
@@ -228,22 +232,36 @@ func (l *Leases) Offer(mac string, terms Terms, hint netip.Addr) (addr netip.Add
 	return netip.Addr{}, false
 }
 
-// lending is a lease that is in the book in memory, and not yet on the disk.
-type lending struct {
+// lent is a lease that is in the book in memory, and on its way to the disk.
+type lent struct {
 	lease   Lease
 	loser   string // the machine that had the address
 	offered bool   // it was held for the machine, which had been offered it
 }
 
-// lend enters the lease of addr in memory. It is the machine's when put has it on disk.
-func (l *Leases) lend(mac string, addr netip.Addr, until time.Time, terms Terms) (lending, error) {
+// lend lends addr to the machine until the given time. done is called once: when that is
+// on disk, or at once when it cannot be.
+func (l *Leases) lend(mac string, addr netip.Addr, until time.Time, terms Terms, done func(lent, error)) {
+	l.changing.Lock()
+	new, err := l.note(mac, addr, until, terms)
+	if err == nil {
+		l.put(new.lease, new.loser, func(err error) { done(new, err) })
+	}
+	l.changing.Unlock()
+	if err != nil {
+		done(new, err)
+	}
+}
+
+// note enters a lease in memory. l.changing is held.
+func (l *Leases) note(mac string, addr netip.Addr, until time.Time, terms Terms) (lent, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
 	if err := l.lends(addr, mac, now, terms); err != nil {
-		return lending{}, fmt.Errorf("lease %s to %s: %w", addr, mac, err)
+		return lent{}, err
 	}
-	new := lending{lease: Lease{MAC: mac, Addr: addr, Until: until}, loser: l.byAddr[addr]}
+	new := lent{lease: Lease{MAC: mac, Addr: addr, Until: until}, loser: l.byAddr[addr]}
 	if new.loser == mac {
 		new.loser = ""
 	}
@@ -264,39 +282,48 @@ func (l *Leases) lend(mac string, addr netip.Addr, until time.Time, terms Terms)
 // Commit lends addr to the machine until the given time and returns when that
 // is on disk. Commits that come together share one write.
 func (l *Leases) Commit(mac string, addr netip.Addr, until time.Time, terms Terms) error {
-	new, err := l.lend(mac, addr, until, terms)
-	if err != nil {
-		return err
-	}
-	return l.write(new.lease, new.loser)
+	written := make(chan error, 1)
+	l.lend(mac, addr, until, terms, func(_ lent, err error) { written <- err })
+	return stored(mac, addr, <-written)
 }
 
-// write returns when a lease is on disk.
-func (l *Leases) write(lease Lease, loser string) error {
-	done := make(chan error, 1)
-	l.put(lease, loser, func(err error) { done <- err })
-	if err := <-done; err != nil {
-		return fmt.Errorf("lease %s to %s: %w", lease.Addr, lease.MAC, err)
+// stored says which lease err is about.
+func stored(mac string, addr netip.Addr, err error) error {
+	if err != nil {
+		return fmt.Errorf("lease %s to %s: %w", addr, mac, err)
 	}
 	return nil
 }
 
-// Release ends the lease of addr when it is the machine's. The book keeps the
-// pair, so the machine gets the address back if it is still free.
+// Release ends the lease of addr when it is the machine's, and returns when that is on
+// disk. The book keeps the pair, so the machine gets the address back if it is still free.
 func (l *Leases) Release(mac string, addr netip.Addr) (bool, error) {
+	was, err := l.end(addr, func(lease Lease) bool { return lease.MAC == mac })
+	return was.MAC != "", err
+}
+
+// end ends the lease of addr if it is one that may, and returns what it was when that is
+// on disk.
+func (l *Leases) end(addr netip.Addr, may func(Lease) bool) (was Lease, err error) {
+	written := make(chan error, 1)
+	l.changing.Lock()
 	l.mu.Lock()
-	lease, ok := l.byMAC[mac]
-	if !ok || lease.Addr != addr {
+	was, ok := l.byMAC[l.byAddr[addr]]
+	if !ok || !may(was) {
 		l.mu.Unlock()
-		return false, nil
+		l.changing.Unlock()
+		return Lease{}, nil
 	}
+	lease := was
 	if now := l.now(); now.Before(lease.Until) {
 		lease.Until = now
 	}
-	l.byMAC[mac] = lease
+	l.byMAC[lease.MAC] = lease
 	l.spare(lease)
 	l.mu.Unlock()
-	return true, l.write(lease, "")
+	l.put(lease, "", func(err error) { written <- err })
+	l.changing.Unlock()
+	return was, stored(was.MAC, addr, <-written)
 }
 
 // Decline lets addr rest because the machine it was offered or lent to found

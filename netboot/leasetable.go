@@ -81,18 +81,13 @@ func (l *Leases) Free(addr netip.Addr) (Holding, error) {
 		l.mu.Unlock()
 		return Holding{Addr: addr, MAC: r.mac, State: LeaseResting, Until: r.until, Why: r.why}, nil
 	}
-	lease, ok := l.byMAC[l.byAddr[addr]]
-	if !ok || !now.Before(lease.Until) {
-		l.mu.Unlock()
-		return Holding{}, ErrNoLease
-	}
-	was := lease
-	lease.Until = now
-	l.byMAC[lease.MAC] = lease
-	l.spare(lease)
 	l.mu.Unlock()
-	if err := l.write(lease, ""); err != nil {
+	was, err := l.end(addr, func(lease Lease) bool { return now.Before(lease.Until) })
+	if err != nil {
 		return Holding{}, err
+	}
+	if was.MAC == "" {
+		return Holding{}, ErrNoLease
 	}
 	return Holding{Addr: addr, MAC: was.MAC, State: LeaseLent, Until: was.Until}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -57,7 +58,7 @@ func TestLeasesThatComeTogetherShareAWrite(t *testing.T) {
 	if err := l.Close(); err != nil || !said {
 		t.Errorf("a lease that came before the end is not written: %v", err)
 	}
-	if err := l.write(Lease{MAC: last, Addr: addr}, ""); !errors.Is(err, errLeasesClosed) {
+	if err := l.Commit(last, addr, clock.now(), Terms{From: []Range{{addr, addr}}, Usable: span("10.77.0.0", "10.77.255.255").Contains}); !errors.Is(err, errLeasesClosed) {
 		t.Errorf("a lease that came after the end: %v", err)
 	}
 	l, clock = openBook(t, path)
@@ -67,6 +68,49 @@ func TestLeasesThatComeTogetherShareAWrite(t *testing.T) {
 	for i := range n {
 		if mac, addr := nth(i); l.byMAC[mac].Addr != addr || !l.byMAC[mac].Until.Equal(clock.now().Add(time.Hour)) {
 			t.Fatalf("the book has %v for %s", l.byMAC[mac], mac)
+		}
+	}
+}
+
+// A machine that takes two addresses at once, as one with two cards of one MAC does, has
+// after a restart the one that it had before.
+func TestTheDiskHasWhatMemoryDidLast(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "leases.db")
+	all := span("10.77.16.0", "10.77.23.255")
+	terms := Terms{From: []Range{all}, Keeps: all.Contains, Usable: all.Contains}
+	for range 20 {
+		l, clock := openBook(t, path)
+		var wg sync.WaitGroup
+		for i := range 200 {
+			wg.Go(func() {
+				mac, _ := nth(i % 20)
+				_, addr := nth(i)
+				if err := l.Commit(mac, addr, clock.now().Add(time.Hour), terms); err != nil {
+					t.Error(err)
+				}
+				if i%7 == 0 {
+					if _, err := l.Release(mac, addr); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		before := l.byMAC
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		again, _ := openBook(t, path)
+		for mac, lease := range before {
+			if now := again.byMAC[mac]; now.Addr != lease.Addr || !now.Until.Equal(lease.Until) {
+				t.Errorf("%s has %s until %s, and had %s until %s", mac, now.Addr, now.Until, lease.Addr, lease.Until)
+			}
+		}
+		if err := again.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
