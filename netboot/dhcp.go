@@ -162,7 +162,11 @@ func (r *responder) grant(ctx context.Context, req request, addr netip.Addr) (re
 		return r.nak(req, "that address is not to be had"), true
 	}
 	return r.commit(ctx, req, addr, func(err error) (reply, bool) {
-		if errors.Is(err, errAddressHeld) {
+		switch {
+		case !slices.ContainsFunc(r.networks, func(n link) bool { return n.addr == req.serverID }) && !r.judges(mac, addr):
+			// The relay stands in for all nodes (RFC 5107), and another has offered this.
+			return r.drop(req, "other server", "")
+		case errors.Is(err, errAddressHeld):
 			return r.nak(req, "that address is another machine's"), true
 		}
 		return r.nak(req, "that address is not to be had"), true
@@ -238,6 +242,9 @@ func (r *responder) inform(ctx context.Context, req request) (reply, bool) {
 // decline: the client found the address in use. Never answered.
 func (r *responder) decline(req request) (reply, bool) {
 	r.stats.add("dhcp.decline")
+	if fixed, ok := r.fixed(req.machine.MAC); ok && fixed == req.requested && r.ours(req, req.serverID) {
+		return r.drop(req, "decline of a kept address", "declined "+fixed.String()+", which is kept for it, because somebody else uses it: find who does (ip neigh, the switch's table), or give the machine another with lpmos machine address")
+	}
 	if !r.ours(req, req.serverID) || !r.leases.Decline(req.machine.MAC, req.requested) {
 		return r.drop(req, "decline not ours", "")
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -191,6 +192,18 @@ func TestADeclinedAddressRests(t *testing.T) {
 	}
 }
 
+// The address that is kept for a machine is nobody else's to lend, so it cannot rest: a
+// person has to find who uses it.
+func TestADeclinedAddressThatIsKeptIsTold(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	s.fleet.keeps(macA, netip.MustParseAddr("10.77.0.50"))
+	s.ask(t, packet{kind: decline, opts: map[uint8][]byte{54: ip4("10.77.0.1"), 50: ip4("10.77.0.50")}})
+	seen := s.Sightings().Of(macA)
+	if len(seen) == 0 || !strings.Contains(seen[len(seen)-1].Text, "declined 10.77.0.50, which is kept for it") {
+		t.Errorf("it is told as %v", seen)
+	}
+}
+
 func TestAReleasedAddressComesBack(t *testing.T) {
 	s := newSetup(t, ModeDHCP)
 	us := ip4("10.77.0.1")
@@ -293,8 +306,8 @@ func TestOptionsSuitTheClient(t *testing.T) {
 	if d, _ = s.ask(t, packet{kind: discover, giaddr: "10.77.0.3", opts: relayed}); !bytes.Equal(d.Options[82], relayed[82]) {
 		t.Error("option 82 does not go back through the relay")
 	}
-	if d, _ = s.ask(t, packet{kind: discover, opts: relayed}); d.Options[82] != nil {
-		t.Error("option 82 goes to a client without relay")
+	if d, _ = s.ask(t, packet{kind: discover, opts: relayed}); !bytes.Equal(d.Options[82], relayed[82]) {
+		t.Error("option 82 does not go back to a switch that is no relay")
 	}
 
 	long := bytes.Repeat([]byte("i"), 250)

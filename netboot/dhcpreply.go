@@ -92,7 +92,9 @@ func newReply(req request, kind dhcpv4.MessageType, server netip.Addr) *dhcpv4.D
 	if id := req.pkt.Options[optClientID]; id != nil {
 		p.Options[optClientID] = id
 	}
-	if info := req.pkt.Options[optRelayInfo]; info != nil && req.relay.IsValid() {
+	// RFC 3046 section 2.2 wants it back, from switches that put it in without being
+	// relays (DHCP snooping), too.
+	if info := req.pkt.Options[optRelayInfo]; info != nil {
 		p.Options[optRelayInfo] = info
 	}
 	return p

@@ -20,7 +20,7 @@ const (
 	offerHold     = time.Minute      // how long an unanswered offer keeps its address
 	declineRest   = 10 * time.Minute // how long a declined address rests
 	declinesPerHr = 3                // by one machine; more are ignored, or one card drains the pool
-	declinesKept  = 4096             // machines remembered for that before the old ones are dropped
+	declinesKept  = 4096             // machines remembered for that
 	leaseFileWait = time.Second      // for another process to let go of the file
 	leaseFileMode = 0o600
 )
@@ -65,16 +65,17 @@ type Leases struct {
 	// disk, which so comes to hold what memory did last.
 	changing sync.Mutex
 
-	mu       sync.Mutex
-	byMAC    map[string]Lease
-	byAddr   map[netip.Addr]string   // owner of a lease, running or over
-	offers   map[netip.Addr]Lease    // not on disk: a lost offer is asked for again
-	offersOf map[string][]netip.Addr // the same, by machine
-	spots    map[Range]spot
-	spares   map[Range]spares // by the first of a node's ranges
-	resting  map[netip.Addr]rest
-	declines map[string][]time.Time
-	closed   []Range // nothing in these is lent anew
+	mu        sync.Mutex
+	byMAC     map[string]Lease
+	byAddr    map[netip.Addr]string   // owner of a lease, running or over
+	offers    map[netip.Addr]Lease    // not on disk: a lost offer is asked for again
+	offersOf  map[string][]netip.Addr // the same, by machine
+	spots     map[Range]spot
+	spares    map[Range]spares // by the first of a node's ranges
+	resting   map[netip.Addr]rest
+	restsSeen time.Time // when those that are over were last looked for
+	declines  map[string][]time.Time
+	closed    []Range // nothing in these is lent anew
 }
 
 // OpenLeases opens or creates the book at path.
@@ -167,8 +168,15 @@ func newLeases(now func() time.Time) *Leases {
 	}
 }
 
-// enter takes a lease over from the disk.
+// enter takes a lease over from the disk. Of two of one address, which a book of an
+// older version can have after a write that failed, the one that ended before is not.
 func (l *Leases) enter(lease Lease) {
+	if owner, had := l.byAddr[lease.Addr]; had {
+		if l.byMAC[owner].Until.After(lease.Until) {
+			return
+		}
+		delete(l.byMAC, owner)
+	}
 	l.byMAC[lease.MAC] = lease
 	l.byAddr[lease.Addr] = lease.MAC
 }
@@ -236,7 +244,7 @@ func (l *Leases) Offer(mac string, terms Terms, hint netip.Addr) (addr netip.Add
 type lent struct {
 	lease   Lease
 	loser   string // the machine that had the address
-	offered bool   // it was held for the machine, which had been offered it
+	offered bool   // it was held for the machine, which had been offered it and had none
 }
 
 // lend lends addr to the machine until the given time. done is called once: when that is
@@ -268,11 +276,12 @@ func (l *Leases) note(mac string, addr netip.Addr, until time.Time, terms Terms)
 	if new.loser != "" {
 		delete(l.byMAC, new.loser)
 	}
-	if was, ok := l.byMAC[mac]; ok && was.Addr != addr {
+	was, had := l.byMAC[mac]
+	if had && was.Addr != addr {
 		delete(l.byAddr, was.Addr)
 	}
 	o := l.offers[addr]
-	new.offered = o.MAC == mac && now.Before(o.Until)
+	new.offered = o.MAC == mac && now.Before(o.Until) && !now.Before(was.Until)
 	l.byMAC[mac] = new.lease
 	l.byAddr[addr] = mac
 	l.endOffer(addr)
@@ -302,22 +311,21 @@ func (l *Leases) Release(mac string, addr netip.Addr) (bool, error) {
 	return was.MAC != "", err
 }
 
-// end ends the lease of addr if it is one that may, and returns what it was when that is
-// on disk.
+// end ends the lease of addr if it runs and may be ended, and returns what it was when
+// that is on disk.
 func (l *Leases) end(addr netip.Addr, may func(Lease) bool) (was Lease, err error) {
 	written := make(chan error, 1)
 	l.changing.Lock()
 	l.mu.Lock()
+	now := l.now()
 	was, ok := l.byMAC[l.byAddr[addr]]
-	if !ok || !may(was) {
+	if !ok || !now.Before(was.Until) || !may(was) {
 		l.mu.Unlock()
 		l.changing.Unlock()
 		return Lease{}, nil
 	}
 	lease := was
-	if now := l.now(); now.Before(lease.Until) {
-		lease.Until = now
-	}
+	lease.Until = now
 	l.byMAC[lease.MAC] = lease
 	l.spare(lease)
 	l.mu.Unlock()
@@ -345,22 +353,15 @@ func (l *Leases) Decline(mac string, addr netip.Addr) bool {
 	if len(recent) >= declinesPerHr {
 		return false
 	}
-	if len(l.declines) >= declinesKept {
-		l.forgetDeclines(now)
+	if _, known := l.declines[mac]; !known && len(l.declines) >= declinesKept {
+		for one := range l.declines { // any: made-up machines decline once and never come back
+			delete(l.declines, one)
+			break
+		}
 	}
 	l.declines[mac] = append(recent, now)
 	l.letRest(addr, now, mac, "declined by "+mac)
 	return true
-}
-
-// forgetDeclines drops what is longer ago than an hour: made-up machines decline
-// once and never come back. l.mu is held.
-func (l *Leases) forgetDeclines(now time.Time) {
-	for mac, at := range l.declines {
-		if now.Sub(at[len(at)-1]) >= time.Hour {
-			delete(l.declines, mac)
-		}
-	}
 }
 
 // Vacate closes a range: from now on nothing of it is lent anew. It reports

@@ -88,6 +88,10 @@ func (l *Leases) searchAnew() {
 // spare notes that a lease has been ended, which is the last that was. l.mu is held.
 func (l *Leases) spare(lease Lease) {
 	for first, s := range l.spares {
+		if !lease.Until.Before(s.until) { // the search that is next begins anew
+			delete(l.spares, first)
+			continue
+		}
 		s.of = append(s.of, lease)
 		l.spares[first] = s
 	}

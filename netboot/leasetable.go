@@ -82,7 +82,7 @@ func (l *Leases) Free(addr netip.Addr) (Holding, error) {
 		return Holding{Addr: addr, MAC: r.mac, State: LeaseResting, Until: r.until, Why: r.why}, nil
 	}
 	l.mu.Unlock()
-	was, err := l.end(addr, func(lease Lease) bool { return now.Before(lease.Until) })
+	was, err := l.end(addr, func(Lease) bool { return true })
 	if err != nil {
 		return Holding{}, err
 	}
@@ -93,11 +93,14 @@ func (l *Leases) Free(addr netip.Addr) (Holding, error) {
 }
 
 // letRest keeps an address from everybody for a while, and forgets the rests that
-// are over. l.mu is held.
+// are over, a minute after at the latest. l.mu is held.
 func (l *Leases) letRest(addr netip.Addr, now time.Time, mac, why string) {
-	for a, r := range l.resting {
-		if !now.Before(r.until) {
-			delete(l.resting, a)
+	if now.Sub(l.restsSeen) >= time.Minute || now.Before(l.restsSeen) {
+		l.restsSeen = now
+		for a, r := range l.resting {
+			if !now.Before(r.until) {
+				delete(l.resting, a)
+			}
 		}
 	}
 	l.resting[addr] = rest{until: now.Add(declineRest), mac: mac, why: why}

@@ -3,6 +3,7 @@ package netboot
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -28,9 +29,14 @@ type entry struct {
 
 // leaseWriter writes leases to the disk, in the order in which they came.
 type leaseWriter struct {
-	db    *bolt.DB
-	wake  chan struct{}
-	ended chan struct{}
+	update func(func(*bolt.Tx) error) error // changes the book on the disk, all of it or nothing
+	wake   chan struct{}
+	ended  chan struct{}
+
+	// unwritten are the machines of leases that could not be written, with the address
+	// that each has in memory now, or none. What the disk has of them at another is over:
+	// memory may lend that to others, who could not be told from them after a restart.
+	unwritten map[string]netip.Addr
 
 	mu     sync.Mutex
 	queue  []entry
@@ -38,7 +44,7 @@ type leaseWriter struct {
 }
 
 func newLeaseWriter(db *bolt.DB) *leaseWriter {
-	w := &leaseWriter{db: db, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	w := &leaseWriter{update: db.Update, wake: make(chan struct{}, 1), ended: make(chan struct{}), unwritten: map[string]netip.Addr{}}
 	go w.run()
 	return w
 }
@@ -94,8 +100,16 @@ func (w *leaseWriter) run() {
 
 // write writes all of them or none.
 func (w *leaseWriter) write(batch []entry) error {
-	return w.db.Update(func(tx *bolt.Tx) error {
+	err := w.update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(leaseBucket)
+		for mac, addr := range w.unwritten {
+			if there, err := readLease([]byte(mac), b.Get([]byte(mac))); err == nil && there.Addr == addr {
+				continue // it was to be lent on, and runs as long as it was before
+			}
+			if err := b.Delete([]byte(mac)); err != nil {
+				return err
+			}
+		}
 		for _, e := range batch {
 			if e.loser != "" {
 				if err := b.Delete([]byte(e.loser)); err != nil {
@@ -108,4 +122,15 @@ func (w *leaseWriter) write(batch []entry) error {
 		}
 		return nil
 	})
+	if err == nil {
+		clear(w.unwritten)
+		return nil
+	}
+	for _, e := range batch {
+		w.unwritten[e.lease.MAC] = e.lease.Addr
+		if e.loser != "" {
+			w.unwritten[e.loser] = netip.Addr{}
+		}
+	}
+	return err
 }

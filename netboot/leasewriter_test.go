@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -115,6 +116,116 @@ func TestTheDiskHasWhatMemoryDidLast(t *testing.T) {
 	}
 }
 
+// A write that fails leaves nothing on the disk that a later one cannot put right: whatever
+// follows, no address is two machines' after a restart, and who was told that it has an
+// address has it.
+func TestAFailedWriteIsPutRight(t *testing.T) {
+	old, other, third := "02:00:00:00:00:01", "02:00:00:00:00:00", "02:00:00:00:00:02"
+	a, b := netip.MustParseAddr("10.0.0.5"), netip.MustParseAddr("10.0.0.6")
+	type step struct {
+		mac   string
+		addr  netip.Addr
+		after time.Duration
+		lasts time.Duration
+		fails bool
+	}
+	for name, c := range map[string]struct {
+		steps []step
+		want  map[string]netip.Addr
+	}{
+		"the address of one that lost it": {
+			[]step{{old, a, 0, time.Hour, false}, {other, a, 2 * time.Hour, time.Hour, true}, {other, a, time.Second, time.Hour, false}},
+			map[string]netip.Addr{other: a},
+		},
+		"the address of one that went to another": {
+			[]step{{old, a, 0, 2 * time.Hour, false}, {old, b, time.Second, time.Hour, true}, {other, a, time.Second, time.Hour, false}},
+			map[string]netip.Addr{other: a},
+		},
+		"one that is to go on": {
+			[]step{{old, a, 0, time.Hour, false}, {old, a, time.Second, time.Hour, true}, {other, b, time.Second, time.Hour, false}},
+			map[string]netip.Addr{old: a, other: b},
+		},
+		"one that came back": {
+			[]step{{old, a, 0, time.Hour, false}, {old, b, time.Second, time.Hour, true}, {old, a, time.Second, time.Hour, false}, {third, b, time.Second, time.Hour, false}},
+			map[string]netip.Addr{old: a, third: b},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "leases.db")
+			l, clock := openBook(t, path)
+			r := Range{a, b}
+			update := l.writer.update
+			for _, s := range c.steps {
+				clock.pass(s.after)
+				full := errors.New("no space left")
+				l.writer.update = update
+				if s.fails {
+					l.writer.update = func(func(*bolt.Tx) error) error { return full }
+				}
+				if err := l.Commit(s.mac, s.addr, clock.now().Add(s.lasts), all(l, r)); errors.Is(err, full) != s.fails || !s.fails && err != nil {
+					t.Fatalf("%s takes %s: %v", s.mac, s.addr, err)
+				}
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			again, _ := openBook(t, path)
+			got := map[string]netip.Addr{}
+			for _, lease := range again.All() {
+				got[lease.MAC] = lease.Addr
+				if again.byAddr[lease.Addr] != lease.MAC {
+					t.Errorf("%s is also %s's", lease.Addr, again.byAddr[lease.Addr])
+				}
+			}
+			if !maps.Equal(got, c.want) {
+				t.Errorf("after a restart: %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// A book that an older version left with two leases of one address has the one that
+// runs longer.
+func TestTwoLeasesOfOneAddress(t *testing.T) {
+	a := netip.MustParseAddr("10.0.0.5")
+	clock := &fakeClock{t: time.Unix(1700000000, 0).UTC()}
+	runs, over := Lease{macA, a, clock.now().Add(time.Hour)}, Lease{macB, a, clock.now().Add(-time.Hour)}
+	for _, order := range [][]Lease{{runs, over}, {over, runs}} {
+		l := newLeases(clock.now)
+		for _, lease := range order {
+			l.enter(lease)
+		}
+		if _, ok := l.Of(macB); ok || l.byAddr[a] != macA {
+			t.Errorf("read as %v: %v", order, l.byMAC)
+		}
+	}
+}
+
+// Who gives back again and again what is over changes nothing.
+func TestReleasedOnceIsReleased(t *testing.T) {
+	l, clock := openBook(t, filepath.Join(t.TempDir(), "leases.db"))
+	a := netip.MustParseAddr("10.0.0.5")
+	r := Range{a, a}
+	if err := l.Commit(macA, a, clock.now().Add(time.Hour), all(l, r)); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := l.Release(macA, a); !ok || err != nil {
+		t.Fatalf("released: %v, %v", ok, err)
+	}
+	if got, ok := l.Offer(macB, all(l, r), netip.Addr{}); !ok || got != a {
+		t.Fatalf("offered %v, %v", got, ok)
+	}
+	before := l.writes(t)
+	for range 100 {
+		if ok, err := l.Release(macA, a); ok || err != nil {
+			t.Fatalf("released again: %v, %v", ok, err)
+		}
+	}
+	if n := l.writes(t) - before; n != 0 || len(l.spares[r].of) != 0 {
+		t.Errorf("%d writes, %d spares", n, len(l.spares[r].of))
+	}
+}
+
 // No ACK leaves before its lease is on the disk, and none at all if that fails.
 func TestNoACKBeforeTheDisk(t *testing.T) {
 	for _, c := range []struct {
@@ -189,4 +300,27 @@ func TestWhoTakesItsAddressIsNoFlood(t *testing.T) {
 // takes is the REQUEST of a machine for what it was offered.
 func takes(mac, addr string) packet {
 	return packet{kind: reqst, mac: mac, opts: map[uint8][]byte{optServerID: ip4("10.77.0.1"), optRequestedIP: ip4(addr)}}
+}
+
+// A machine that has its address, and takes it again and again, makes no room for
+// made-up ones.
+func TestWhoHasItsAddressGivesNothingBack(t *testing.T) {
+	in := testInterface(ModeDHCP)
+	in.Range = span("10.77.16.0", "10.77.63.255")
+	s := newSetupAt(t, in, "10.77.0.1/16", nil)
+	s.leases.put = func(_ Lease, _ string, done func(error)) { done(nil) }
+	holder, addr := nth(0)
+	s.lendTo(t, holder, addr)
+	answered := 0
+	for n := 1; n <= strangersAtOnce+100; n++ {
+		s.ask(t, packet{kind: discover, mac: holder})
+		s.lendTo(t, holder, addr)
+		mac, _ := nth(n)
+		if offer, _ := s.ask(t, packet{kind: discover, mac: mac}); offer != nil {
+			answered++
+		}
+	}
+	if answered != strangersAtOnce {
+		t.Errorf("%d strangers are answered at once, want %d", answered, strangersAtOnce)
+	}
 }

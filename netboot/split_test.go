@@ -180,6 +180,10 @@ func TestANodeLendsFromItsShare(t *testing.T) {
 	selecting := func(mac, addr string) packet {
 		return packet{kind: reqst, mac: mac, opts: map[uint8][]byte{54: us, 50: ip4(addr)}}
 	}
+	byRelay := func(addr string) packet { // RFC 5107: it says to all nodes that it is the server
+		name := ip4("10.77.0.3")
+		return packet{kind: reqst, giaddr: "10.77.0.3", opts: map[uint8][]byte{54: name, 50: ip4(addr), 82: append([]byte{11, 4}, name...)}}
+	}
 	mine := []packet{selecting(macA, "10.77.0.120")}
 	wanted := func(n *beside) { n.share.Blocks[0].Wanted = true }
 	gone := func(n *beside) { n.share.Blocks = n.share.Blocks[1:] }
@@ -195,6 +199,8 @@ func TestANodeLendsFromItsShare(t *testing.T) {
 		{"a wish in the other's share", nil, 0, nil, packet{kind: discover, opts: map[uint8][]byte{50: ip4("10.77.0.160")}}, "OFFER 10.77.0.110"},
 		{"a wish in the share", nil, 0, nil, packet{kind: discover, opts: map[uint8][]byte{50: ip4("10.77.0.135")}}, "OFFER 10.77.0.135"},
 		{"selecting in the other's share", nil, 0, nil, selecting(macA, "10.77.0.160"), "NAK"},
+		{"selecting what another offered, in the name of a relay", nil, 0, nil, byRelay("10.77.0.160"), ""},
+		{"selecting ours, in the name of a relay", nil, 0, nil, byRelay("10.77.0.120"), "ACK 10.77.0.120"},
 		{"selecting in a block that is wanted", nil, 0, wanted, selecting(macA, "10.77.0.120"), "NAK"},
 		{"a newcomer, one block is wanted", nil, 0, wanted, packet{kind: discover}, "OFFER 10.77.0.130"},
 		{"whoever has an address of a wanted block is offered it again", mine, 0, wanted, packet{kind: discover}, "OFFER 10.77.0.120"},
