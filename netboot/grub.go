@@ -75,14 +75,21 @@ func (grub) agent(a agentScript) string {
 	for _, word := range strings.Fields(a.words()) {
 		words.WriteString(" '" + word + "'")
 	}
-	return fmt.Sprintf(`echo "LPMOS: starting the agent. %[1]s"
-if linux (tftp,%[2]s)/%[5]s%[3]s; then
-  if initrd (tftp,%[2]s)/%[6]s; then
+	var tries strings.Builder
+	for i, node := range a.nodes() {
+		if i > 0 {
+			fmt.Fprintf(&tries, "echo \"LPMOS: trying the node at %s\"\n", node.Addr())
+		}
+		fmt.Fprintf(&tries, `if linux (tftp,%[1]s)/%[3]s%[2]s; then
+  if initrd (tftp,%[1]s)/%[4]s; then
     boot
   fi
 fi
-echo "LPMOS: the agent could not be started; booting the disk"
-%[4]s`, a.Title, a.Node.Addr(), words.String(), grubLocalBoot, a.Files.kernel, a.Files.initrd)
+`, node.Addr(), words.String(), a.Files.kernel, a.Files.initrd)
+	}
+	return fmt.Sprintf(`echo "LPMOS: starting the agent. %s"
+%secho "LPMOS: the agent could not be started; booting the disk"
+%s`, a.Title, tries.String(), grubLocalBoot)
 }
 
 func (grub) local(title string, _ int) string {

@@ -129,6 +129,14 @@ func TestTheScriptNamesOtherNodes(t *testing.T) {
 	s.cfg.KernelArgs = "nomodeset"
 	s.fleet.boots(macA, Decision{Action: BootAgent, Name: "web1", Reason: "a task waits"})
 	want := strings.Replace(goldenAgent, "lpmos.node=https://10.77.0.1:80", "lpmos.node=https://10.77.0.1:80 lpmos.node=https://10.77.0.2:80 lpmos.node=https://10.78.0.3:8080", 1)
+	begin, end := strings.Index(want, "imgfree"), strings.Index(want, ":local")
+	from := func(node, next string) string {
+		try := strings.NewReplacer("http://10.77.0.1:80/", "http://"+node+"/", "goto local", "goto "+next).Replace(want[begin:end])
+		return strings.Replace(try, "boot || goto "+next, "boot || goto local", 1)
+	}
+	want = want[:begin] + from("10.77.0.1:80", "node2") +
+		":node2\necho LPMOS: trying the node at 10.77.0.2\n" + from("10.77.0.2:80", "node3") +
+		":node3\necho LPMOS: trying the node at 10.78.0.3\n" + from("10.78.0.3:8080", "local") + want[end:]
 	if got := s.get("GET", "/boot/"+s.path(macA)+"/script?mac="+macA).Body.String(); got != want {
 		t.Errorf("%s", got)
 	}

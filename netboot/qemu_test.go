@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -379,6 +381,53 @@ func ovmfWindow(t *testing.T, s *setup) {
 		}
 	}
 	t.Error("OVMF has not fetched its loader in windows of 4 blocks")
+}
+
+// A node that dies while it sends the kernel or the initramfs costs a machine that much
+// time and no more: iPXE goes on to the next node.
+func TestRealFirmwareGoesOnToAnotherNode(t *testing.T) {
+	if os.Getenv(qemuEnv) == "" {
+		t.Skip("slow; set " + qemuEnv + "=1")
+	}
+	for _, file := range []string{FileKernel, FileInitrd} {
+		t.Run(file, func(t *testing.T) {
+			w := newWire(t)
+			in := testInterface(ModeDHCP)
+			s := newSetupAt(t, in, "10.77.0.1/24", &beside{self: "a", alive: []string{"a"}, urls: []string{"https://10.77.0.2:80"},
+				share: Share{Blocks: []Block{{Range: in.Range}}, Heard: time.Now()}})
+			s.cfg.Files = realFiles(t)
+			s.cfg.Now = time.Now
+			s.cfg.Pin = strings.Repeat("ab", 32)
+			s.fleet.boots(macA, Decision{Action: BootAgent, Reason: "the test says so"})
+			s.web = func(h http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if strings.HasSuffix(r.URL.Path, "/"+file) {
+						w.Header().Set("Content-Length", "5000000")
+						w.Write(make([]byte, 1000000))
+						panic(http.ErrAbortHandler)
+					}
+					h.ServeHTTP(w, r)
+				})
+			}
+			w.start(s)
+			w.second("n2", "10.77.0.2/24")
+			ln, err := net.Listen("tcp", "10.77.0.2:80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			next := &http.Server{Handler: s.Handler()}
+			go next.Serve(ln)
+			t.Cleanup(func() { next.Close() })
+			console, _ := w.power(qemu{rom: true, mac: macA, disk: biosDisk(t)})
+			ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
+			defer cancel()
+			for _, want := range []string{"trying the node at 10.77.0.2", agentSays} {
+				if err := eventually(ctx, func() error { return consoleSays(console, want) }); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 func TestRealFirmwareFromASinglePort(t *testing.T) {

@@ -3,6 +3,7 @@ package netboot
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -71,8 +72,11 @@ type agentScript struct {
 
 // words are the kernel's command line.
 func (a agentScript) words() string {
-	words := fmt.Sprintf("%s lpmos.node=https://%s%s lpmos.mac=%s lpmos.time=%d lpmos.pin=%s lpmos.claim=%s",
-		a.Files.consoles, a.Node, nodeWords(a.Node, a.Others), a.MAC, a.Now.Unix(), a.Pin, a.Claim)
+	words := a.Files.consoles
+	for _, node := range a.nodes() {
+		words += " lpmos.node=https://" + node.String()
+	}
+	words += fmt.Sprintf(" lpmos.mac=%s lpmos.time=%d lpmos.pin=%s lpmos.claim=%s", a.MAC, a.Now.Unix(), a.Pin, a.Claim)
 	if a.KernelArgs != "" {
 		words += " " + a.KernelArgs
 	}
@@ -80,34 +84,45 @@ func (a agentScript) words() string {
 }
 
 func (ipxe) agent(a agentScript) string {
-	// A machine that cannot fetch the agent boots its own disk: a broken node
-	// may keep an install waiting, never a server from starting.
-	return fmt.Sprintf(`#!ipxe
-echo LPMOS: starting the agent. %[1]s
-imgfree
-kernel http://%[2]s/boot/%[5]s initrd=initrd %[3]s || goto local
-initrd --name initrd http://%[2]s/boot/%[6]s || goto local
+	// The kernel and what belongs to it come from one node, or they may not be of one
+	// build; each node in turn. A machine that cannot fetch the agent boots its own
+	// disk: a broken node may keep an install waiting, never a server from starting.
+	var tries strings.Builder
+	nodes := a.nodes()
+	for i, node := range nodes {
+		next := "local"
+		if i+1 < len(nodes) {
+			next = fmt.Sprintf("node%d", i+2)
+		}
+		if i > 0 {
+			fmt.Fprintf(&tries, ":node%d\necho LPMOS: trying the node at %s\n", i+1, node.Addr())
+		}
+		fmt.Fprintf(&tries, `imgfree
+kernel http://%[1]s/boot/%[4]s initrd=initrd %[3]s || goto %[2]s
+initrd --name initrd http://%[1]s/boot/%[5]s || goto %[2]s
 boot || goto local
-:local
+`, node, next, a.words(), a.Files.kernel, a.Files.initrd)
+	}
+	return fmt.Sprintf(`#!ipxe
+echo LPMOS: starting the agent. %s
+%s:local
 echo LPMOS: the agent could not be started; booting the disk
 imgfree
-%[4]s`, a.Title, a.Node, a.words(), localBoot(a.Drive), a.Files.kernel, a.Files.initrd)
+%s`, a.Title, tries.String(), localBoot(a.Drive))
 }
 
-// nodeWords are the further words of the kernel command line that name nodes, as
-// many as an agent knows. They come out of what other nodes say of themselves.
-func nodeWords(own netip.AddrPort, others []string) string {
-	var words strings.Builder
-	seen := map[netip.AddrPort]bool{own: true}
-	for _, base := range others {
+// nodes are where the agent can be had and whom it turns to, this node first and as many
+// as an agent knows. The others come out of what they say of themselves.
+func (a agentScript) nodes() []netip.AddrPort {
+	nodes := []netip.AddrPort{a.Node}
+	for _, base := range a.Others {
 		at, err := netip.ParseAddrPort(strings.TrimPrefix(base, "https://"))
-		if err != nil || !strings.HasPrefix(base, "https://") || !at.Addr().Is4() || seen[at] || len(seen) == maxNodes {
+		if err != nil || !strings.HasPrefix(base, "https://") || !at.Addr().Is4() || slices.Contains(nodes, at) || len(nodes) == maxNodes {
 			continue
 		}
-		seen[at] = true
-		fmt.Fprintf(&words, " lpmos.node=https://%s", at)
+		nodes = append(nodes, at)
 	}
-	return words.String()
+	return nodes
 }
 
 func (ipxe) local(title string, drive int) string {

@@ -116,7 +116,11 @@ func (w *wire) start(s *setup) (stop func()) {
 		cancel()
 		w.t.Fatal(err)
 	}
-	web := &http.Server{Handler: s.Handler()}
+	handler := s.Handler()
+	if s.web != nil {
+		handler = s.web(handler)
+	}
+	web := &http.Server{Handler: handler}
 	go web.Serve(ln)
 	stop = sync.OnceFunc(func() {
 		web.Close()

@@ -132,6 +132,7 @@ type setup struct {
 	probing func(context.Context, netip.Addr) string // who uses an address, for tests without a wire
 	echoing func(context.Context, netip.Addr) string // and behind relays
 	quiet   func() string                            // why nothing is lent to new machines
+	web     func(http.Handler) http.Handler          // in the way of what is asked for over HTTP
 }
 
 func (s *setup) clock() time.Time {
