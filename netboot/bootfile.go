@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
 // bootFile is what the machine's firmware is given to boot; empty for systems
@@ -21,6 +23,9 @@ func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) 
 	}
 	loader := r.loader(fw)
 	signed := r.signedOnly(req, d.SecureBoot)
+	if d.Reason == strangerTried && req.kind == dhcpv4.MessageTypeDiscover && (signed || loader == LoaderGRUBARM64) {
+		r.tell(req, "is left to its disk: it was "+strangerTried)
+	}
 	switch {
 	case loader == LoaderGRUBARM64 && action != BootAgent && action != BootHold:
 		return LoaderNone, "" // as for a machine that is given shim
