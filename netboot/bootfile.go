@@ -102,9 +102,12 @@ func told(req request, file string) string {
 	case req.machine.Firmware.Stage == StageIPXE:
 		return "script"
 	case strings.HasSuffix(file, LoaderNone) && req.machine.Firmware.Stage == StageHTTP && req.machine.Firmware.CPU == "arm64":
-		return file + ", which is none: arm64 machines start the agent by PXE only; its firmware goes on with its boot order"
+		return file + toldNone + ": arm64 machines start the agent by PXE only; its firmware goes on with its boot order"
 	case strings.HasSuffix(file, LoaderNone):
-		return file + ", which is none: its firmware goes on to its disk"
+		return file + toldNone + ": its firmware goes on to its disk"
 	}
 	return file
 }
+
+// toldNone is what stands behind the name of a file that is not to be there.
+const toldNone = ", which is none"
