@@ -189,7 +189,7 @@ func TestFirmwareThatComesBackFromItsDiskIsNamed(t *testing.T) {
 				t.Fatal(drop)
 			}
 			out, ok := answer(t.Context(), req)
-			if out, ok = out.wait(ok); !ok {
+			if _, ok = out.wait(ok); !ok {
 				t.Fatalf("%s: no answer to %v", mode, p)
 			}
 		}
