@@ -683,3 +683,60 @@ func TestForgedRequestsDoNotFillTheLog(t *testing.T) {
 		t.Errorf("after 10 s there are %d lines, want one more", a)
 	}
 }
+
+// Requests that nobody is behind take no place from a machine, and it keeps the one it has.
+func TestForgedTFTPRequestsKeepNoMachineFromItsFile(t *testing.T) {
+	r := newTFTPRig(t)
+	forge := func(n int) {
+		t.Helper()
+		c := r.client(fmt.Sprintf("127.0.0.%d", 10+n/transfersEach))
+		r.send(c, rrq("undionly.kpxe", "octet", "blksize", "1024"))
+		if got, _ := r.hear(c, 10*time.Second); binary.BigEndian.Uint16(append(got, 0, 0)) != tftpOACK {
+			t.Fatalf("request %d was answered %.60q", n, got)
+		}
+	}
+	machine := func(addr string) (c *net.UDPConn, at netip.AddrPort) {
+		t.Helper()
+		c = r.client(addr)
+		r.send(c, rrq("undionly.kpxe", "octet"))
+		got, at := r.hear(c, 10*time.Second)
+		if binary.BigEndian.Uint16(append(got, 0, 0)) != tftpData {
+			t.Fatalf("a machine was answered %.60q", got)
+		}
+		return c, at
+	}
+	next := func(c *net.UDPConn, at netip.AddrPort, block byte) {
+		t.Helper()
+		if _, err := c.WriteToUDPAddrPort([]byte{0, tftpAck, 0, block}, at); err != nil {
+			t.Fatal(err)
+		}
+		for { // what was sent again before that may come first
+			got, _ := r.hear(c, 10*time.Second)
+			if len(got) < 4 || got[3] > block+1 || binary.BigEndian.Uint16(got) != tftpData {
+				t.Fatalf("after block %d came %.60q", block, got)
+			}
+			if got[3] == block+1 {
+				return
+			}
+		}
+	}
+	early, earlyAt := machine("127.0.0.7")
+	next(early, earlyAt, 1)
+	for n := range transfersOverall - 1 {
+		forge(n)
+	}
+	late, lateAt := machine("127.0.0.8")
+	next(late, lateAt, 1)
+	for n := range 100 {
+		forge(transfersOverall + n)
+	}
+	next(early, earlyAt, 2)
+	next(late, lateAt, 2)
+	st := r.Stats()
+	if st["tftp.refused.too many"] != 0 {
+		t.Errorf("stats: %v", st)
+	}
+	if st["tftp.made room"] == 0 { // each is given up after three seconds
+		t.Log("this computer was too slow to have so many at once")
+	}
+}
