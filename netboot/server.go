@@ -197,7 +197,7 @@ func (s *Server) FreeLease(addr netip.Addr) (Holding, error) { return s.leases.F
 // Handler serves everything below BootPath. The caller listens with it at the
 // interfaces' addresses on Config.BootPort.
 func (s *Server) Handler() http.Handler {
-	return &bootHTTP{files: s.cfg.Files, profiles: s.cfg.Profiles, turns: &s.turns, scripts: s.scripts(), sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
+	return &bootHTTP{files: s.cfg.Files, profiles: s.cfg.Profiles, turns: &s.turns, scripts: s.scripts(), sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now, within: sendTime}
 }
 
 func (s *Server) scripts() *scripts {

@@ -64,11 +64,7 @@ func newTFTPRigOf(t *testing.T, singlePort bool) *tftpRig {
 
 func newTFTPRigWith(t *testing.T, change func(*setup)) *tftpRig {
 	t.Helper()
-	if os.Getenv(inNamespace) != "" {
-		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-	}
+	loopback(t)
 	in := Interface{Name: "lo", Mode: ModeProxy}
 	r := &tftpRig{setup: newSetupAt(t, in, "127.0.0.1/24", nil), t: t, log: &lines{}}
 	r.cfg.Log = slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -91,6 +87,16 @@ func newTFTPRigWith(t *testing.T, change func(*setup)) *tftpRig {
 		}
 	})
 	return r
+}
+
+// loopback makes 127.0.0.1 work in the tests' own namespace.
+func loopback(t *testing.T) {
+	t.Helper()
+	if os.Getenv(inNamespace) != "" {
+		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
 }
 
 // client is a socket with an address of the loopback network.
