@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
 // bootFile is what the machine's firmware is given to boot; empty for systems
@@ -21,6 +23,9 @@ func (r *responder) bootFile(ctx context.Context, req request, addr netip.Addr) 
 	}
 	loader := r.loader(fw)
 	signed := r.signedOnly(req, d.SecureBoot)
+	if d.Reason == strangerTried && req.kind == dhcpv4.MessageTypeDiscover && (signed || loader == LoaderGRUBARM64) {
+		r.tell(req, "is left to its disk: it was "+strangerTried)
+	}
 	switch {
 	case loader == LoaderGRUBARM64 && action != BootAgent && action != BootHold:
 		return LoaderNone, "" // as for a machine that is given shim
@@ -97,9 +102,12 @@ func told(req request, file string) string {
 	case req.machine.Firmware.Stage == StageIPXE:
 		return "script"
 	case strings.HasSuffix(file, LoaderNone) && req.machine.Firmware.Stage == StageHTTP && req.machine.Firmware.CPU == "arm64":
-		return file + ", which is none: arm64 machines start the agent by PXE only; its firmware goes on with its boot order"
+		return file + toldNone + ": arm64 machines start the agent by PXE only; its firmware goes on with its boot order"
 	case strings.HasSuffix(file, LoaderNone):
-		return file + ", which is none: its firmware goes on to its disk"
+		return file + toldNone + ": its firmware goes on to its disk"
 	}
 	return file
 }
+
+// toldNone is what stands behind the name of a file that is not to be there.
+const toldNone = ", which is none"

@@ -12,15 +12,20 @@ import (
 // machine asks the other server for, in a broadcast as well, and else to the first
 // from which it is used.
 
-// mostBound is how many machines, and how many paths, are remembered for that.
-const mostBound = 4096
+const (
+	// mostBound is how many machines, and how many paths, are remembered for that. One more
+	// takes the place of the oldest: made-up ones must keep nobody from booting.
+	mostBound = 4096
+	// boundOfOne is how many of those paths may be one address's, which is more than a
+	// machine needs: nobody can push out another's alone.
+	boundOfOne = 8
+)
 
 // bound remembers where paths are good. The zero value is ready.
 type bound struct {
 	mu    sync.Mutex
 	asked map[string]boundTo // by MAC: the address that it asked the other server for
 	used  map[string]boundTo // by path
-	swept time.Time
 }
 
 type boundTo struct {
@@ -28,54 +33,62 @@ type boundTo struct {
 	end  time.Time
 }
 
-// asks notes which address a machine asks another server for. When there are too many,
-// its path is bound by its first use.
+// asks notes which address a machine asks another server for.
 func (b *bound) asks(mac string, addr netip.Addr, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.asked == nil {
-		b.asked, b.used = map[string]boundTo{}, map[string]boundTo{}
+		b.asked = map[string]boundTo{}
 	}
-	b.sweep(now)
-	if _, known := b.asked[mac]; known || len(b.asked) < mostBound {
-		b.asked[mac] = boundTo{addr, now.Add(pathLife)}
+	if _, known := b.asked[mac]; !known {
+		makeRoom(b.asked, addr, mostBound, now)
 	}
+	b.asked[mac] = boundTo{addr, now.Add(pathLife)}
 }
 
 // leads says whether a path that was made for this machine, wherever, leads anywhere
-// from the address, and binds it. What finds no place leads nowhere: there have been
-// thousands of boots in ten minutes whose machines have not asked for an address.
+// from the address, and binds it.
 func (b *bound) leads(path, mac string, from netip.Addr, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.asked == nil {
-		b.asked, b.used = map[string]boundTo{}, map[string]boundTo{}
-	}
 	if a, ok := b.asked[mac]; ok && now.Before(a.end) {
 		return a.addr == from
 	}
 	if u, ok := b.used[path]; ok {
 		return u.addr == from // it has ended when the path has
 	}
-	b.sweep(now)
-	if len(b.used) >= mostBound {
-		return false
+	if b.used == nil {
+		b.used = map[string]boundTo{}
 	}
+	makeRoom(b.used, from, boundOfOne, now)
 	b.used[path] = boundTo{from, now.Add(pathLife + time.Second)}
 	return true
 }
 
-// sweep forgets what has ended, when there is much. b.mu is held.
-func (b *bound) sweep(now time.Time) {
-	if len(b.asked) < mostBound && len(b.used) < mostBound || now.Sub(b.swept) < sweepEvery {
-		return
-	}
-	b.swept = now
-	for _, m := range []map[string]boundTo{b.asked, b.used} {
-		for k, v := range m {
-			if !now.Before(v.end) {
-				delete(m, k)
-			}
+// makeRoom forgets what has ended, the oldest of an address that has so many, and the
+// oldest of all if there are too many. It looks at all of them, which takes less time
+// than the script that one is remembered for.
+func makeRoom(m map[string]boundTo, of netip.Addr, most int, now time.Time) {
+	n, own, oldest := 0, "", ""
+	for k, v := range m {
+		if !now.Before(v.end) {
+			delete(m, k)
+			continue
 		}
+		if o, ok := m[oldest]; !ok || v.end.Before(o.end) {
+			oldest = k
+		}
+		if v.addr == of {
+			if o, ok := m[own]; n == 0 || ok && v.end.Before(o.end) {
+				own = k
+			}
+			n++
+		}
+	}
+	switch {
+	case n >= most:
+		delete(m, own)
+	case len(m) >= mostBound:
+		delete(m, oldest)
 	}
 }

@@ -2,6 +2,7 @@ package netboot
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"testing"
@@ -79,20 +80,81 @@ func TestAPathOfAProxyIsBoundToAnAddress(t *testing.T) {
 
 func TestWhatIsBoundIsBounded(t *testing.T) {
 	var b bound
-	now, at := time.Unix(1700000000, 0), netip.MustParseAddr("10.77.0.9")
-	for i := range 2 * mostBound {
-		b.asks(fmt.Sprint(i), at, now)
-		b.leads(fmt.Sprint(i), "x", at, now)
+	now := time.Unix(1700000000, 0)
+	at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 77, byte(i >> 8), byte(i)}) }
+	for i := range mostBound + 1 {
+		now = now.Add(time.Millisecond)
+		b.asks(fmt.Sprint(i), at(i), now)
+		if !b.leads(fmt.Sprint("path ", i), "x", at(i), now) {
+			t.Fatalf("path %d leads nowhere", i)
+		}
 	}
 	if len(b.asked) != mostBound || len(b.used) != mostBound {
 		t.Errorf("%d machines and %d paths are remembered", len(b.asked), len(b.used))
 	}
-	if b.leads("new", "y", at, now) || !b.leads("1", "x", at, now) {
-		t.Error("one that is remembered, or one too many")
+	if _, first := b.asked["0"]; first || b.leads("of a machine", "1", at(9), now) || b.leads("path 1", "x", at(9), now) {
+		t.Error("others than the oldest are forgotten")
 	}
-	now = now.Add(pathLife + time.Second)
-	if !b.leads("new", "y", at, now) || len(b.asked)+len(b.used) != 1 {
+	// An address pushes out its own.
+	for i := range 3 * mostBound {
+		if !b.leads(fmt.Sprint("flood ", i), "y", at(9), now) {
+			t.Fatalf("path %d of one address leads nowhere", i)
+		}
+	}
+	if b.leads("path 2000", "x", at(9), now) || len(b.used) > mostBound {
+		t.Errorf("one address has another's path; %d are remembered", len(b.used))
+	}
+	now = now.Add(pathLife + 2*time.Second)
+	b.asks("new", at(1), now)
+	if !b.leads("new", "y", at(1), now) || len(b.asked)+len(b.used) != 2 {
 		t.Errorf("%d and %d are remembered for ever", len(b.asked), len(b.used))
+	}
+}
+
+// Machines that are made up keep none from booting, nor do they leave a mark.
+func TestMadeUpMachinesKeepNobodyFromItsScript(t *testing.T) {
+	s := newSetup(t, ModeProxy)
+	r := s.responder(s.link)
+	tell := func(p packet) *dhcpv4.DHCPv4 {
+		req, drop := parseRequest(p.bytes(), netip.MustParseAddrPort("0.0.0.0:68"))
+		if drop != "" {
+			t.Fatal(drop)
+		}
+		out, ok := r.proxyOffer(t.Context(), req)
+		if !ok {
+			return nil
+		}
+		d, err := dhcpv4.FromBytes(out.packet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	leads := func(mac, from string) bool {
+		offer := tell(packet{kind: discover, mac: mac, opts: pxeIPXE})
+		path := regexp.MustCompile("[a-z2-7]{32}").FindString(string(offer.Options[optBootFile]))
+		_, _, ok := s.scripts().of(t.Context(), ipxe{}, scriptAsk{node: netip.MustParseAddrPort("10.77.0.1:80"), from: netip.MustParseAddr(from), path: path, mac: mac, platform: "efi"})
+		return ok
+	}
+	request := maps.Clone(pxeIPXE)
+	request[54], request[50] = ip4("10.77.0.2"), ip4("10.77.0.60")
+	for i := range 100 {
+		tell(packet{kind: reqst, mac: stallMAC(i), opts: request})
+	}
+	if n := len(s.bound.asked); n != 0 {
+		t.Errorf("%d machines are remembered that were told nothing", n)
+	}
+	for i := range mostBound { // as if there had been time to get them all past the bound on strangers
+		s.bound.asks(stallMAC(i), netip.MustParseAddr("10.77.0.60"), s.clock())
+		s.bound.leads(fmt.Sprint(i), "x", netip.MustParseAddr("10.77.0.60"), s.clock())
+	}
+	if !leads(macA, "10.77.0.61") {
+		t.Error("after them a machine finds no script")
+	}
+	tell(packet{kind: discover, mac: macB, opts: pxeIPXE})
+	tell(packet{kind: reqst, mac: macB, opts: request})
+	if leads(macB, "10.77.0.66") || !leads(macB, "10.77.0.60") {
+		t.Error("and whose address is known can be robbed")
 	}
 }
 

@@ -1,6 +1,9 @@
 package netboot
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // clues are a machine's trail with what the rules ask of it.
 type clues struct {
@@ -53,9 +56,48 @@ func (l clues) lastAt(steps ...Step) int {
 
 func (l clues) quiet(s Sighting) time.Duration { return l.now.Sub(s.At) }
 
+// leavesToDisk says whether firmware was given none.efi, by which it goes on to its disk:
+// where GRUB or shim would be its loader, it is told so by DHCP and by no script. The
+// file itself is asked for and not found, which is as it should be and not told.
+func (s Sighting) leavesToDisk() bool {
+	switch s.Step {
+	case StepOffer, StepAck, StepProxy, StepProxyAck:
+		return isNone(s.File)
+	}
+	return false
+}
+
+// isNone says whether a boot file that was told of, see told, is the one that is never there.
+func isNone(file string) bool {
+	name, _, _ := strings.Cut(file, toldNone)
+	return name == LoaderNone || strings.HasSuffix(name, BootPath+LoaderNone)
+}
+
 // outcome is how the newest attempt to get a file or a script ended.
 func (l clues) outcome() (Sighting, bool) {
-	return l.last(StepServed, StepStopped, StepMissing, StepScript)
+	return l.lastOf(func(s Sighting) bool {
+		switch s.Step {
+		case StepServed, StepStopped, StepMissing, StepScript:
+			return true
+		}
+		return s.leavesToDisk()
+	})
+}
+
+// told is the newest word to the machine about what to do.
+func (l clues) told() (s Sighting, toDisk, ok bool) {
+	s, ok = l.lastOf(func(s Sighting) bool { return s.Step == StepScript || s.leavesToDisk() })
+	return s, s.Action == BootLocal || s.leavesToDisk(), ok
+}
+
+// lastOf is the newest step that is so, or nothing.
+func (l clues) lastOf(so func(Sighting) bool) (Sighting, bool) {
+	for i := len(l.seen) - 1; i >= 0; i-- {
+		if so(l.seen[i]) {
+			return l.seen[i], true
+		}
+	}
+	return Sighting{}, false
 }
 
 // dhcp is the newest exchange about an address.
@@ -74,7 +116,7 @@ func (l clues) loads() (got loads) {
 	for _, s := range l.seen {
 		switch {
 		case l.quiet(s) > togetherTime:
-		case s.Step == StepScript, s.Step == StepServed && !isLoader(s.File):
+		case s.Step == StepScript, s.Step == StepServed && !isLoader(s.File), s.leavesToDisk():
 			got = loads{}
 		case s.Step == StepServed:
 			if got.n++; got.n == 1 {

@@ -62,7 +62,7 @@ func FuzzScriptValues(f *testing.F) {
 		// In GRUB's language every word of the kernel's is in quotes of its own.
 		got = grub{}.agent(agentScript{Node: node, Others: []string{name, "http://" + reason}, MAC: macA, Title: title(Decision{Name: name, Reason: reason}), KernelArgs: args, Files: files, Now: time.Unix(1, 0)})
 		plain = grub{}.agent(agentScript{Node: node, MAC: macA, Files: files, Now: time.Unix(1, 0)})
-		if strings.Count(got, "\n") != strings.Count(plain, "\n") || strings.Count(got, `"`) != strings.Count(plain, `"`) || strings.ContainsAny(got, "$`\\\r\x00\x1b") {
+		if strings.Count(got, "\n") != strings.Count(plain, "\n") || strings.Count(got, `"`) != strings.Count(plain, `"`) || strings.Count(got, "$") != strings.Count(plain, "$") || strings.ContainsAny(got, "`\\\r\x00\x1b") {
 			t.Fatalf("%q, %q, %q make\n%s", name, reason, args, got)
 		}
 		for line := range strings.Lines(got) {

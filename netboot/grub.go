@@ -105,20 +105,22 @@ sleep 60
 `, title)
 }
 
-// grubLocalBoot starts what the first disk with one offers to any firmware. It is for
-// a machine whose kernel did not come, or that was to boot its disk a moment after it
-// was to do something else: GRUB cannot tell the firmware to go on with its boot order,
-// so that such a machine is not given GRUB to begin with.
-const grubLocalBoot = `if search --no-floppy --file --set=root /EFI/BOOT/BOOTX64.EFI; then
-  if chainloader /EFI/BOOT/BOOTX64.EFI; then
-    boot
-  fi
-fi
-if search --no-floppy --file --set=root /EFI/BOOT/BOOTAA64.EFI; then
-  if chainloader /EFI/BOOT/BOOTAA64.EFI; then
-    boot
-  fi
-fi
+// grubLocalBoot starts what the first disk with one offers to any firmware, else what
+// systems put under their own names: their entry in the firmware's boot order finds it
+// there, and GRUB reads none of those. It is for a machine whose kernel did not come, or
+// that was to boot its disk a moment after it was to do something else: GRUB cannot tell
+// the firmware to go on with its boot order, so that such a machine is not given GRUB to
+// begin with.
+const grubLocalBoot = `if [ "$grub_cpu" = arm64 ]; then set cpu=aa64; else set cpu=x64; fi
+for dir in BOOT debian ubuntu fedora redhat centos rocky almalinux opensuse sles systemd Microsoft/Boot; do
+  for name in BOOT$cpu shim$cpu grub$cpu shim grub systemd-boot$cpu bootmgfw; do
+    if search --no-floppy --file --set=root /EFI/$dir/$name.efi; then
+      if chainloader /EFI/$dir/$name.efi; then
+        boot
+      fi
+    fi
+  done
+done
 echo "LPMOS: no disk has anything to boot; starting again in a minute"
 sleep 60
 reboot

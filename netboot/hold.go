@@ -1,6 +1,7 @@
 package netboot
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -62,6 +63,14 @@ func (s *strangers) held(mac string, now time.Time) bool {
 	return false
 }
 
+// tired is what held would report, without counting anything.
+func (s *strangers) tired(mac string, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.byMAC[mac]
+	return m.times >= maxNetboots && now.Sub(m.last) < holdRest
+}
+
 // forget drops a machine that the fleet counts by now.
 func (s *strangers) forget(mac string) {
 	s.mu.Lock()
@@ -71,3 +80,21 @@ func (s *strangers) forget(mac string) {
 
 // strangerTried is what a stranger is told whose agent never reports.
 var strangerTried = fmt.Sprintf("told %d times to start the agent, which never reported; it may try again in half an hour", maxNetboots)
+
+// strangersRest is the fleet as DHCP asks it: a stranger that is held is to boot its
+// disk. For firmware that is told of it by a script that is no news. Where shim or GRUB
+// would be given it decides, because those cannot leave a machine to its disk.
+type strangersRest struct {
+	Fleet
+	strangers *strangers
+	now       func() time.Time
+}
+
+// Decide implements Fleet.
+func (f strangersRest) Decide(ctx context.Context, m Machine) Decision {
+	d := f.Fleet.Decide(ctx, m)
+	if d.Action == BootAgent && !d.Counted && f.strangers.tired(m.MAC, f.now()) {
+		d.Action, d.Reason = BootLocal, strangerTried
+	}
+	return d
+}

@@ -2,9 +2,13 @@ package netboot
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
 const goldenHold = `#!ipxe
@@ -69,6 +73,81 @@ func TestAStrangerThatNeverReportsBootsItsDisk(t *testing.T) {
 	s.fleet.boots(macB, Decision{Action: BootAgent, Reason: "it is known now"})
 	if got := told(); got != BootAgent {
 		t.Errorf("once the fleet counts: %s", got)
+	}
+}
+
+// GRUB and shim cannot leave a machine to its disk, so that a stranger that is held is not
+// given them any more: its firmware can.
+func TestAStrangerThatIsHeldIsGivenNoGRUB(t *testing.T) {
+	const amd64, arm64 = "PXEClient:Arch:00007:UNDI:003016", "PXEClient:Arch:00011:UNDI:003016"
+	for name, c := range map[string]struct {
+		mode   Mode
+		choice UEFILoader
+		arch   string
+		first  string // that it is given
+		held   string
+	}{
+		"arm64":               {ModeDHCP, "", arm64, LoaderGRUBARM64, LoaderNone},
+		"arm64, proxy":        {ModeProxy, "", arm64, LoaderGRUBARM64, LoaderNone},
+		"arm64, signed":       {ModeDHCP, UEFILoaderShim, arm64, LoaderShimARM64, LoaderNone},
+		"signed":              {ModeDHCP, UEFILoaderShim, amd64, LoaderShim, LoaderNone},
+		"iPXE can leave":      {ModeDHCP, "", amd64, LoaderUEFI, LoaderUEFI},
+		"as can a BIOS's":     {ModeDHCP, "", "PXEClient:Arch:00000:UNDI:002001", LoaderBIOS, LoaderBIOS},
+		"iPXE beside another": {ModeProxy, "", amd64, LoaderUEFI, LoaderUEFI},
+	} {
+		s := newSetup(t, c.mode)
+		s.cfg.UEFILoader = c.choice
+		given := func() string {
+			t.Helper()
+			req, drop := parseRequest(packet{kind: discover, mac: macB, opts: map[uint8][]byte{60: []byte(c.arch)}}.bytes(), netip.MustParseAddrPort("0.0.0.0:68"))
+			if drop != "" {
+				t.Fatal(drop)
+			}
+			r := s.responder(s.link)
+			answer := r.answer
+			if c.mode == ModeProxy {
+				answer = r.proxyOffer
+			}
+			out, ok := answer(t.Context(), req)
+			if !ok {
+				t.Fatalf("%s: no answer", name)
+			}
+			p, err := dhcpv4.FromBytes(out.packet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p.BootFileName
+		}
+		for range maxNetboots {
+			for range 3 { // asking alone counts for nothing
+				if got := given(); got != c.first {
+					t.Fatalf("%s: a stranger is given %q, want %q", name, got, c.first)
+				}
+			}
+			s.get("GET", "/boot/"+s.path(macB)+"/script?mac="+macB)
+			s.pass(time.Minute)
+		}
+		if got := given(); got != c.held {
+			t.Errorf("%s: when it is held it is given %q, want %q", name, got, c.held)
+		}
+		seen := s.Sightings().Of(macB)
+		if told := slices.ContainsFunc(seen, func(sg Sighting) bool {
+			return strings.Contains(sg.Text, "is left to its disk: it was told 5 times")
+		}); told != (c.held == LoaderNone) {
+			t.Errorf("%s: its timeline says why: %v", name, told)
+		}
+		s.pass(holdRest)
+		if got := given(); got != c.first {
+			t.Errorf("%s: after its rest it is given %q", name, got)
+		}
+		s.get("GET", "/boot/"+s.path(macB)+"/script?mac="+macB)
+		if got := given(); got != c.held {
+			t.Errorf("%s: and once more: %q", name, got)
+		}
+		s.fleet.boots(macB, Decision{Action: BootAgent, Reason: "it is known now"})
+		if got := given(); got != c.first {
+			t.Errorf("%s: once the fleet counts: %q", name, got)
+		}
 	}
 }
 

@@ -21,6 +21,15 @@ type bootHTTP struct {
 	stats     *counters
 	log       *slog.Logger
 	now       func() time.Time
+	within    func(size int64) time.Duration // in which a machine has to take a file
+}
+
+// sendTime is how long a machine may take for a file, which is longer than over any link
+// that boots machines. There are so many connections in all, and who takes nothing would
+// keep its own for ever.
+func sendTime(size int64) time.Duration {
+	const slowest = 16 << 10 // bytes in a second
+	return 10*time.Minute + time.Duration(size/slowest)*time.Second
 }
 
 // ServeHTTP answers GET and HEAD below /boot/.
@@ -174,6 +183,13 @@ func (h *bootHTTP) send(w http.ResponseWriter, r *http.Request, f file, name str
 	w.Header().Set("Content-Type", "application/octet-stream")
 	content, done := f.content()
 	defer done()
+	timed, end := http.NewResponseController(w), time.Now().Add(h.within(f.size))
+	_ = timed.SetWriteDeadline(end) // a writer without is no connection
+	defer func() {
+		if time.Now().Before(end) { // or what is left is not to be waited for either
+			_ = timed.SetWriteDeadline(time.Time{})
+		}
+	}()
 	h.watched(w, r, name, waited, f.size, func(w http.ResponseWriter) { http.ServeContent(w, r, "", time.Time{}, content) })
 }
 

@@ -3,6 +3,7 @@ package netboot
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 )
 
@@ -313,4 +315,63 @@ func FuzzScriptQuery(f *testing.F) {
 			t.Fatalf("query %q makes\n%s", query, got)
 		}
 	})
+}
+
+// A machine that takes nothing keeps its connection for so long and not for ever.
+func TestAMachineThatTakesNothingIsLetGo(t *testing.T) {
+	loopback(t)
+	s := newSetup(t, ModeDHCP)
+	fsys := testFilesWithout()
+	fsys[FileInitrd] = &fstest.MapFile{Data: make([]byte, 64<<20)} // more than fits on the way
+	var err error
+	if s.cfg.Files, err = LoadFiles(fsys); err != nil {
+		t.Fatal(err)
+	}
+	h := s.Handler().(*bootHTTP)
+	h.within = func(size int64) time.Duration {
+		if size != 64<<20 {
+			t.Errorf("a file of %d bytes is sent", size)
+		}
+		return 100 * time.Millisecond
+	}
+	ended := make(chan struct{})
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		h.ServeHTTP(w, r)
+	}))
+	defer node.Close()
+	conn, err := net.Dial("tcp", node.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "GET %s%s HTTP/1.1\r\nHost: n\r\n\r\n", BootPath, FileInitrd); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("it is still waited for")
+	}
+}
+
+// deadlined is an answer that knows until when it has to be written.
+type deadlined struct {
+	*httptest.ResponseRecorder
+	ends []time.Time
+}
+
+func (d *deadlined) SetWriteDeadline(end time.Time) error {
+	d.ends = append(d.ends, end)
+	return nil
+}
+
+func TestAConnectionMayBeUsedAgainAfterAFile(t *testing.T) {
+	s := newSetup(t, ModeDHCP)
+	w := &deadlined{ResponseRecorder: httptest.NewRecorder()}
+	began := time.Now()
+	s.Handler().ServeHTTP(w, httptest.NewRequest("GET", BootPath+FileInitrd, nil))
+	if len(w.ends) != 2 || w.ends[0].Sub(began) < sendTime(int64(w.Body.Len())) || !w.ends[1].IsZero() || w.Body.Len() != len(testFiles[FileInitrd].Data) {
+		t.Errorf("%d bytes by %v", w.Body.Len(), w.ends)
+	}
 }

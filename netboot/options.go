@@ -202,7 +202,10 @@ func (o Options) tell(p *dhcpv4.DHCPv4, req request, router netip.Addr) {
 // configured by number, then what a system can find out or do without.
 func dispensable(p *dhcpv4.DHCPv4) []uint8 {
 	known := []uint8{optSearch, optNTP, optRoutesMS, optDomain, optMTU, optClientID, optRebinding, optRenewal, optTFTPServer, optDNS, optRoutes, optClientUUID, optMessageText}
-	needed := []uint8{optMessageType, optServerID, optLeaseTime, optSubnetMask, optRouter, optBootFile, optRelayInfo, optVendorClass, optVendorInfo, optIPXE}
+	needed := []uint8{optMessageType, optServerID, optLeaseTime, optSubnetMask, optRouter, optBootFile, optRelayInfo, optVendorClass, optIPXE}
+	if p.Options[optVendorClass] != nil {
+		needed = append(needed, optVendorInfo) // a proxy's word to PXE; else it was configured
+	}
 	var out []uint8
 	for _, code := range slices.Sorted(maps.Keys(p.Options)) {
 		if !slices.Contains(known, code) && !slices.Contains(needed, code) {

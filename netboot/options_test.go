@@ -105,6 +105,14 @@ func TestLongReplies(t *testing.T) {
 	if n, d := size(nil); n > minReplySize || d.Options[225] != nil || d.Options[119] == nil || d.Options[6] == nil {
 		t.Errorf("%d bytes: %s", n, d.Summary())
 	}
+	in.Options.Custom[43] = bytes.Repeat([]byte{8}, 600) // which is told to systems alone
+	s = newSetupAt(t, in, "10.77.0.1/24", nil)
+	if n, d := size(nil); n > minReplySize || d.Options[43] != nil || d.Options[119] == nil || d.Options[6] == nil {
+		t.Errorf("%d bytes: %s", n, d.Summary())
+	}
+	if n, d := size(map[uint8][]byte{57: {5, 220}}); n > 1472 || !bytes.Equal(d.Options[43], in.Options.Custom[43]) {
+		t.Errorf("%d bytes, option 43 of %d", n, len(d.Options[43]))
+	}
 	in.Options.Search = []string{strings.Repeat("a", 63) + "." + strings.Repeat("b", 63) + ".example", "x.example", strings.Repeat("c", 60) + ".example"}
 	s = newSetupAt(t, in, "10.77.0.1/24", nil)
 	if n, d := size(map[uint8][]byte{61: bytes.Repeat([]byte{1}, 100)}); n > minReplySize || d.Options[119] != nil || d.Options[6] == nil || d.Options[121] == nil || d.Options[3] == nil {

@@ -14,7 +14,11 @@ import (
 func (r *responder) proxyOffer(ctx context.Context, req request) (reply, bool) {
 	r, known := r.of(req)
 	if known && req.kind == dhcpv4.MessageTypeRequest && req.machine.Firmware.Stage == StageIPXE && r.link.subnet.Contains(req.requested) {
-		r.bound.asks(req.machine.MAC, req.requested, r.now()) // the other server's, which it says to everybody
+		// The other server's, which it says to everybody. Who has not been told lately what to
+		// boot, and was let through there, is nobody's: such are made up.
+		if r.now().Sub(r.sightings.lastNetboot(req.machine.MAC)) <= netbootsRecent {
+			r.bound.asks(req.machine.MAC, req.requested, r.now())
+		}
 	}
 	if req.kind != dhcpv4.MessageTypeDiscover || !req.machine.Firmware.Netboots() || !known || r.foreign(req) {
 		r.stats.add("proxy.ignored")

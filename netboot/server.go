@@ -197,7 +197,7 @@ func (s *Server) FreeLease(addr netip.Addr) (Holding, error) { return s.leases.F
 // Handler serves everything below BootPath. The caller listens with it at the
 // interfaces' addresses on Config.BootPort.
 func (s *Server) Handler() http.Handler {
-	return &bootHTTP{files: s.cfg.Files, profiles: s.cfg.Profiles, turns: &s.turns, scripts: s.scripts(), sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now}
+	return &bootHTTP{files: s.cfg.Files, profiles: s.cfg.Profiles, turns: &s.turns, scripts: s.scripts(), sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now, within: sendTime}
 }
 
 func (s *Server) scripts() *scripts {
@@ -370,7 +370,7 @@ func (s *Server) open(ctx context.Context) (services []func(context.Context) err
 
 func (s *Server) responder(l link) *responder {
 	return &responder{
-		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), bound: &s.bound, leases: s.leases, fleet: s.cfg.Fleet, reserved: s.reserved, neighbours: s.cfg.Neighbours, files: s.cfg.Files, loaders: &s.loaders, uefiLoader: s.cfg.UEFILoader, tries: &s.tries, strangers: &s.newcomers, waiting: &s.waiting, complaints: &s.complaints, shortages: &s.shortages,
+		link: l, networks: l.all(), bootPort: s.cfg.BootPort, paths: s.paths(), bound: &s.bound, leases: s.leases, fleet: strangersRest{s.cfg.Fleet, &s.strangers, s.cfg.Now}, reserved: s.reserved, neighbours: s.cfg.Neighbours, files: s.cfg.Files, loaders: &s.loaders, uefiLoader: s.cfg.UEFILoader, tries: &s.tries, strangers: &s.newcomers, waiting: &s.waiting, complaints: &s.complaints, shortages: &s.shortages,
 		sightings: s.sightings, stats: &s.stats, log: s.cfg.Log, now: s.cfg.Now,
 	}
 }

@@ -127,13 +127,13 @@ func (l clues) neverCameUp() (Stall, bool) {
 	if l.j.Installed.IsZero() || !l.j.CameUp.IsZero() && !l.j.CameUp.Before(l.j.Installed) {
 		return Stall{}, false
 	}
-	told, ok := l.last(StepScript)
+	told, toDisk, ok := l.told()
 	limit, before := diskUnknown, "how long it takes is not known yet"
 	if took := l.j.UpTook; took > 0 {
 		limit, before = min(max(diskTime, took+took/2), diskMost), "it took "+spanOf(took)+" before"
 	}
 	switch {
-	case ok && told.Action == BootLocal && told.At.After(l.j.Installed) && l.quiet(told) >= limit:
+	case ok && toDisk && told.At.After(l.j.Installed) && l.quiet(told) >= limit:
 		return Stall{ID: "never-came-up", Since: told.At, Text: fmt.Sprintf("was installed and told to boot its disk, and the new system has not come up for %s; %s", spanOf(l.quiet(told)), before),
 			Hint: "look at its console: does the firmware find the disk (boot order, RAID or NVMe driver, UEFI or BIOS), does the system start, has it got an address?"}, true
 	case !ok && l.now.Sub(l.j.Installed) >= rebootTime && slices.ContainsFunc(l.all, Sighting.netboots):
@@ -157,22 +157,36 @@ func (l clues) loop() (Stall, bool) {
 		}
 		return Stall{ID: "loader-loop", Since: first.At, Text: text + "it does not start on this machine", Hint: loaderHint(last.File)}, true
 	}
-	n, first, last := 0, time.Time{}, time.Time{}
+	// One boot may try HTTP and then PXE, and be left to its disk by both: each is counted
+	// by itself. An offer is not yet an answer that it takes, and an answer that comes
+	// again a moment later was lost.
+	type round struct {
+		n           int
+		first, last time.Time
+	}
+	rounds := map[Stage]round{}
 	for _, s := range l.seen {
 		switch {
-		case s.Step != StepScript || l.quiet(s) > togetherTime:
-		case s.Action == BootLocal:
-			if n++; n == 1 {
-				first = s.At
+		case l.quiet(s) > togetherTime:
+		case s.Step == StepScript && s.Action == BootLocal, s.leavesToDisk() && (s.Step == StepAck || s.Step == StepProxyAck):
+			r := rounds[s.Stage]
+			if s.Step != StepScript && r.n > 0 && s.At.Sub(r.last) < againTime {
+				continue
 			}
-			last = s.At
-		default:
-			n = 0
+			if r.n++; r.n == 1 {
+				r.first = s.At
+			}
+			r.last = s.At
+			rounds[s.Stage] = r
+		case s.Step == StepScript:
+			clear(rounds)
 		}
 	}
-	if n >= loopTimes {
-		return Stall{ID: "disk-loop", Since: first, Text: fmt.Sprintf("was told to boot its own disk %d times in %s and came back each time", n, spanOf(last.Sub(first))),
-			Hint: "nothing on its disk starts: put the disk into the boot order behind the network, choose UEFI or BIOS as the system was installed, or install it anew"}, true
+	for _, stage := range []Stage{StageIPXE, StagePXE, StageHTTP} {
+		if r := rounds[stage]; r.n >= loopTimes {
+			return Stall{ID: "disk-loop", Since: r.first, Text: fmt.Sprintf("was told to boot its own disk %d times in %s and came back each time", r.n, spanOf(r.last.Sub(r.first))),
+				Hint: "nothing on its disk starts: put the disk into the boot order behind the network, choose UEFI or BIOS as the system was installed, or install it anew"}, true
+		}
 	}
 	return Stall{}, false
 }
@@ -217,7 +231,7 @@ func (l clues) missing() (Stall, bool) {
 	first, times := last, 0
 	for _, s := range l.seen {
 		switch {
-		case s.Step == StepServed || s.Step == StepScript:
+		case s.Step == StepServed || s.Step == StepScript || s.leavesToDisk():
 			times = 0
 		case s.Step == StepMissing && s.File == last.File:
 			if times == 0 {

@@ -47,9 +47,16 @@ func TestStalls(t *testing.T) {
 		return Sighting{Kind: KindTFTP, Step: StepStopped, File: LoaderUEFI, Bytes: bytes, Size: 200000, Block: block, End: end}
 	}
 	missing := Sighting{Kind: KindTFTP, Step: StepMissing, File: "pxelinux.0"}
-	none := Sighting{Kind: KindDHCP, Step: StepDiscover, Stage: StagePXE, Platform: "bios", End: EndNoAddress, Text: "asked for an address, but none is left in 10.77.0.100-10.77.0.199"}
+	full := Sighting{Kind: KindDHCP, Step: StepDiscover, Stage: StagePXE, Platform: "bios", End: EndNoAddress, Text: "asked for an address, but none is left in 10.77.0.100-10.77.0.199"}
 	ofGRUB := func(s *Sighting) { s.File = LoaderGRUBARM64 }
 	arm := Sighting{Kind: KindDHCP, Step: StepAck, Stage: StagePXE, Platform: "uefi", End: EndNoLoader, Firmware: "UEFI arm64 PXE firmware"}
+	// As firmware is told of it that is left to its disk.
+	none := told(request{machine: Machine{Firmware: Firmware{Stage: StagePXE}}}, LoaderNone)
+	noneOffer, noneAck, noneProxy := pxeOffer.but(ofFile(none)), pxeAck.but(ofFile(none)), proxied.but(ofFile(none))
+	noneProxyAck := noneProxy.but(func(s *Sighting) { s.Step = StepProxyAck })
+	noneHTTP := noneAck.but(func(s *Sighting) {
+		s.Stage, s.File = StageHTTP, told(request{machine: Machine{Firmware: Firmware{Stage: StageHTTP, CPU: "arm64"}}}, "http://10.77.0.1/boot/"+LoaderNone)
+	})
 	list, err := os.ReadFile("STALLS.md")
 	if err != nil {
 		t.Fatal(err)
@@ -97,6 +104,20 @@ func TestStalls(t *testing.T) {
 		"a machine that was off for a day":     {seen: with(whole, seenAt{150, pxeAck}, seenAt{155, ownDisk}), j: Journey{AgentSpoke: after(100), Installed: after(100), UpTook: 24 * time.Hour}, now: 155 + 12*60, id: "never-came-up", says: "for 12 min; it took 24 h before"},
 		"installed and up":                     {seen: with(whole, seenAt{150, pxeAck}, seenAt{155, ownDisk}), j: Journey{AgentSpoke: after(100), Installed: after(100), CameUp: after(180)}, now: 900},
 		"comes back from its disk":             {seen: []seenAt{{0, ownDisk}, {40, pxeAck}, {50, ownDisk}, {90, pxeAck}, {100, ownDisk}}, now: 101, id: "disk-loop", says: "3 times in 100 s"},
+		"left to its disk, and a while ago":    {seen: with(whole, seenAt{150, noneOffer}, seenAt{151, noneAck}), j: Journey{AgentSpoke: after(100), Installed: after(100)}, now: 450},
+		"left to its disk for too long":        {seen: with(whole, seenAt{150, noneOffer}, seenAt{151, noneAck}), j: Journey{AgentSpoke: after(100), Installed: after(100)}, now: 451, id: "never-came-up", says: "told to boot its disk, and the new system has not come up for 5 min; how long it takes is not known"},
+		"left to its disk, and quick before":   {seen: with(whole, seenAt{150, noneOffer}, seenAt{151, noneAck}), j: Journey{AgentSpoke: after(100), Installed: after(100), UpTook: 20 * time.Second}, now: 206, id: "never-came-up", says: "has not come up for 55 s; it took 20 s before"},
+		"left to its disk, and slow before":    {seen: with(whole, seenAt{150, noneOffer}, seenAt{151, noneAck}), j: Journey{AgentSpoke: after(100), Installed: after(100), UpTook: 8 * time.Minute}, now: 860},
+		"left to its disk by a proxy":          {seen: with(whole, seenAt{150, noneProxy}, seenAt{154, noneProxyAck}), j: Journey{AgentSpoke: after(100), Installed: after(100), UpTook: 20 * time.Second}, now: 209, id: "never-came-up", says: "has not come up for 55 s"},
+		"left to its disk by HTTP boot":        {seen: with(whole, seenAt{151, noneHTTP}), j: Journey{AgentSpoke: after(100), Installed: after(100)}, now: 451, id: "never-came-up", says: "has not come up for 5 min"},
+		"left to its disk before the install":  {seen: []seenAt{{0, noneAck}}, j: Journey{Installed: after(100)}, now: 600},
+		"left to its disk, and back":           {seen: []seenAt{{0, noneOffer}, {1, noneAck}, {40, noneOffer}, {41, noneAck}, {80, noneOffer}, {84, noneOffer}, {85, noneAck}}, now: 86, id: "disk-loop", says: "told to boot its own disk 3 times in 84 s and came back"},
+		"and beside another server":            {seen: []seenAt{{0, noneProxy}, {4, noneProxyAck}, {40, noneProxy}, {44, noneProxyAck}, {80, noneProxy}, {84, noneProxyAck}}, others: true, now: 86, id: "disk-loop", says: "3 times in 80 s"},
+		"one answer that was lost twice":       {seen: []seenAt{{0, noneOffer}, {1, noneAck}, {4, noneAck}, {8, noneAck}}, now: 9},
+		"twice, by HTTP and by PXE":            {seen: []seenAt{{0, noneHTTP}, {9, noneAck}, {60, noneHTTP}, {69, noneAck}}, now: 90},
+		"twice, and the agent in between":      {seen: []seenAt{{0, noneAck}, {40, noneAck}, {80, pxeAck}, {82, agent}, {83, kernel}, {84, initrd}, {120, noneAck}}, now: 121},
+		"left to its disk after all":           {seen: []seenAt{{0, pxeAck.but(ofGRUB)}, {1, loaded.but(ofGRUB)}, {30, noneOffer}, {31, noneAck}}, now: 300},
+		"left to its disk after a broken one":  {seen: []seenAt{{0, pxeAck.but(ofGRUB)}, {1, stopped(1468, 1468, EndSilent)}, {30, noneAck}}, now: 300},
 		"a BIOS loader for UEFI":               {seen: []seenAt{{0, pxeAck}, {1, Sighting{Kind: KindTFTP, Step: StepAsked, File: LoaderBIOS}}}, now: 2, id: "wrong-platform", says: "asked for undionly.kpxe, a BIOS loader, with UEFI firmware"},
 		"iPXE of the other kind":               {seen: []seenAt{{0, biosAck}, {1, biosLoad}, {3, ipxeAck}}, now: 4, id: "wrong-platform", says: "its firmware is BIOS and the iPXE it runs is for UEFI"},
 		"UEFI, then BIOS as a second try":      {seen: []seenAt{{0, pxeAck}, {5, biosAck}, {6, biosLoad}}, now: 7},
@@ -112,9 +133,9 @@ func TestStalls(t *testing.T) {
 		"it asks anew":                         {seen: []seenAt{{0, pxeAck}, {1, stopped(1468, 1468, EndSilent)}, {8, pxeAck}}, now: 9, id: "tftp-stopped"},
 		"it has it after all":                  {seen: []seenAt{{0, pxeAck}, {1, stopped(1468, 1468, EndSilent)}, {3, loaded}}, now: 9},
 		"HTTP in the middle":                   {seen: with(whole[:5], seenAt{7, Sighting{Kind: KindHTTP, Step: StepStopped, File: FileInitrd, Bytes: 7, Size: 9}}), now: 12, id: "http-stopped", says: "at 7 of 9 bytes"},
-		"no address is left":                   {seen: []seenAt{{0, none}}, now: 5, id: "no-address", says: "none is left in 10.77.0.100-10.77.0.199"},
-		"an address after all":                 {seen: []seenAt{{0, none}, {2, biosAck}}, now: 3},
-		"another node may have one":            {seen: []seenAt{{0, none}}, now: 4},
+		"no address is left":                   {seen: []seenAt{{0, full}}, now: 5, id: "no-address", says: "none is left in 10.77.0.100-10.77.0.199"},
+		"an address after all":                 {seen: []seenAt{{0, full}, {2, biosAck}}, now: 3},
+		"another node may have one":            {seen: []seenAt{{0, full}}, now: 4},
 		"no loader":                            {seen: []seenAt{{0, arm}}, now: 1, id: "no-loader", says: "asks for a boot loader as UEFI arm64 PXE firmware, and there is none"},
 		"GRUB beside another server":           {seen: []seenAt{{0, proxied.but(ofGRUB)}, {1, loaded.but(ofGRUB)}}, others: true, now: 42, id: "loader-silent", says: "took grubaa64.efi, then silence for 41 s: beside another DHCP server it asks that one for its next file"},
 		"GRUB that does not start":             {seen: []seenAt{{0, pxeAck.but(ofGRUB)}, {1, loaded.but(ofGRUB)}}, now: 42, id: "loader-silent", says: "did Secure Boot refuse it?"},
@@ -150,6 +171,45 @@ func TestStalls(t *testing.T) {
 	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|").FindAllStringSubmatch(string(list), -1) {
 		if !named[row[1]] {
 			t.Errorf("STALLS.md has %s, which is in no row here", row[1])
+		}
+	}
+}
+
+// What firmware is left to its disk by is known again where stalls are looked for.
+func TestFirmwareThatComesBackFromItsDiskIsNamed(t *testing.T) {
+	for _, mode := range []Mode{ModeDHCP, ModeProxy} {
+		s := newSetup(t, mode)
+		s.fleet.boots(macA, Decision{Action: BootLocal, Reason: "it is installed"})
+		r := s.responder(s.link)
+		tell := func(p packet, from string, answer answerFunc) {
+			t.Helper()
+			p.opts[60] = []byte("PXEClient:Arch:00011:UNDI:003016")
+			req, drop := parseRequest(p.bytes(), netip.MustParseAddrPort(from))
+			if drop != "" {
+				t.Fatal(drop)
+			}
+			out, ok := answer(t.Context(), req)
+			if _, ok = out.wait(ok); !ok {
+				t.Fatalf("%s: no answer to %v", mode, p)
+			}
+		}
+		for range loopTimes {
+			if mode == ModeProxy {
+				tell(packet{kind: discover, opts: map[uint8][]byte{}}, "0.0.0.0:68", r.proxyOffer)
+				tell(packet{kind: reqst, ciaddr: "10.77.0.100", opts: map[uint8][]byte{}}, "10.77.0.100:68", r.proxyBoot)
+			} else {
+				tell(packet{kind: discover, opts: map[uint8][]byte{}}, "0.0.0.0:68", r.decide)
+				tell(packet{kind: reqst, opts: map[uint8][]byte{54: ip4("10.77.0.1"), 50: ip4("10.77.0.100")}}, "0.0.0.0:68", r.decide)
+			}
+			if stall, ok := s.Sightings().Stall(macA); ok {
+				t.Errorf("%s: too early: %s", mode, stall.Text)
+			}
+			readTFTP(t, s.tftp(s.link), LoaderNone, netip.MustParseAddr("10.77.0.100"))
+			s.pass(40 * time.Second)
+			s.lookForStalls()
+		}
+		if stall, _ := s.Sightings().Stall(macA); stall.ID != "disk-loop" || !strings.Contains(stall.Text, "3 times in 80 s") {
+			t.Errorf("%s: named %+v", mode, stall)
 		}
 	}
 }

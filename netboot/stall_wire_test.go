@@ -67,8 +67,9 @@ var ways = map[string]func(context.Context, *stalling) error{
 	"takes another server's address": func(ctx context.Context, m *stalling) error {
 		return errors.Join(m.send(ctx, dhcpv4.MessageTypeDiscover, uefi), m.send(ctx, dhcpv4.MessageTypeRequest, uefi, other))
 	},
-	"asks for an address": func(ctx context.Context, m *stalling) error { return m.send(ctx, dhcpv4.MessageTypeDiscover, uefi) },
-	"is of 32 bits":       func(ctx context.Context, m *stalling) error { return m.send(ctx, dhcpv4.MessageTypeDiscover, ia32) },
+	"asks for an address":             func(ctx context.Context, m *stalling) error { return m.send(ctx, dhcpv4.MessageTypeDiscover, uefi) },
+	"asks for an address three times": func(ctx context.Context, m *stalling) error { return m.send(ctx, dhcpv4.MessageTypeDiscover, uefi) }, // once, each time
+	"is of 32 bits":                   func(ctx context.Context, m *stalling) error { return m.send(ctx, dhcpv4.MessageTypeDiscover, ia32) },
 	"is two": func(ctx context.Context, m *stalling) error {
 		err := m.send(ctx, dhcpv4.MessageTypeDiscover, uefi, uuid(1))
 		silence := m.hear(ctx) // while one waits for its answer, the other would have to ask again
@@ -78,6 +79,7 @@ var ways = map[string]func(context.Context, *stalling) error{
 	"cannot have the kernel": func(ctx context.Context, m *stalling) error { return m.boot(ctx, FileKernel) },
 	"cannot have the initrd": func(ctx context.Context, m *stalling) error { return m.boot(ctx, FileInitrd) },
 	"boots":                  func(ctx context.Context, m *stalling) error { return m.boot(ctx, "nothing") },
+	"boots its disk":         func(ctx context.Context, m *stalling) error { return m.boot(ctx, "nothing") },
 	"boots, and has an address": func(ctx context.Context, m *stalling) error {
 		return errors.Join(m.boot(ctx, "nothing"), m.dhcp(ctx, pxeclient.System))
 	},
@@ -103,6 +105,35 @@ var ways = map[string]func(context.Context, *stalling) error{
 	"comes back three times": func(ctx context.Context, m *stalling) error {
 		return errors.Join(m.boot(ctx, "nothing"), m.boot(ctx, "nothing"), m.boot(ctx, "nothing"))
 	},
+}
+
+// ends are the steps, and how many of them, that a trail has when all of a way has come to
+// the node: a machine may be gone before its last packet is read.
+var ends = map[string]struct {
+	n     int
+	steps []Step
+}{
+	"takes the loader":                {1, []Step{StepServed}},
+	"takes the loader three times":    {3, []Step{StepServed}},
+	"iPXE is told to load iPXE":       {3, []Step{StepServed}},
+	"asks for the BIOS loader":        {1, []Step{StepServed}},
+	"asks for large blocks":           {1, []Step{StepStopped}},
+	"falls silent in the middle":      {1, []Step{StepStopped}},
+	"hears nothing over TFTP":         {1, []Step{StepStopped}},
+	"asks for a file of another":      {1, []Step{StepMissing}},
+	"takes another server's address":  {1, []Step{StepElsewhere}},
+	"asks for an address":             {1, []Step{StepOffer, StepDiscover, StepProxy}},
+	"asks for an address three times": {3, []Step{StepOffer}},
+	"is of 32 bits":                   {1, []Step{StepOffer}},
+	"is two":                          {2, []Step{StepOffer}},
+	"has iPXE and no HTTP":            {1, []Step{StepAck}},
+	"cannot have the kernel":          {1, []Step{StepScript}},
+	"cannot have the initrd":          {1, []Step{StepServed}},
+	"boots":                           {2, []Step{StepServed}},
+	"boots its disk":                  {1, []Step{StepScript}},
+	"boots, and has an address":       {2, []Step{StepAck}},
+	"hangs up over HTTP":              {1, []Step{StepStopped}},
+	"comes back three times":          {3, []Step{StepScript}},
 }
 
 func uefi(p *dhcpv4.DHCPv4) {
@@ -281,6 +312,25 @@ type provoked struct {
 // one is not within a minute of the last that it did.
 func (s *setup) named(t *testing.T, machines map[string]provoked) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := eventually(ctx, func() error {
+		for mac, p := range machines {
+			end, known := ends[p.how]
+			n := 0
+			for _, sg := range s.Sightings().Of(mac) {
+				if slices.Contains(end.steps, sg.Step) {
+					n++
+				}
+			}
+			if !known || n < end.n {
+				return fmt.Errorf("%s, which %s: %d of its last steps came, want %d of %v", mac, p.how, n, end.n, end.steps)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
 	missing := maps.Clone(machines)
 	for range 13 {
 		s.lookForStalls()
@@ -337,7 +387,7 @@ func TestStallsOnTheWireAreNamed(t *testing.T) {
 		{how: "hears nothing over TFTP", id: "tftp-unheard", says: "asked for snponly.efi over TFTP, and nothing that it was sent came back"},
 		{how: "asks for a file of another", id: "file-missing", says: "asked for the boot file pxelinux.0, which there is not here"},
 		{how: "takes another server's address", id: "other-server", says: "10.77.0.2 answered first"},
-		{how: "asks for an address", id: "offer-not-taken", says: "asked for an address 3 times and took none"},
+		{how: "asks for an address three times", id: "offer-not-taken", says: "asked for an address 3 times and took none"},
 		{how: "is of 32 bits", id: "no-loader", says: "as UEFI 386 PXE firmware, and there is none"},
 		{how: "is two", id: "two-machines", says: "two machines use this MAC: one says its UUID is 00000000-0000-0000-0000-00000000000"},
 		{how: "has iPXE and no HTTP", id: "script-not-asked", says: "iPXE has an address and was told where its script is, and has not come for it"},
@@ -348,7 +398,7 @@ func TestStallsOnTheWireAreNamed(t *testing.T) {
 		{how: "boots, and has an address", id: "agent-unheard", says: "started and has an address, and its agent has not spoken"},
 		{how: "comes back three times", id: "disk-loop", says: "was told to boot its own disk 3 times", boots: disk},
 		{how: "boots", id: "agent-silent", says: "its agent spoke, then said nothing for", journey: Journey{AgentDue: true}},
-		{how: "boots", id: "never-came-up", says: "was installed and told to boot its disk", boots: disk, journey: Journey{Installed: ago(time.Minute), UpTook: 20 * time.Second}},
+		{how: "boots its disk", id: "never-came-up", says: "was installed and told to boot its disk", boots: disk, journey: Journey{Installed: ago(time.Minute), UpTook: 20 * time.Second}},
 		{how: "boots", id: "two-machines", says: "may be two machines: a machine with UUID b reported", journey: Journey{Question: "a machine with UUID b reported"}},
 	}
 	machines, order := map[string]provoked{}, []stuck{}
@@ -378,7 +428,7 @@ func TestStallsOnTheWireAreNamed(t *testing.T) {
 	}
 	mu.Unlock()
 	// Firmware asks again after 4, 8 and 16 seconds.
-	again := slices.DeleteFunc(slices.Clone(order), func(m stuck) bool { return m.How != "asks for an address" })
+	again := slices.DeleteFunc(slices.Clone(order), func(m stuck) bool { return m.How != "asks for an address three times" })
 	for range 2 {
 		s.pass(4 * time.Second)
 		w.stall(again)
@@ -396,7 +446,7 @@ func TestStallsOnTheWireAreNamed(t *testing.T) {
 	}
 	last := stuck{MAC: stallMAC(200), How: "asks for an address"}
 	mu.Lock()
-	machines[last.MAC] = provoked{how: "is one too many", id: "no-address", says: "asked for an address, but none is left in 10.77.0.100-10.77.0.199"}
+	machines[last.MAC] = provoked{how: last.How, id: "no-address", says: "asked for an address, but none is left in 10.77.0.100-10.77.0.199"}
 	mu.Unlock()
 	w.stall([]stuck{last})
 
@@ -422,7 +472,7 @@ func TestStallsBesideAnotherServerAreNamed(t *testing.T) {
 	w.start(s)
 	first := stuck{MAC: stallMAC(0), How: "asks for an address"}
 	w.stall([]stuck{first})
-	s.named(t, map[string]provoked{first.MAC: {how: "has no other server", id: "proxy-alone", says: "asked once what to boot and has no address"}})
+	s.named(t, map[string]provoked{first.MAC: {how: first.How, id: "proxy-alone", says: "asked once what to boot and has no address"}})
 
 	dnsmasq, err := exec.LookPath("dnsmasq")
 	if err != nil {
@@ -431,8 +481,13 @@ func TestStallsBesideAnotherServerAreNamed(t *testing.T) {
 	startDnsmasq(t, w, dnsmasq)
 	second := stuck{MAC: stallMAC(1), How: "asks for an address"}
 	w.stall([]stuck{second})
-	for !s.othersHeard() { // it has answered, or will
-		time.Sleep(10 * time.Millisecond)
+	if err := eventually(t.Context(), func() error { // it has answered, or will
+		if !s.othersHeard() {
+			return errors.New("no other server was heard")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
-	s.named(t, map[string]provoked{second.MAC: {how: "takes no second offer", id: "proxy-not-taken", says: "was told once what to boot and never came for it"}})
+	s.named(t, map[string]provoked{second.MAC: {how: second.How, id: "proxy-not-taken", says: "was told once what to boot and never came for it"}})
 }

@@ -64,11 +64,7 @@ func newTFTPRigOf(t *testing.T, singlePort bool) *tftpRig {
 
 func newTFTPRigWith(t *testing.T, change func(*setup)) *tftpRig {
 	t.Helper()
-	if os.Getenv(inNamespace) != "" {
-		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-	}
+	loopback(t)
 	in := Interface{Name: "lo", Mode: ModeProxy}
 	r := &tftpRig{setup: newSetupAt(t, in, "127.0.0.1/24", nil), t: t, log: &lines{}}
 	r.cfg.Log = slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -91,6 +87,16 @@ func newTFTPRigWith(t *testing.T, change func(*setup)) *tftpRig {
 		}
 	})
 	return r
+}
+
+// loopback makes 127.0.0.1 work in the tests' own namespace.
+func loopback(t *testing.T) {
+	t.Helper()
+	if os.Getenv(inNamespace) != "" {
+		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
 }
 
 // client is a socket with an address of the loopback network.
@@ -681,5 +687,62 @@ func TestForgedRequestsDoNotFillTheLog(t *testing.T) {
 	s.tftp(s.link).warnFailed()
 	if a, _ := said(); a != complaintsEach+1 {
 		t.Errorf("after 10 s there are %d lines, want one more", a)
+	}
+}
+
+// Requests that nobody is behind take no place from a machine, and it keeps the one it has.
+func TestForgedTFTPRequestsKeepNoMachineFromItsFile(t *testing.T) {
+	r := newTFTPRig(t)
+	forge := func(n int) {
+		t.Helper()
+		c := r.client(fmt.Sprintf("127.0.0.%d", 10+n/transfersEach))
+		r.send(c, rrq("undionly.kpxe", "octet", "blksize", "1024"))
+		if got, _ := r.hear(c, 10*time.Second); binary.BigEndian.Uint16(append(got, 0, 0)) != tftpOACK {
+			t.Fatalf("request %d was answered %.60q", n, got)
+		}
+	}
+	machine := func(addr string) (c *net.UDPConn, at netip.AddrPort) {
+		t.Helper()
+		c = r.client(addr)
+		r.send(c, rrq("undionly.kpxe", "octet"))
+		got, at := r.hear(c, 10*time.Second)
+		if binary.BigEndian.Uint16(append(got, 0, 0)) != tftpData {
+			t.Fatalf("a machine was answered %.60q", got)
+		}
+		return c, at
+	}
+	next := func(c *net.UDPConn, at netip.AddrPort, block byte) {
+		t.Helper()
+		if _, err := c.WriteToUDPAddrPort([]byte{0, tftpAck, 0, block}, at); err != nil {
+			t.Fatal(err)
+		}
+		for { // what was sent again before that may come first
+			got, _ := r.hear(c, 10*time.Second)
+			if len(got) < 4 || got[3] > block+1 || binary.BigEndian.Uint16(got) != tftpData {
+				t.Fatalf("after block %d came %.60q", block, got)
+			}
+			if got[3] == block+1 {
+				return
+			}
+		}
+	}
+	early, earlyAt := machine("127.0.0.7")
+	next(early, earlyAt, 1)
+	for n := range transfersOverall - 1 {
+		forge(n)
+	}
+	late, lateAt := machine("127.0.0.8")
+	next(late, lateAt, 1)
+	for n := range 100 {
+		forge(transfersOverall + n)
+	}
+	next(early, earlyAt, 2)
+	next(late, lateAt, 2)
+	st := r.Stats()
+	if st["tftp.refused.too many"] != 0 {
+		t.Errorf("stats: %v", st)
+	}
+	if st["tftp.made room"] == 0 { // each is given up after three seconds
+		t.Log("this computer was too slow to have so many at once")
 	}
 }

@@ -293,6 +293,9 @@ func (l *tftpLoop) request(now time.Time) error {
 	if err == nil {
 		file, served, err = l.t.take(req, from.Addr())
 	}
+	if err == nil && l.t.running[from.Addr()] < transfersEach {
+		l.makeRoom(now)
+	}
 	if err == nil && !l.t.begin(from.Addr()) {
 		l.t.stats.add("tftp.refused.too many")
 		err = errTFTPTooMany
@@ -310,6 +313,25 @@ func (l *tftpLoop) request(now time.Time) error {
 		l.t.warnFailed("from", from, "file", clip(tftpTold(req.name)), "err", err)
 	}
 	return nil
+}
+
+// makeRoom ends the transfer in which nothing has happened for longest, if there are as many
+// as there may be, and if its client has never answered or not for long. Who answers is
+// somebody; requests of made-up addresses must not keep machines from booting.
+func (l *tftpLoop) makeRoom(now time.Time) {
+	if l.t.total < transfersOverall {
+		return
+	}
+	var idle *tftpTransfer
+	for _, x := range l.clients {
+		if (!x.answered || now.Sub(x.progress) >= tftpPatience) && (idle == nil || x.progress.Before(idle.progress)) {
+			idle = x
+		}
+	}
+	if idle != nil {
+		l.t.stats.add("tftp.made room")
+		l.end(idle, errTFTPSilent)
+	}
 }
 
 // joins decides about the request beside what is under way, before anything is done for
