@@ -415,6 +415,16 @@ func (s *State) dropBoot(old *Machine, c Command, by, why string) *Machine {
 	return &m
 }
 
+// dropErasing is dropBoot for a wish that may erase, and for no other: the word for it was
+// about one machine, and it is in doubt which that is.
+func (s *State) dropErasing(m *Machine, c Command, why string) *Machine {
+	n := m.NextBoot
+	if n == nil || !n.Erases {
+		return m
+	}
+	return s.dropBoot(m, c, "", "it does not boot into profile "+n.Profile+", which may erase: "+why)
+}
+
 // apply hands the wish over to the one who asked first: of two nodes that would both
 // serve the script, one is refused, and so is whoever asks again.
 func (b TakeBoot) apply(s *State, c Command) (any, error) {
@@ -435,6 +445,15 @@ func (b TakeBoot) apply(s *State, c Command) (any, error) {
 		return nil, refuse(Precondition, "what profile %s would erase on machine %s is not approved", n.Profile, old.Name)
 	case !n.Ready():
 		return nil, refuse(Precondition, "machine %s has not shown that its disks are those that were approved", old.Name)
+	}
+	if n.Erases { // whatever was missed since: what dies is what was approved, on the machine that was
+		plan, err := ProfilePlan(old, p, n.Disk)
+		if err == nil && plan.Hash() != n.PlanHash {
+			err = refuse(Precondition, "%s", strings.Join(PlanChanges(n.Plan, &plan), "; "))
+		}
+		if err != nil {
+			return nil, refuse(Precondition, "what profile %s would erase on machine %s is not what was approved: %v", n.Profile, old.Name, err)
+		}
 	}
 	m := *old
 	m.NextBoot = nil

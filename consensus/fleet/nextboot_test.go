@@ -231,6 +231,65 @@ func TestAWishToEraseEnds(t *testing.T) {
 	})
 }
 
+// A word for what erases is about one machine. When another has shown one of its ids it is
+// void, however the question is answered; what erases nothing stands.
+func TestAWishToEraseEndsWithDoubtAboutWhichMachineItIs(t *testing.T) {
+	rival := seen("m2", uuid2, "SER2", mac1)
+	for name, settle := range map[string]func(r *rig){
+		"nobody has answered": func(*rig) {},
+		"it is the other":     func(r *rig) { r.must(SettleQuestion{MachineID: "m1", Accept: true}) },
+		"it is not the other": func(r *rig) { r.must(SettleQuestion{MachineID: "m1"}) },
+		"and never is":        func(r *rig) { r.must(SettleQuestion{MachineID: "m1", Remember: true}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := reported(t)
+			r.must(r.askErase("ann"), report("boot-2", withDebian(sda())))
+			r.bootsAt(BootOnce)
+			if _, err := r.do(rival); ErrorCode(err) != Conflict {
+				t.Fatal(err)
+			}
+			settle(r)
+			m := r.machine("m1")
+			if m.NextBoot != nil || m.NotBooted == nil || !strings.Contains(m.NotBooted.Reason, uuid2) {
+				t.Errorf("it is to boot %+v, and not to because of %+v", m.NextBoot, m.NotBooted)
+			}
+			r.refused(Conflict, TakeBoot{MAC: mac1, ID: "b1"})
+		})
+	}
+	t.Run("somebody has said before that it is another", func(t *testing.T) {
+		r := reported(t)
+		_, _ = r.do(rival)
+		r.must(SettleQuestion{MachineID: "m1", Remember: true}, r.askErase("ann"), report("boot-2", withDebian(sda())))
+		_, _ = r.do(rival)
+		r.refused(Conflict, TakeBoot{MAC: mac1, ID: "b1"})
+	})
+	t.Run("two machines have an id of a third", func(t *testing.T) {
+		const first = "52:54:00:00:00:00" // the question is asked about its machine
+		r := reported(t)
+		r.must(seen("m2", uuid2, "SER2", first), r.askErase("ann"), report("boot-2", withDebian(sda())))
+		_, _ = r.do(seen("m3", "", "", first, mac1))
+		r.refused(Conflict, TakeBoot{MAC: mac1, ID: "b1"})
+	})
+	t.Run("it erases nothing", func(t *testing.T) {
+		r := reported(t)
+		r.must(ask("rescue"))
+		_, _ = r.do(rival)
+		r.must(SettleQuestion{MachineID: "m1"}, TakeBoot{MAC: mac1, ID: "b1"})
+	})
+	t.Run("a word for an install does not pass on either", func(t *testing.T) {
+		r := reported(t)
+		r.must(create("t1"))
+		r.must(report("boot-2", withDebian(sda())))
+		r.must(r.approve("t1"))
+		_, _ = r.do(rival)
+		r.must(SettleQuestion{MachineID: "m1", Accept: true})
+		r.must(rival) // only who reports is told to erase, and a report makes the plan anew
+		if task := r.task("t1"); task.Approval != nil || task.Status != wire.StatusNeedsReview {
+			t.Errorf("the task is %s, approved by %+v", task.Status, task.Approval)
+		}
+	})
+}
+
 func TestATaskAndAWishToBootExcludeEachOther(t *testing.T) {
 	r := reported(t)
 	r.must(ask("rescue"))

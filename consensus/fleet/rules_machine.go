@@ -57,6 +57,10 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 		question = doubt(known, ids, b)
 	}
 	if question != "" {
+		for _, m := range s.machinesWith(ids) { // of two machines with one id, nobody knows which netboots next
+			s.dropErasing(m, c, question)
+		}
+		known = s.machines[known.ID]
 		if known.Dismissed == question {
 			return nil, refuse(Conflict, "%s; a person has said that they are two machines: forget %s on the dashboard if that was wrong", question, known.Name)
 		}
@@ -134,18 +138,7 @@ func (s *State) cancelRivals(of *Task, macs []string, at time.Time) {
 // recognise finds the known machine that the ids belong to, or the question
 // they raise about it.
 func (s *State) recognise(ids IDs, c Command) (*Machine, string) {
-	var found []*Machine
-	add := func(id string) {
-		if m := s.machines[id]; m != nil && !slices.Contains(found, m) {
-			found = append(found, m)
-		}
-	}
-	for _, mac := range ids.MACs {
-		add(s.byMAC[mac])
-	}
-	if ids.UUID != "" {
-		add(s.byUUID[ids.UUID])
-	}
+	found := s.machinesWith(ids)
 	for _, m := range found {
 		q := clash(m.IDs, ids)
 		if q == "" && c.guarded() {
@@ -162,6 +155,22 @@ func (s *State) recognise(ids IDs, c Command) (*Machine, string) {
 		return found[0], ""
 	}
 	return found[0], "a machine reported with MACs that belong to " + found[0].Name + " and to " + found[1].Name
+}
+
+// machinesWith are the known machines that have one of the ids.
+func (s *State) machinesWith(ids IDs) (found []*Machine) {
+	add := func(id string) {
+		if m := s.machines[id]; m != nil && !slices.Contains(found, m) {
+			found = append(found, m)
+		}
+	}
+	for _, mac := range ids.MACs {
+		add(s.byMAC[mac])
+	}
+	if ids.UUID != "" {
+		add(s.byUUID[ids.UUID])
+	}
+	return found
 }
 
 func (s *State) taskWaitingFor(macs []string) *Task {
@@ -353,7 +362,7 @@ func (b SettleQuestion) apply(s *State, c Command) (any, error) {
 	m.Question, m.Rival = "", nil
 	s.putMachine(&m, EventMachine)
 	s.noteMachine(c, &m, answered(b.Accept))
-	return &m, nil
+	return s.dropErasing(&m, c, "a person has said which of two machines it is"), nil
 }
 
 func (b DeleteMachine) apply(s *State, c Command) (any, error) {
