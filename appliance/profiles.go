@@ -31,7 +31,7 @@ func (s profileSeam) Take(ctx context.Context, m netboot.Machine, d netboot.Deci
 	if err != nil {
 		return netboot.Profile{}, err
 	}
-	if _, err := s.cluster.Propose(ctx, fleet.TakeBoot{MAC: m.MAC, ID: d.Wish.ID}); err != nil {
+	if _, err := s.cluster.Propose(ctx, fleet.TakeBoot{MAC: m.MAC, ID: d.Wish.ID, UUIDs: m.UUIDs()}); err != nil {
 		return netboot.Profile{}, err
 	}
 	return out, nil

@@ -88,6 +88,21 @@ func TestACutOffNodeGivesOutNoProfile(t *testing.T) {
 	}
 }
 
+// Firmware's UUID goes with the wish, in both orders of its bytes.
+func TestAProfileIsGivenToTheMachineWithTheUUID(t *testing.T) {
+	const uuid, swapped = "12345678-abcd-cdef-0102-030405060708", "78563412-cdab-efcd-0102-030405060708"
+	for told, given := range map[string]bool{uuid: true, swapped: true, "": true, "22345678-abcd-cdef-0102-030405060708": false} {
+		node := consensustest.Node(t)
+		consensustest.Propose[*fleet.Machine](t, node, fleet.ReportMachine{NewID: "m1", BootID: "b1", SessionHash: "s1", MAC: profileMAC, IP: "10.77.0.120", Inventory: wire.Inventory{
+			System: wire.System{Serial: "SN1", UUID: uuid}, NICs: []wire.NIC{{Name: "eth0", MAC: profileMAC}},
+			Disks: []wire.Disk{{Name: "sda", Serial: "D1", WWN: "naa.5000c500a0b1c2d3", SizeBytes: 8 << 30, LogicalSector: 512, Contents: wire.Contents{Table: "gpt"}}}}})
+		consensustest.Propose[*fleet.Machine](t, node, fleet.AskBoot{ID: "w1", MachineID: "m1", Profile: "rescue", Token: "tok1", By: "ann"})
+		if got := asFirmware(t, node, profileMAC).scriptOf(told); strings.Contains(got, "booting profile rescue") != given {
+			t.Errorf("firmware with UUID %q is told\n%s", told, got)
+		}
+	}
+}
+
 // A whole boot as firmware asks for it: the profile with its URLs filled in, the answer
 // file for this machine, the word from the installed system, and the disk from then on.
 func TestAnInstallerIsGivenItsAnswers(t *testing.T) {

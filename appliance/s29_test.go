@@ -56,14 +56,17 @@ func (b bootsAs) get(path string) string {
 
 // script is what the machine is told: "local", "agent", "held", or else all of it.
 // It begins where a machine begins that was given no path, and follows the stub.
-func (b bootsAs) script() string {
+func (b bootsAs) script() string { return b.scriptOf("") }
+
+// scriptOf is script for firmware that says it has that UUID.
+func (b bootsAs) scriptOf(uuid string) string {
 	stub := b.get("/boot/script")
 	_, path, _ := strings.Cut(stub, "http://10.77.0.1:80")
 	path, _, found := strings.Cut(path, "?mac=${netX/mac}")
 	if !found {
 		return stub
 	}
-	text := b.get(path + "?mac=" + b.mac)
+	text := b.get(path + "?mac=" + b.mac + "&uuid=" + uuid)
 	switch {
 	case strings.Contains(text, "echo LPMOS: booting the disk.") && !strings.Contains(text, "kernel"):
 		return "local"

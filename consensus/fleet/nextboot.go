@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,10 @@ const NextBootLife = time.Hour
 // answerLife is how long after its boot a machine is given its answer files. Installers
 // fetch them within minutes; what stands in them may be secret.
 const answerLife = 6 * time.Hour
+
+// lookLife is how long it counts that a machine's agent has found what was approved to be
+// erased: as long as a machine needs to start anew, and not as long as a disk is changed in.
+const lookLife = 10 * time.Minute
 
 // NextBoot is a wish that a machine boots a profile once, at its next netboot.
 type NextBoot struct {
@@ -90,9 +95,11 @@ type (
 
 	// TakeBoot is the compare-and-set before a machine is given the script of a profile:
 	// asked → taken, once in the cluster. The result is a *Machine.
+	// UUIDs are the readings of what the firmware says its UUID is; logs from before have none.
 	TakeBoot struct {
-		MAC string
-		ID  string
+		MAC   string
+		ID    string
+		UUIDs []string `json:",omitempty"`
 	}
 )
 
@@ -110,9 +117,11 @@ func (n *NextBoot) Lapsed(at time.Time) bool {
 }
 
 // Ready reports whether the machine may be given the profile: it erases nothing, or
-// what it erases was approved, and looked at again after that.
-func (n *NextBoot) Ready() bool {
-	return !n.Erases || n.Approval != nil && !n.CheckedAt.IsZero()
+// what it erases was approved, and looked at again after that and lately. At no time,
+// any look will do.
+func (n *NextBoot) Ready(at time.Time) bool {
+	fresh := at.IsZero() || at.Sub(n.CheckedAt) < lookLife && !at.Before(n.CheckedAt.Add(-clocksApart))
+	return !n.Erases || n.Approval != nil && !n.CheckedAt.IsZero() && fresh
 }
 
 // Waits says what it waits for, in half a sentence.
@@ -120,7 +129,7 @@ func (n *NextBoot) Waits() string {
 	switch {
 	case n.Erases && n.Approval == nil:
 		return "approved by " + who(n.By) + "; a second person has to approve it, too"
-	case !n.Ready():
+	case !n.Ready(time.Time{}):
 		return "its disks are looked at once more first"
 	}
 	return "at its next netboot"
@@ -425,6 +434,23 @@ func (s *State) dropErasing(m *Machine, c Command, why string) *Machine {
 	return s.dropBoot(m, c, "", "it does not boot into profile "+n.Profile+", which may erase: "+why)
 }
 
+// another reports whether the firmware says to be another machine, by its UUID. None says
+// nothing: a known machine that has one may boot by firmware that does not tell it.
+func (b TakeBoot) another(ids IDs) bool {
+	return ids.UUID != "" && len(b.UUIDs) > 0 && !slices.Contains(b.UUIDs, ids.UUID)
+}
+
+// refuseAnother is for a machine that has a known one's MAC and not its UUID. A word for what
+// erases is void by it; what erases nothing stays for the machine it is meant for.
+func (s *State) refuseAnother(m *Machine, b TakeBoot, c Command) error {
+	what := fmt.Sprintf("a machine with UUID %.40s netbooted with MAC %s of this machine, whose UUID is %s", b.UUIDs[0], strings.ToLower(b.MAC), m.IDs.UUID)
+	if m.NextBoot.Erases {
+		s.note(c, AuditRecord{Machine: m.ID, What: "ALARM: machine " + m.Name + ": " + what})
+		s.dropErasing(m, c, what)
+	}
+	return refuse(Conflict, "%s", what)
+}
+
 // apply hands the wish over to the one who asked first: of two nodes that would both
 // serve the script, one is refused, and so is whoever asks again.
 func (b TakeBoot) apply(s *State, c Command) (any, error) {
@@ -439,12 +465,14 @@ func (b TakeBoot) apply(s *State, c Command) (any, error) {
 		return nil, err
 	case p.Digest != n.Digest:
 		return nil, refuse(Precondition, "profile %s is not the one that was asked for", n.Profile)
+	case b.another(old.IDs):
+		return nil, s.refuseAnother(old, b, c)
 	case n.Lapsed(c.At):
 		return nil, refuse(Precondition, "machine %s was to boot profile %s within %s", old.Name, n.Profile, minutes(NextBootLife))
 	case n.Erases && (n.Approval == nil || n.Approval.PlanHash != n.PlanHash || n.Approval.Lapsed(c.At)):
 		return nil, refuse(Precondition, "what profile %s would erase on machine %s is not approved", n.Profile, old.Name)
-	case !n.Ready():
-		return nil, refuse(Precondition, "machine %s has not shown that its disks are those that were approved", old.Name)
+	case !n.Ready(c.At):
+		return nil, refuse(Precondition, "machine %s has not shown within the last %s that its disks are those that were approved", old.Name, minutes(lookLife))
 	}
 	if n.Erases { // whatever was missed since: what dies is what was approved, on the machine that was
 		plan, err := ProfilePlan(old, p, n.Disk)

@@ -231,6 +231,52 @@ func TestAWishToEraseEnds(t *testing.T) {
 	})
 }
 
+// Between the look and the boot a disk can be put into another machine.
+func TestWhatErasesIsGivenSoonAfterTheLook(t *testing.T) {
+	r := reported(t)
+	r.must(r.askErase("ann"), report("boot-2", withDebian(sda())))
+	r.at = r.at.Add(lookLife - 3*time.Second)
+	r.bootsAt(BootOnce)
+	r.at = r.at.Add(4 * time.Second)
+	r.bootsAt(BootAgent)
+	r.refused(Precondition, TakeBoot{MAC: mac1, ID: "b1"})
+	r.must(report("boot-3", withDebian(sda())))
+	r.bootsAt(BootOnce)
+	n := r.machine("m1").NextBoot
+	if n.Ready(n.CheckedAt.Add(-clocksApart - time.Second)) {
+		t.Error("a look of times to come counts")
+	}
+	r.must(TakeBoot{MAC: mac1, ID: "b1"})
+}
+
+// A machine with a MAC of another, and not its UUID, is given nothing of what that is asked
+// to boot.
+func TestFirmwareThatIsAnotherMachinesIsGivenNoProfile(t *testing.T) {
+	take := func(uuids ...string) TakeBoot { return TakeBoot{MAC: mac1, ID: "b1", UUIDs: uuids} }
+	r := reported(t)
+	r.must(r.askErase("ann"), report("boot-2", withDebian(sda())))
+	if _, err := r.do(take(uuid2, "22222222")); ErrorCode(err) != Conflict {
+		t.Fatalf("another machine was given it, or not refused for that: %v", err)
+	}
+	m := r.machine("m1")
+	if m.NextBoot != nil || m.NotBooted == nil || !strings.Contains(m.NotBooted.Reason, uuid2) || r.alarms() != 1 {
+		t.Errorf("it is to boot %+v, not booted for %+v, %d alarms", m.NextBoot, m.NotBooted, r.alarms())
+	}
+	r.refused(Conflict, take(uuid1)) // the machine itself: a person has to look first
+	for _, uuids := range [][]string{nil, {uuid1}, {uuid2, uuid1}} {
+		r := reported(t)
+		r.must(r.askErase("ann"), report("boot-2", withDebian(sda())), take(uuids...))
+	}
+	r = reported(t)
+	r.must(ask("rescue"))
+	r.refused(Conflict, take(uuid2))
+	r.must(take(uuid1))
+	r = newRig(t)
+	unnamed := report("boot-1")
+	unnamed.Inventory.System.UUID = ""
+	r.must(unnamed, ask("rescue"), take(uuid2)) // of whose UUID nobody knows
+}
+
 // A word for what erases is about one machine. When another has shown one of its ids it is
 // void, however the question is answered; what erases nothing stands.
 func TestAWishToEraseEndsWithDoubtAboutWhichMachineItIs(t *testing.T) {
