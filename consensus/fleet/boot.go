@@ -67,6 +67,8 @@ func (s *State) BootAt(mac string, now time.Time) BootDecision {
 		d.Action, d.Reason = BootLocal, m.Installed.Image+" was installed by task "+m.Installed.TaskID
 	case m.LastBoot != nil && m.LastBoot.Erases:
 		d.Action, d.Reason = BootLocal, "profile "+m.LastBoot.Profile+" was to install it"
+	case m.Unseen != "":
+		d.Action, d.Reason = BootLocal, "profile "+m.Unseen+" was to install it"
 	case m.Inventory != nil && allBlank(m.Inventory.Disks):
 		d.Action, d.Reason = BootAgent, "nothing is asked of it and nothing lies on its disks"
 	default:

@@ -516,7 +516,7 @@ func anyMixUp(t *rapid.T, r *rig) Body {
 	m := r.s.Machine("m1")
 	switch rapid.IntRange(0, 8).Draw(t, "kind") {
 	case 0:
-		if m.Inventory != nil && m.NextBoot == nil {
+		if m.Unseen == "" && m.NextBoot == nil {
 			b := r.askErase("ann")
 			b.ID, b.Token = fmt.Sprint("b", r.index), fmt.Sprint("tok", r.index)
 			return b

@@ -189,6 +189,9 @@ func (s *State) AnswerFor(token, name, node, addr string, at time.Time) (text st
 // ProfilePlan works out what booting a profile that erases would be approved for: the
 // disk it may erase, with what lies on it. What is written there only the profile knows.
 func ProfilePlan(m *Machine, p *Profile, disk string) (wire.Plan, error) {
+	if m.Unseen != "" {
+		return wire.Plan{}, refuse(Conflict, "boot the agent first: nobody has seen what profile %s left on the disk of machine %s; ask for any install of it, let it netboot, and cancel the task when its agent has reported", m.Unseen, m.Name)
+	}
 	plan, err := MakePlan(m, Spec{DiskLayout: DiskLayout{Disk: disk, KeepRoot: true}}, &Image{Name: p.planName(), Digest: p.Digest})
 	if err != nil {
 		return wire.Plan{}, err
@@ -493,6 +496,7 @@ func (b TakeBoot) apply(s *State, c Command) (any, error) {
 		did += ", which may erase disk " + disk.String() + " now"
 		// From here on nobody knows what lies there but who writes it.
 		m.Installed, m.Unfinished, m.Erasing = nil, false, nil
+		m.Unseen, m.AgentDone = p.Name, true // its firmware has asked, so its agent is gone
 		m.Inventory = withContents(m.Inventory, disk.DiskID, wire.Contents{Table: "gpt", OS: p.planName()})
 		s.keepBootEvidence(c, &m, n)
 		m.TaskID = "" // what a task has put there is gone

@@ -277,6 +277,53 @@ func TestFirmwareThatIsAnotherMachinesIsGivenNoProfile(t *testing.T) {
 	r.must(unnamed, ask("rescue"), take(uuid2)) // of whose UUID nobody knows
 }
 
+// What a profile left on a disk nobody has seen until the agent has looked, and a word for it
+// would be void at that look.
+func TestWhatErasedOnceErasesAgainAfterALook(t *testing.T) {
+	r := reported(t)
+	r.must(r.askErase("ann"), report("boot-2", withDebian(sda())))
+	again := r.askErase("ann")
+	again.ID, again.Token = "b2", "tok2"
+	r.must(TakeBoot{MAC: mac1, ID: "b1"})
+	if _, err := ProfilePlan(r.machine("m1"), r.s.Profile("d-i"), ""); ErrorCode(err) != Conflict || !strings.Contains(err.Error(), "boot the agent first: nobody has seen what profile d-i left") {
+		t.Errorf("there is a plan, or none for this: %v", err)
+	}
+	if err := r.refused(Conflict, again); !strings.Contains(err.Message, "boot the agent first") {
+		t.Error(err)
+	}
+	r.must(create("t1"))
+	if task := r.task("t1"); task.Plan != nil {
+		t.Errorf("an install has a plan of what nobody has seen: %+v", task.Plan.Erase)
+	}
+	r.bootsAt(BootAgent)
+	written := sda()
+	written.Contents = wire.Contents{Table: "gpt", OS: "Debian 13"}
+	r.must(report("boot-3", written), CancelTask{TaskID: "t1", By: "ann"})
+	r.bootsAt(BootLocal)
+	second := r.askErase("ann")
+	second.ID, second.Token = "b2", "tok2"
+	r.must(second, report("boot-4", written))
+	r.bootsAt(BootOnce)
+	r.must(TakeBoot{MAC: mac1, ID: "b2"})
+	if e := r.s.Evidence("m1"); len(e) != 2 || e[0].Held != "Debian 13" && e[1].Held != "Debian 13" {
+		t.Errorf("the evidence is %+v", e)
+	}
+}
+
+// After an installer, a rescue shell does not make the disk blank.
+func TestAMachineWhoseDiskNobodyHasSeenBootsIt(t *testing.T) {
+	r := newRig(t)
+	r.must(installer(), report("boot-1"))
+	r.must(r.askErase("ann"), report("boot-2"), TakeBoot{MAC: mac1, ID: "b1"})
+	rescue := ask("rescue")
+	rescue.ID, rescue.Token = "b2", "tok2"
+	r.at = r.at.Add(answerLife)
+	r.must(rescue, TakeBoot{MAC: mac1, ID: "b2"})
+	if d := r.bootsAt(BootLocal); !strings.Contains(d.Reason, "profile d-i was to install it") {
+		t.Error(d.Reason)
+	}
+}
+
 // A word for what erases is about one machine. When another has shown one of its ids it is
 // void, however the question is answered; what erases nothing stands.
 func TestAWishToEraseEndsWithDoubtAboutWhichMachineItIs(t *testing.T) {

@@ -97,6 +97,7 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	m.BootID, m.SessionHash = b.BootID, b.SessionHash
 	m.AgentMAC, m.AgentIP, m.AgentDone, m.ReportedAt = b.MAC, b.IP, false, c.At
 	m.Addresses, m.ClockOff = s.keepAddress(m, b.MAC, b.IP), b.ClockOff
+	m.Unseen = ""
 	m.Netboots, m.Held = 0, nil // the agent starts, and says so
 	s.useClaim(b, m, c)
 
