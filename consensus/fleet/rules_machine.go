@@ -96,7 +96,7 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	}
 	m.BootID, m.SessionHash = b.BootID, b.SessionHash
 	m.AgentMAC, m.AgentIP, m.AgentDone, m.ReportedAt = b.MAC, b.IP, false, c.At
-	m.Addresses, m.ClockOff = s.keepAddress(m, b.MAC, b.IP), b.ClockOff
+	m.Addresses, m.ClockOff = s.keepAddress(m, b.MAC, b.IP, c.At), b.ClockOff
 	m.Unseen = ""
 	m.Netboots, m.Held = 0, nil // the agent starts, and says so
 	s.useClaim(b, m, c)
@@ -185,7 +185,7 @@ func (s *State) taskWaitingFor(macs []string) *Task {
 
 // keepAddress adds the address the machine reported from to those it keeps,
 // unless it is another machine's.
-func (s *State) keepAddress(m *Machine, mac, ip string) map[string]string {
+func (s *State) keepAddress(m *Machine, mac, ip string, at time.Time) map[string]string {
 	addr, err := netip.ParseAddr(ip)
 	if err != nil || !addr.Is4() || mac == "" {
 		return m.Addresses
@@ -197,6 +197,9 @@ func (s *State) keepAddress(m *Machine, mac, ip string) map[string]string {
 		// What a person has given goes before, and what it had stays its own: a node that
 		// has not heard of that yet may give it to it still.
 		return m.Addresses
+	}
+	if since, left := m.Left[ip]; left && at.Before(since.Add(leaseRest)) {
+		return m.Addresses // it was taken back, and the agent has not heard of that yet
 	}
 	out := maps.Clone(m.Addresses)
 	if out == nil {
