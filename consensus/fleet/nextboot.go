@@ -551,7 +551,17 @@ func (s *State) checkNextBoot(m *Machine, c Command) *Machine {
 	return s.dropBoot(m, c, "", why)
 }
 
-// reportUp is an installed system's word where a profile has installed it.
+// named is a machine with that name, or nil.
+func (s *State) named(name string) *Machine {
+	for _, m := range s.Machines() {
+		if strings.EqualFold(m.Name, name) {
+			return m
+		}
+	}
+	return nil
+}
+
+// bootUp is an installed system's word where a profile has installed it.
 func (s *State) bootUp(b ReportUp, c Command) (any, error) {
 	old := s.MachineByBoot(b.PhoneToken)
 	if old == nil {
@@ -560,14 +570,22 @@ func (s *State) bootUp(b ReportUp, c Command) (any, error) {
 	if old.LastBoot.CameUp != nil {
 		return old, nil
 	}
+	if c.At.Sub(old.LastBoot.At) > answerLife {
+		return nil, refuse(Conflict, "machine %s booted profile %s too long ago to report for it", old.Name, old.LastBoot.Profile)
+	}
 	m, boot := *old, *old.LastBoot
 	boot.CameUp = &CameUp{At: c.At, Hostname: b.Hostname, IP: b.IP}
 	m.LastBoot = &boot
-	if boot.Erases && ValidHostname(b.Hostname) {
+	but := ""
+	switch other := s.named(b.Hostname); {
+	case !boot.Erases || !ValidHostname(b.Hostname):
+	case other != nil && other.ID != m.ID: // whoever approves for that one must not mean this
+		but = ", which is machine " + other.ID + "'s name, so it keeps its own"
+	default:
 		m.Name = b.Hostname
 	}
 	s.putMachine(&m, EventMachine)
 	s.note(c, AuditRecord{Machine: m.ID, Serial: m.IDs.Serial, Image: boot.Digest, PlanHash: boot.PlanHash,
-		What: "machine " + m.Name + ": what profile " + boot.Profile + " started reported as " + quoteOrNone(b.Hostname)})
+		What: "machine " + m.Name + ": what profile " + boot.Profile + " started reported as " + quoteOrNone(b.Hostname) + but})
 	return &m, nil
 }

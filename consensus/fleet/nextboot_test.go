@@ -324,6 +324,50 @@ func TestAMachineWhoseDiskNobodyHasSeenBootsIt(t *testing.T) {
 	}
 }
 
+// installed by profile d-i is machine m1, which has not reported.
+func installedByProfile(t testing.TB) *rig {
+	t.Helper()
+	r := reported(t)
+	r.must(r.askErase("ann"), report("boot-2", withDebian(sda())), TakeBoot{MAC: mac1, ID: "b1"})
+	return r
+}
+
+// The secret of a boot is good for what that boot has begun, and for a while.
+func TestTheWordOfAProfilesSystem(t *testing.T) {
+	up := ReportUp{PhoneToken: "tok1", Hostname: "web9", IP: "10.0.0.9"}
+	t.Run("not after an install has begun to erase it", func(t *testing.T) {
+		r := installedByProfile(t)
+		r.must(create("t1"), report("boot-3", withDebian(sda())))
+		r.must(r.approve("t1"))
+		r.must(r.start("t1"))
+		r.refused(NotFound, up)
+		if m := r.machine("m1"); m.LastBoot != nil || m.Name != "web1" {
+			t.Errorf("it is %s, booted last %+v", m.Name, m.LastBoot)
+		}
+		if _, _, err := r.s.AnswerFor("tok1", "preseed.cfg", "", "", r.at); err == nil {
+			t.Error("its answers are given out")
+		}
+	})
+	t.Run("not for ever", func(t *testing.T) {
+		r := installedByProfile(t)
+		r.at = r.at.Add(answerLife)
+		r.refused(Conflict, up)
+	})
+	t.Run("not under another machine's name", func(t *testing.T) {
+		r := installedByProfile(t)
+		r.must(seen("m2", uuid2, "WEB9", mac2))
+		up := up
+		up.Hostname = "Web9"
+		r.must(up)
+		if m := r.machine("m1"); m.Name != "ser1" || m.LastBoot.CameUp == nil {
+			t.Errorf("it is %s, %+v", m.Name, m.LastBoot)
+		}
+		if said := r.s.Audit(1)[0].What; !strings.Contains(said, "which is machine m2's name") {
+			t.Errorf("the audit says %q", said)
+		}
+	})
+}
+
 // A word for what erases is about one machine. When another has shown one of its ids it is
 // void, however the question is answered; what erases nothing stands.
 func TestAWishToEraseEndsWithDoubtAboutWhichMachineItIs(t *testing.T) {
