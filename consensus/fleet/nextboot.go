@@ -219,8 +219,8 @@ func (b PutProfile) apply(s *State, c Command) (any, error) {
 	if old == nil && len(s.profiles) >= maxProfiles {
 		return nil, refuse(Conflict, "there are %d profiles and no room for another; remove one", maxProfiles)
 	}
-	if m := s.askedToBoot(p.Name); m != nil {
-		return nil, refuse(Conflict, "machine %s is asked to boot profile %s as it is; cancel that first: lpmos machine boot %s --cancel", m.Name, p.Name, m.Name)
+	if err := s.unused(p.Name, c.At); err != nil {
+		return nil, err
 	}
 	p.By, p.CreatedAt, p.Digest = c.by(p.By), c.At, ""
 	p.Digest = p.sum()
@@ -234,14 +234,29 @@ func (b PutProfile) apply(s *State, c Command) (any, error) {
 	return &p, nil
 }
 
-// askedToBoot is the first machine that is asked to boot the profile, or nil.
-func (s *State) askedToBoot(profile string) *Machine {
+// unused refuses while a machine is asked to boot the profile, or may be fetching what it is
+// made of.
+func (s *State) unused(profile string, at time.Time) error {
 	for _, m := range s.Machines() {
 		if m.NextBoot != nil && m.NextBoot.Profile == profile {
-			return m
+			return refuse(Conflict, "machine %s is asked to boot profile %s as it is; cancel that first: lpmos machine boot %s --cancel", m.Name, profile, m.Name)
+		}
+		if m.installing(at) && m.LastBoot.Profile == profile {
+			return m.refuseInstalling()
 		}
 	}
 	return nil
+}
+
+// installing reports whether what a profile started may be writing to the machine's disk
+// still: it has not reported, nor has the agent, in as long as answers are given out.
+func (m *Machine) installing(at time.Time) bool {
+	b := m.LastBoot
+	return b != nil && b.Erases && b.CameUp == nil && m.Unseen != "" && at.Sub(b.At) <= answerLife
+}
+
+func (m *Machine) refuseInstalling() error {
+	return refuse(Conflict, "machine %s may be being installed by profile %s, which has not reported; if it is not, give that up first: lpmos machine boot %s --cancel", m.Name, m.LastBoot.Profile, m.Name)
 }
 
 func (b DeleteProfile) apply(s *State, c Command) (any, error) {
@@ -252,8 +267,8 @@ func (b DeleteProfile) apply(s *State, c Command) (any, error) {
 	case p == nil:
 		return nil, refuse(NotFound, "there is no profile %s", b.Name)
 	}
-	if m := s.askedToBoot(b.Name); m != nil {
-		return nil, refuse(Conflict, "machine %s is asked to boot profile %s; cancel that first: lpmos machine boot %s --cancel", m.Name, p.Name, m.Name)
+	if err := s.unused(b.Name, c.At); err != nil {
+		return nil, err
 	}
 	delete(s.profiles, p.Name)
 	s.events = append(s.events, Event{Type: EventProfileDeleted, Name: p.Name})
@@ -282,6 +297,8 @@ func (b AskBoot) apply(s *State, c Command) (any, error) {
 	switch {
 	case asked != nil && !second:
 		return nil, refuse(Conflict, "machine %s is asked to boot profile %s already; cancel that first: lpmos machine boot %s --cancel", old.Name, asked.Profile, old.Name)
+	case old.installing(c.At) && !p.Erases: // which takes a look of the agent's, and so a plan
+		return nil, old.refuseInstalling()
 	case !second && (b.ID == "" || b.Token == "" || s.machines[s.byBoot[b.Token]] != nil):
 		return nil, invalid("id", "a new wish needs a new id and a new token")
 	}
@@ -401,6 +418,13 @@ func (b CancelBoot) apply(s *State, c Command) (any, error) {
 	switch {
 	case old == nil:
 		return nil, refuse(NotFound, "there is no machine %s", b.MachineID)
+	case old.NextBoot == nil && old.installing(c.At):
+		m := *old
+		m.LastBoot = nil // and with it the secret of its answers and of its report
+		s.putMachine(&m, EventMachine)
+		s.note(c, AuditRecord{By: b.By, Machine: m.ID, Serial: m.IDs.Serial, Image: old.LastBoot.Digest,
+			What: "machine " + m.Name + ": " + who(b.By) + " gave up what profile " + old.LastBoot.Profile + " had begun"})
+		return &m, nil
 	case old.NextBoot == nil:
 		return nil, refuse(Conflict, "machine %s is not asked to boot any profile", old.Name)
 	}

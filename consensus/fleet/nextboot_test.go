@@ -368,6 +368,40 @@ func TestTheWordOfAProfilesSystem(t *testing.T) {
 	})
 }
 
+// While an installer may be running, its profile stays, and no other boot takes the place
+// of what it will report for.
+func TestAProfileThatMayBeInstallingIsInUse(t *testing.T) {
+	rescue := ask("rescue")
+	rescue.ID, rescue.Token = "b2", "tok2"
+	other := installer()
+	other.Profile.Args += " quiet"
+	end := map[string]func(r *rig){
+		"it has reported": func(r *rig) { r.must(ReportUp{PhoneToken: "tok1", Hostname: "web9"}) },
+		"the agent has":   func(r *rig) { r.must(report("boot-3", withDebian(sda()))) },
+		"its time is over": func(r *rig) {
+			r.at = r.at.Add(answerLife)
+		},
+		"it was given up": func(r *rig) {
+			r.must(CancelBoot{MachineID: "m1", By: "ann"})
+			r.bootsAt(BootLocal)
+			r.refused(NotFound, ReportUp{PhoneToken: "tok1"})
+			r.refused(Conflict, CancelBoot{MachineID: "m1", By: "ann"})
+		},
+	}
+	for name, end := range end {
+		t.Run(name, func(t *testing.T) {
+			r := installedByProfile(t)
+			for _, b := range []Body{rescue, other, DeleteProfile{Name: "d-i"}} {
+				if err := r.refused(Conflict, b); !strings.Contains(err.Message, "lpmos machine boot ser1 --cancel") {
+					t.Error(err)
+				}
+			}
+			end(r)
+			r.must(rescue, other, DeleteProfile{Name: "d-i"})
+		})
+	}
+}
+
 // A word for what erases is about one machine. When another has shown one of its ids it is
 // void, however the question is answered; what erases nothing stands.
 func TestAWishToEraseEndsWithDoubtAboutWhichMachineItIs(t *testing.T) {
