@@ -27,11 +27,18 @@ type bootsAs struct {
 	mac  string
 	node *consensus.Node
 	h    http.Handler
+	seen *netboot.Sightings
 }
 
 func asFirmware(t *testing.T, node *consensus.Node, mac string) bootsAs {
 	t.Helper()
-	s, err := netboot.New(netboot.Config{DataDir: t.TempDir(), BootPort: 80, Files: filesOf(t, 1), Fleet: fleetSeam{node, time.Now}, Profiles: profileSeam{node, nil, time.Now}, Log: slog.New(slog.DiscardHandler),
+	return asFirmwareWith(t, node, mac, profileStore{})
+}
+
+// asFirmwareWith is asFirmware at a node that has these files of profiles.
+func asFirmwareWith(t *testing.T, node *consensus.Node, mac string, files profileStore) bootsAs {
+	t.Helper()
+	s, err := netboot.New(netboot.Config{DataDir: t.TempDir(), BootPort: 80, Files: filesOf(t, 1), Fleet: fleetSeam{node, time.Now}, Profiles: profileSeam{node, files, time.Now}, Log: slog.New(slog.DiscardHandler),
 		Claim: func(string, netip.Addr) (string, error) { return "claim", nil }, Pin: "pin", PathKey: [32]byte{1}})
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +48,7 @@ func asFirmware(t *testing.T, node *consensus.Node, mac string) bootsAs {
 			t.Error(err)
 		}
 	})
-	return bootsAs{t, mac, node, s.Handler()}
+	return bootsAs{t, mac, node, s.Handler(), s.Sightings()}
 }
 
 // get fetches a script as iPXE at 10.77.0.120 does.
