@@ -10,7 +10,6 @@ import (
 
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/fleet"
-	"github.com/lpmos/lpmos/images"
 	"github.com/lpmos/lpmos/netboot"
 )
 
@@ -18,20 +17,35 @@ import (
 // and the templates are the fleet's, the files lie in the image store.
 type profileSeam struct {
 	cluster *consensus.Node
-	files   *images.Replicator
+	files   profileFiles
 	now     func() time.Time
 }
 
-// Take fills in the profile's templates before the wish is taken: what cannot be filled in
-// takes nothing.
+// profileFiles are the files of profiles, here or at another node.
+type profileFiles interface {
+	OpenFile(ctx context.Context, digest string) (io.ReaderAt, error)
+}
+
+// Take fills in the profile's templates and looks for its files before the wish is taken:
+// what cannot be filled in or served takes nothing.
 func (s profileSeam) Take(ctx context.Context, m netboot.Machine, d netboot.Decision, node netip.AddrPort) (netboot.Profile, error) {
 	var out netboot.Profile
+	var files []fleet.ProfileFile
 	var err error
-	s.cluster.View(func(st *fleet.State) { out, err = profileFor(st, m, d, node) })
+	s.cluster.View(func(st *fleet.State) {
+		if out, err = profileFor(st, m, d, node); err == nil {
+			files = st.Profile(out.Name).AllFiles()
+		}
+	})
 	if err != nil {
 		return netboot.Profile{}, err
 	}
-	if _, err := s.cluster.Propose(ctx, fleet.TakeBoot{MAC: m.MAC, ID: d.Wish.ID}); err != nil {
+	for _, f := range files {
+		if _, err := s.files.OpenFile(ctx, f.Digest); err != nil {
+			return netboot.Profile{}, fmt.Errorf("file %s of it cannot be had here: %w", f.Name, err)
+		}
+	}
+	if _, err := s.cluster.Propose(ctx, fleet.TakeBoot{MAC: m.MAC, ID: d.Wish.ID, UUIDs: m.UUIDs()}); err != nil {
 		return netboot.Profile{}, err
 	}
 	return out, nil

@@ -1,6 +1,8 @@
 package appliance
 
 import (
+	"context"
+	"io"
 	"net/netip"
 	"strings"
 	"sync"
@@ -11,8 +13,16 @@ import (
 	"github.com/lpmos/lpmos/consensus"
 	"github.com/lpmos/lpmos/consensus/consensustest"
 	"github.com/lpmos/lpmos/consensus/fleet"
+	"github.com/lpmos/lpmos/images"
 	"github.com/lpmos/lpmos/netboot"
 )
+
+// profileStore has every file of a profile but these.
+type profileStore map[string]error
+
+func (s profileStore) OpenFile(_ context.Context, digest string) (io.ReaderAt, error) {
+	return strings.NewReader("123456789"), s[digest]
+}
 
 const profileMAC = "52:54:00:00:00:0a"
 
@@ -46,7 +56,7 @@ func TestAProfileIsGivenOnceByAllNodesTogether(t *testing.T) {
 	for _, n := range c.Nodes {
 		for range 4 {
 			wg.Go(func() {
-				p, err := profileSeam{n, nil, time.Now}.Take(t.Context(), machine, d, at)
+				p, err := profileSeam{n, profileStore{}, time.Now}.Take(t.Context(), machine, d, at)
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
@@ -83,8 +93,48 @@ func TestACutOffNodeGivesOutNoProfile(t *testing.T) {
 		return d.Wish != nil
 	})
 	c.Isolate(c.Others(c.Leader())[0])
-	if p, err := (profileSeam{alone, nil, time.Now}).Take(t.Context(), machine, d, netip.MustParseAddrPort("10.77.0.1:80")); err == nil {
+	if p, err := (profileSeam{alone, profileStore{}, time.Now}).Take(t.Context(), machine, d, netip.MustParseAddrPort("10.77.0.1:80")); err == nil {
 		t.Errorf("it gives out %+v", p)
+	}
+}
+
+// What a node cannot serve it does not hand over: the machine boots its disk, the wish stands,
+// and the machine is given it as soon as the files are there.
+func TestAProfileIsNotGivenWithoutItsFiles(t *testing.T) {
+	node := consensustest.Node(t)
+	profileMachine(t, node)
+	consensustest.Propose[*fleet.Profile](t, node, fleet.PutProfile{Profile: fleet.Profile{Name: "live", Kind: fleet.ProfileKernel,
+		Kernel:  &fleet.ProfileFile{Name: "linux", Digest: strings.Repeat("aa", 32), SizeBytes: 9},
+		Initrds: []fleet.ProfileFile{{Name: "initrd.gz", Digest: strings.Repeat("bb", 32), SizeBytes: 9}}}})
+	consensustest.Propose[*fleet.Machine](t, node, fleet.AskBoot{ID: "w1", MachineID: "m1", Profile: "live", Token: "tok1", By: "ann"})
+	gone := profileStore{strings.Repeat("bb", 32): images.ErrNotYet}
+	b := asFirmwareWith(t, node, profileMAC, gone)
+	b.times(2, "local", "without the profile's initramfs")
+	said := ""
+	for _, s := range b.seen.Of(profileMAC) {
+		said += s.Text + "\n"
+	}
+	if !strings.Contains(said, "was told to boot its own disk: not into profile live: file initrd.gz of it cannot be had here: ") {
+		t.Errorf("its timeline says\n%s", said)
+	}
+	delete(gone, strings.Repeat("bb", 32))
+	if got := b.script(); !strings.Contains(got, "booting profile live, once") {
+		t.Errorf("with its files it is told\n%s", got)
+	}
+}
+
+// Firmware's UUID goes with the wish, in both orders of its bytes.
+func TestAProfileIsGivenToTheMachineWithTheUUID(t *testing.T) {
+	const uuid, swapped = "12345678-abcd-cdef-0102-030405060708", "78563412-cdab-efcd-0102-030405060708"
+	for told, given := range map[string]bool{uuid: true, swapped: true, "": true, "22345678-abcd-cdef-0102-030405060708": false} {
+		node := consensustest.Node(t)
+		consensustest.Propose[*fleet.Machine](t, node, fleet.ReportMachine{NewID: "m1", BootID: "b1", SessionHash: "s1", MAC: profileMAC, IP: "10.77.0.120", Inventory: wire.Inventory{
+			System: wire.System{Serial: "SN1", UUID: uuid}, NICs: []wire.NIC{{Name: "eth0", MAC: profileMAC}},
+			Disks: []wire.Disk{{Name: "sda", Serial: "D1", WWN: "naa.5000c500a0b1c2d3", SizeBytes: 8 << 30, LogicalSector: 512, Contents: wire.Contents{Table: "gpt"}}}}})
+		consensustest.Propose[*fleet.Machine](t, node, fleet.AskBoot{ID: "w1", MachineID: "m1", Profile: "rescue", Token: "tok1", By: "ann"})
+		if got := asFirmware(t, node, profileMAC).scriptOf(told); strings.Contains(got, "booting profile rescue") != given {
+			t.Errorf("firmware with UUID %q is told\n%s", told, got)
+		}
 	}
 }
 

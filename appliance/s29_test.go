@@ -27,11 +27,18 @@ type bootsAs struct {
 	mac  string
 	node *consensus.Node
 	h    http.Handler
+	seen *netboot.Sightings
 }
 
 func asFirmware(t *testing.T, node *consensus.Node, mac string) bootsAs {
 	t.Helper()
-	s, err := netboot.New(netboot.Config{DataDir: t.TempDir(), BootPort: 80, Files: filesOf(t, 1), Fleet: fleetSeam{node, time.Now}, Profiles: profileSeam{node, nil, time.Now}, Log: slog.New(slog.DiscardHandler),
+	return asFirmwareWith(t, node, mac, profileStore{})
+}
+
+// asFirmwareWith is asFirmware at a node that has these files of profiles.
+func asFirmwareWith(t *testing.T, node *consensus.Node, mac string, files profileStore) bootsAs {
+	t.Helper()
+	s, err := netboot.New(netboot.Config{DataDir: t.TempDir(), BootPort: 80, Files: filesOf(t, 1), Fleet: fleetSeam{node, time.Now}, Profiles: profileSeam{node, files, time.Now}, Log: slog.New(slog.DiscardHandler),
 		Claim: func(string, netip.Addr) (string, error) { return "claim", nil }, Pin: "pin", PathKey: [32]byte{1}})
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +48,7 @@ func asFirmware(t *testing.T, node *consensus.Node, mac string) bootsAs {
 			t.Error(err)
 		}
 	})
-	return bootsAs{t, mac, node, s.Handler()}
+	return bootsAs{t, mac, node, s.Handler(), s.Sightings()}
 }
 
 // get fetches a script as iPXE at 10.77.0.120 does.
@@ -56,14 +63,17 @@ func (b bootsAs) get(path string) string {
 
 // script is what the machine is told: "local", "agent", "held", or else all of it.
 // It begins where a machine begins that was given no path, and follows the stub.
-func (b bootsAs) script() string {
+func (b bootsAs) script() string { return b.scriptOf("") }
+
+// scriptOf is script for firmware that says it has that UUID.
+func (b bootsAs) scriptOf(uuid string) string {
 	stub := b.get("/boot/script")
 	_, path, _ := strings.Cut(stub, "http://10.77.0.1:80")
 	path, _, found := strings.Cut(path, "?mac=${netX/mac}")
 	if !found {
 		return stub
 	}
-	text := b.get(path + "?mac=" + b.mac)
+	text := b.get(path + "?mac=" + b.mac + "&uuid=" + uuid)
 	switch {
 	case strings.Contains(text, "echo LPMOS: booting the disk.") && !strings.Contains(text, "kernel"):
 		return "local"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -18,6 +19,11 @@ func TestTheDefaultPreseedIsATemplate(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("it has no %q", want)
 		}
+	}
+	// The installed system does not ask for ever.
+	loop := regexp.MustCompile(`until wget .*-t 1 -T 10 .*\{\{up\}\} \|\| \[ \$\$i -ge 5760 \]; do i=\$\$\(\(i\+1\)\); sleep 5; done`)
+	if !loop.MatchString(text) {
+		t.Errorf("what it reports with has no end:\n%s", text)
 	}
 	if strings.Contains(text, "@MIRROR") || strings.Contains(text, "@LOGIN@") || strings.Contains(text, "@KEYS@") {
 		t.Errorf("not all is filled in:\n%s", text)

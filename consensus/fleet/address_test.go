@@ -67,6 +67,24 @@ func TestAPersonGivesAMachineAnAddress(t *testing.T) {
 	r.must(DeleteMachine{MachineID: "m2"}, AssignAddress{MachineID: "m1", Address: "10.0.0.21"}) // it is gone
 }
 
+// An agent that still has what was taken back from its machine does not make that its own.
+func TestAnAddressThatWasTakenBackDoesNotComeBack(t *testing.T) {
+	r := assignRig(t)
+	kept := r.machine("m1").AddressOf(mac1)
+	r.must(AssignAddress{MachineID: "m1", Address: "10.0.0.20"})
+	still := report("boot-2")
+	still.IP = "10.0.0.20"
+	r.must(still, AssignAddress{MachineID: "m1"}, still)
+	if got := r.machine("m1").AddressOf(mac1); got != kept || kept == "10.0.0.20" {
+		t.Errorf("it has %s, and kept %s before", got, kept)
+	}
+	r.at = r.at.Add(leaseRest)
+	r.must(still) // by now it was lent it, or set up with it
+	if got := r.machine("m1").AddressOf(mac1); got != "10.0.0.20" {
+		t.Errorf("it has %s", got)
+	}
+}
+
 // What the card has out of the pool may be made its own, and stays when that is taken back.
 func TestAnAddressThatACardKeepsMayBeGivenToIt(t *testing.T) {
 	r := assignRig(t)

@@ -57,7 +57,7 @@ func (s *State) BootAt(mac string, now time.Time) BootDecision {
 	switch {
 	case t != nil:
 		d.Action, d.Reason = BootAgent, "task "+t.ID+" is "+string(t.Status)
-	case m.asked(now) && !m.NextBoot.Ready():
+	case m.asked(now) && !m.NextBoot.Ready(now):
 		d.Action, d.Reason = BootAgent, "its disks are looked at once more before profile "+m.NextBoot.Profile+" may erase one"
 	case m.asked(now):
 		d.Action, d.Reason, d.Once = BootOnce, "asked by "+who(m.NextBoot.By)+", once", m.NextBoot
@@ -67,6 +67,8 @@ func (s *State) BootAt(mac string, now time.Time) BootDecision {
 		d.Action, d.Reason = BootLocal, m.Installed.Image+" was installed by task "+m.Installed.TaskID
 	case m.LastBoot != nil && m.LastBoot.Erases:
 		d.Action, d.Reason = BootLocal, "profile "+m.LastBoot.Profile+" was to install it"
+	case m.Unseen != "":
+		d.Action, d.Reason = BootLocal, "profile "+m.Unseen+" was to install it"
 	case m.Inventory != nil && allBlank(m.Inventory.Disks):
 		d.Action, d.Reason = BootAgent, "nothing is asked of it and nothing lies on its disks"
 	default:

@@ -84,9 +84,7 @@ func (s *State) alarm(c Command, m *Machine, session string) {
 		s.putTask(t, EventStatus)
 	}
 	s.note(c, AuditRecord{Machine: m.ID, Task: m.TaskID, What: "ALARM: machine " + m.Name + ": " + did})
-	if n := m.NextBoot; n != nil && n.Erases {
-		s.dropBoot(m, c, "", what+", so it does not boot into profile "+n.Profile)
-	}
+	s.dropErasing(m, c, what)
 }
 
 // liveClaims counts the codes that were used and could be shown again.

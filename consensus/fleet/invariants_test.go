@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -159,7 +160,8 @@ func anyBootBody(t *rapid.T, r *rig, machine, fresh string) Body {
 	case 3:
 		return LapseBoot{MachineID: machine, ID: wish}
 	case 4:
-		return TakeBoot{MAC: rapid.SampledFrom([]string{mac1, mac2}).Draw(t, "mac"), ID: wish}
+		return TakeBoot{MAC: rapid.SampledFrom([]string{mac1, mac2}).Draw(t, "mac"), ID: wish,
+			UUIDs: rapid.SampledFrom([][]string{nil, {uuid1}, {uuid2}}).Draw(t, "firmware's uuid")}
 	case 5:
 		if m != nil && m.LastBoot != nil {
 			return ReportUp{PhoneToken: m.LastBoot.Token, Hostname: "up" + fresh}
@@ -324,8 +326,12 @@ func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
 				c.Retry, c.At, b = true, r.at, c.Body
 			}
 			done = append(done, c)
+			was := erasingWish(r.s, b)
 			result, events, err := r.s.Apply(r.index, c)
 			r.events = events
+			if was != nil && err == nil && !c.Retry {
+				checkTaken(rt, was)
+			}
 			if twin != nil {
 				result2, events2, err2 := twin.Apply(r.index, c)
 				if asJSON(result2) != asJSON(result) || asJSON(events2) != asJSON(events) || asJSON(err2) != asJSON(err) {
@@ -345,7 +351,8 @@ func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
 					rt.Fatalf("event %+v is not of entry %d at %v", ev, r.index, r.at)
 				}
 				seen.see(ev)
-				question = question || ev.Type == EventMachine && (ev.Machine.Question != "" || ev.Machine.Doubled.Equal(r.at))
+				question = question || ev.Type == EventMachine && (ev.Machine.Question != "" || ev.Machine.Doubled.Equal(r.at) ||
+					ev.Machine.NotBooted != nil && ev.Machine.NotBooted.Since.Equal(r.at))
 			}
 			if err != nil && ErrorCode(err) == "" {
 				rt.Fatalf("%s: %v is no refusal", b.commandType(), err)
@@ -354,7 +361,11 @@ func TestNoSequenceOfCommandsBreaksAnInvariant(t *testing.T) {
 			if start, is := b.(StartInstall); is && err != nil && len(r.events) > 0 {
 				lapsed = r.s.Task(start.TaskID).Status == wire.StatusPendingApproval
 			}
-			if _, isReport := b.(ReportMachine); err != nil && !(isReport && question) && !lapsed && content(t, r.s) != before {
+			_, leaves := b.(ReportMachine)
+			if _, takes := b.(TakeBoot); takes {
+				leaves = true
+			}
+			if err != nil && !(leaves && question) && !lapsed && content(t, r.s) != before {
 				rt.Fatalf("%s was refused (%v) and changed the state", b.commandType(), err)
 			}
 			for v, was := range handedOut {
@@ -467,6 +478,82 @@ func checkInvariants(t *rapid.T, s *State) {
 		if !reflect.DeepEqual(pair[0], pair[1]) {
 			t.Fatalf("%s is %v, rebuilt it is %v", name, pair[0], pair[1])
 		}
+	}
+}
+
+// erasingWish is the machine, as it is now, that the command would hand a profile that
+// may erase, or nil.
+func erasingWish(s *State, b Body) *Machine {
+	if take, is := b.(TakeBoot); is {
+		if m := s.MachineByMAC(take.MAC); m != nil && m.NextBoot != nil && m.NextBoot.Erases && m.NextBoot.ID == take.ID {
+			return m
+		}
+	}
+	return nil
+}
+
+// checkTaken: what a machine was given that may erase was approved for this very
+// machine, with these disks and what lies on them.
+func checkTaken(t *rapid.T, m *Machine) {
+	p := m.NextBoot.Plan
+	if p.MachineID != m.ID || p.SystemUUID != m.IDs.UUID || p.SystemSerial != m.IDs.Serial {
+		t.Fatalf("approved was %s with serial %q, and %+v was given what erases", p.SystemUUID, p.SystemSerial, m.IDs)
+	}
+	disks := append([]wire.PlanDisk{p.Erase}, p.Untouched...)
+	if len(disks) != len(m.Inventory.Disks) {
+		t.Fatalf("approved was a machine with %d disks, it has %d", len(disks), len(m.Inventory.Disks))
+	}
+	for _, d := range m.Inventory.Disks {
+		if !slices.ContainsFunc(disks, func(p wire.PlanDisk) bool { return asJSON(p) == asJSON(planDisk(d)) }) {
+			t.Fatalf("disk %+v is not of the plan that was approved: %+v", d, disks)
+		}
+	}
+}
+
+// anyMixUp draws a command out of what mixes up two machines with one card, of which
+// one is asked to boot what erases.
+func anyMixUp(t *rapid.T, r *rig) Body {
+	m := r.s.Machine("m1")
+	switch rapid.IntRange(0, 8).Draw(t, "kind") {
+	case 0:
+		if m.Unseen == "" && m.NextBoot == nil {
+			b := r.askErase("ann")
+			b.ID, b.Token = fmt.Sprint("b", r.index), fmt.Sprint("tok", r.index)
+			return b
+		}
+	case 1:
+		return SettleQuestion{MachineID: "m1", Accept: rapid.Bool().Draw(t, "accept"), Remember: rapid.Bool().Draw(t, "remember")}
+	case 2:
+		return seen("m2", uuid2, "SER2", mac1)
+	case 3:
+		return report(fmt.Sprint("boot-", r.index), withDebian(sda()), disk("DISK-B", 500))
+	case 4:
+		return CancelBoot{MachineID: "m1"}
+	case 5, 6:
+		return report(fmt.Sprint("boot-", r.index), withDebian(sda()))
+	}
+	if m.NextBoot != nil {
+		return TakeBoot{MAC: mac1, ID: m.NextBoot.ID}
+	}
+	return report(fmt.Sprint("boot-", r.index), withDebian(sda()))
+}
+
+func TestNothingErasesAMachineThatWasNotApproved(t *testing.T) {
+	taken := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		r := reported(t)
+		for range 40 {
+			b := anyMixUp(rt, r)
+			was := erasingWish(r.s, b)
+			if _, err := r.do(b); was != nil && err == nil {
+				taken++
+				checkTaken(rt, was)
+			}
+			checkInvariants(rt, r.s)
+		}
+	})
+	if taken == 0 {
+		t.Error("no machine was given anything that erases, so this has shown nothing")
 	}
 }
 

@@ -63,6 +63,9 @@ type Machine struct {
 	// NextBoot is the profile it is asked to boot once, LastBoot the one it took last.
 	NextBoot *NextBoot    `json:"next_boot,omitempty"`
 	LastBoot *ProfileBoot `json:"last_boot,omitempty"`
+	// Unseen is the profile that may have written to its disk since its agent looked last:
+	// what the inventory says lies there nobody has seen.
+	Unseen string `json:"unseen,omitempty"`
 	// NotBooted says why it did not boot what it was asked to, and since when that is so.
 	NotBooted *Held `json:"not_booted,omitempty"`
 

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,10 @@ const NextBootLife = time.Hour
 // answerLife is how long after its boot a machine is given its answer files. Installers
 // fetch them within minutes; what stands in them may be secret.
 const answerLife = 6 * time.Hour
+
+// lookLife is how long it counts that a machine's agent has found what was approved to be
+// erased: as long as a machine needs to start anew, and not as long as a disk is changed in.
+const lookLife = 10 * time.Minute
 
 // NextBoot is a wish that a machine boots a profile once, at its next netboot.
 type NextBoot struct {
@@ -90,9 +95,11 @@ type (
 
 	// TakeBoot is the compare-and-set before a machine is given the script of a profile:
 	// asked → taken, once in the cluster. The result is a *Machine.
+	// UUIDs are the readings of what the firmware says its UUID is; logs from before have none.
 	TakeBoot struct {
-		MAC string
-		ID  string
+		MAC   string
+		ID    string
+		UUIDs []string `json:",omitempty"`
 	}
 )
 
@@ -110,9 +117,11 @@ func (n *NextBoot) Lapsed(at time.Time) bool {
 }
 
 // Ready reports whether the machine may be given the profile: it erases nothing, or
-// what it erases was approved, and looked at again after that.
-func (n *NextBoot) Ready() bool {
-	return !n.Erases || n.Approval != nil && !n.CheckedAt.IsZero()
+// what it erases was approved, and looked at again after that and lately. At no time,
+// any look will do.
+func (n *NextBoot) Ready(at time.Time) bool {
+	fresh := at.IsZero() || at.Sub(n.CheckedAt) < lookLife && !at.Before(n.CheckedAt.Add(-clocksApart))
+	return !n.Erases || n.Approval != nil && !n.CheckedAt.IsZero() && fresh
 }
 
 // Waits says what it waits for, in half a sentence.
@@ -120,7 +129,7 @@ func (n *NextBoot) Waits() string {
 	switch {
 	case n.Erases && n.Approval == nil:
 		return "approved by " + who(n.By) + "; a second person has to approve it, too"
-	case !n.Ready():
+	case !n.Ready(time.Time{}):
 		return "its disks are looked at once more first"
 	}
 	return "at its next netboot"
@@ -180,6 +189,9 @@ func (s *State) AnswerFor(token, name, node, addr string, at time.Time) (text st
 // ProfilePlan works out what booting a profile that erases would be approved for: the
 // disk it may erase, with what lies on it. What is written there only the profile knows.
 func ProfilePlan(m *Machine, p *Profile, disk string) (wire.Plan, error) {
+	if m.Unseen != "" {
+		return wire.Plan{}, refuse(Conflict, "boot the agent first: nobody has seen what profile %s left on the disk of machine %s; ask for any install of it, let it netboot, and cancel the task when its agent has reported", m.Unseen, m.Name)
+	}
 	plan, err := MakePlan(m, Spec{DiskLayout: DiskLayout{Disk: disk, KeepRoot: true}}, &Image{Name: p.planName(), Digest: p.Digest})
 	if err != nil {
 		return wire.Plan{}, err
@@ -207,8 +219,8 @@ func (b PutProfile) apply(s *State, c Command) (any, error) {
 	if old == nil && len(s.profiles) >= maxProfiles {
 		return nil, refuse(Conflict, "there are %d profiles and no room for another; remove one", maxProfiles)
 	}
-	if m := s.askedToBoot(p.Name); m != nil {
-		return nil, refuse(Conflict, "machine %s is asked to boot profile %s as it is; cancel that first: lpmos machine boot %s --cancel", m.Name, p.Name, m.Name)
+	if err := s.unused(p.Name, c.At); err != nil {
+		return nil, err
 	}
 	p.By, p.CreatedAt, p.Digest = c.by(p.By), c.At, ""
 	p.Digest = p.sum()
@@ -222,14 +234,29 @@ func (b PutProfile) apply(s *State, c Command) (any, error) {
 	return &p, nil
 }
 
-// askedToBoot is the first machine that is asked to boot the profile, or nil.
-func (s *State) askedToBoot(profile string) *Machine {
+// unused refuses while a machine is asked to boot the profile, or may be fetching what it is
+// made of.
+func (s *State) unused(profile string, at time.Time) error {
 	for _, m := range s.Machines() {
 		if m.NextBoot != nil && m.NextBoot.Profile == profile {
-			return m
+			return refuse(Conflict, "machine %s is asked to boot profile %s as it is; cancel that first: lpmos machine boot %s --cancel", m.Name, profile, m.Name)
+		}
+		if m.installing(at) && m.LastBoot.Profile == profile {
+			return m.refuseInstalling()
 		}
 	}
 	return nil
+}
+
+// installing reports whether what a profile started may be writing to the machine's disk
+// still: it has not reported, nor has the agent, in as long as answers are given out.
+func (m *Machine) installing(at time.Time) bool {
+	b := m.LastBoot
+	return b != nil && b.Erases && b.CameUp == nil && m.Unseen != "" && at.Sub(b.At) <= answerLife
+}
+
+func (m *Machine) refuseInstalling() error {
+	return refuse(Conflict, "machine %s may be being installed by profile %s, which has not reported; if it is not, give that up first: lpmos machine boot %s --cancel", m.Name, m.LastBoot.Profile, m.Name)
 }
 
 func (b DeleteProfile) apply(s *State, c Command) (any, error) {
@@ -240,8 +267,8 @@ func (b DeleteProfile) apply(s *State, c Command) (any, error) {
 	case p == nil:
 		return nil, refuse(NotFound, "there is no profile %s", b.Name)
 	}
-	if m := s.askedToBoot(b.Name); m != nil {
-		return nil, refuse(Conflict, "machine %s is asked to boot profile %s; cancel that first: lpmos machine boot %s --cancel", m.Name, p.Name, m.Name)
+	if err := s.unused(b.Name, c.At); err != nil {
+		return nil, err
 	}
 	delete(s.profiles, p.Name)
 	s.events = append(s.events, Event{Type: EventProfileDeleted, Name: p.Name})
@@ -270,6 +297,8 @@ func (b AskBoot) apply(s *State, c Command) (any, error) {
 	switch {
 	case asked != nil && !second:
 		return nil, refuse(Conflict, "machine %s is asked to boot profile %s already; cancel that first: lpmos machine boot %s --cancel", old.Name, asked.Profile, old.Name)
+	case old.installing(c.At) && !p.Erases: // which takes a look of the agent's, and so a plan
+		return nil, old.refuseInstalling()
 	case !second && (b.ID == "" || b.Token == "" || s.machines[s.byBoot[b.Token]] != nil):
 		return nil, invalid("id", "a new wish needs a new id and a new token")
 	}
@@ -389,6 +418,13 @@ func (b CancelBoot) apply(s *State, c Command) (any, error) {
 	switch {
 	case old == nil:
 		return nil, refuse(NotFound, "there is no machine %s", b.MachineID)
+	case old.NextBoot == nil && old.installing(c.At):
+		m := *old
+		m.LastBoot = nil // and with it the secret of its answers and of its report
+		s.putMachine(&m, EventMachine)
+		s.note(c, AuditRecord{By: b.By, Machine: m.ID, Serial: m.IDs.Serial, Image: old.LastBoot.Digest,
+			What: "machine " + m.Name + ": " + who(b.By) + " gave up what profile " + old.LastBoot.Profile + " had begun"})
+		return &m, nil
 	case old.NextBoot == nil:
 		return nil, refuse(Conflict, "machine %s is not asked to boot any profile", old.Name)
 	}
@@ -415,6 +451,33 @@ func (s *State) dropBoot(old *Machine, c Command, by, why string) *Machine {
 	return &m
 }
 
+// dropErasing is dropBoot for a wish that may erase, and for no other: the word for it was
+// about one machine, and it is in doubt which that is.
+func (s *State) dropErasing(m *Machine, c Command, why string) *Machine {
+	n := m.NextBoot
+	if n == nil || !n.Erases {
+		return m
+	}
+	return s.dropBoot(m, c, "", "it does not boot into profile "+n.Profile+", which may erase: "+why)
+}
+
+// another reports whether the firmware says to be another machine, by its UUID. None says
+// nothing: a known machine that has one may boot by firmware that does not tell it.
+func (b TakeBoot) another(ids IDs) bool {
+	return ids.UUID != "" && len(b.UUIDs) > 0 && !slices.Contains(b.UUIDs, ids.UUID)
+}
+
+// refuseAnother is for a machine that has a known one's MAC and not its UUID. A word for what
+// erases is void by it; what erases nothing stays for the machine it is meant for.
+func (s *State) refuseAnother(m *Machine, b TakeBoot, c Command) error {
+	what := fmt.Sprintf("a machine with UUID %.40s netbooted with MAC %s of this machine, whose UUID is %s", b.UUIDs[0], strings.ToLower(b.MAC), m.IDs.UUID)
+	if m.NextBoot.Erases {
+		s.note(c, AuditRecord{Machine: m.ID, What: "ALARM: machine " + m.Name + ": " + what})
+		s.dropErasing(m, c, what)
+	}
+	return refuse(Conflict, "%s", what)
+}
+
 // apply hands the wish over to the one who asked first: of two nodes that would both
 // serve the script, one is refused, and so is whoever asks again.
 func (b TakeBoot) apply(s *State, c Command) (any, error) {
@@ -429,12 +492,23 @@ func (b TakeBoot) apply(s *State, c Command) (any, error) {
 		return nil, err
 	case p.Digest != n.Digest:
 		return nil, refuse(Precondition, "profile %s is not the one that was asked for", n.Profile)
+	case b.another(old.IDs):
+		return nil, s.refuseAnother(old, b, c)
 	case n.Lapsed(c.At):
 		return nil, refuse(Precondition, "machine %s was to boot profile %s within %s", old.Name, n.Profile, minutes(NextBootLife))
 	case n.Erases && (n.Approval == nil || n.Approval.PlanHash != n.PlanHash || n.Approval.Lapsed(c.At)):
 		return nil, refuse(Precondition, "what profile %s would erase on machine %s is not approved", n.Profile, old.Name)
-	case !n.Ready():
-		return nil, refuse(Precondition, "machine %s has not shown that its disks are those that were approved", old.Name)
+	case !n.Ready(c.At):
+		return nil, refuse(Precondition, "machine %s has not shown within the last %s that its disks are those that were approved", old.Name, minutes(lookLife))
+	}
+	if n.Erases { // whatever was missed since: what dies is what was approved, on the machine that was
+		plan, err := ProfilePlan(old, p, n.Disk)
+		if err == nil && plan.Hash() != n.PlanHash {
+			err = refuse(Precondition, "%s", strings.Join(PlanChanges(n.Plan, &plan), "; "))
+		}
+		if err != nil {
+			return nil, refuse(Precondition, "what profile %s would erase on machine %s is not what was approved: %v", n.Profile, old.Name, err)
+		}
 	}
 	m := *old
 	m.NextBoot = nil
@@ -446,6 +520,7 @@ func (b TakeBoot) apply(s *State, c Command) (any, error) {
 		did += ", which may erase disk " + disk.String() + " now"
 		// From here on nobody knows what lies there but who writes it.
 		m.Installed, m.Unfinished, m.Erasing = nil, false, nil
+		m.Unseen, m.AgentDone = p.Name, true // its firmware has asked, so its agent is gone
 		m.Inventory = withContents(m.Inventory, disk.DiskID, wire.Contents{Table: "gpt", OS: p.planName()})
 		s.keepBootEvidence(c, &m, n)
 		m.TaskID = "" // what a task has put there is gone
@@ -500,7 +575,17 @@ func (s *State) checkNextBoot(m *Machine, c Command) *Machine {
 	return s.dropBoot(m, c, "", why)
 }
 
-// reportUp is an installed system's word where a profile has installed it.
+// named is a machine with that name, or nil.
+func (s *State) named(name string) *Machine {
+	for _, m := range s.Machines() {
+		if strings.EqualFold(m.Name, name) {
+			return m
+		}
+	}
+	return nil
+}
+
+// bootUp is an installed system's word where a profile has installed it.
 func (s *State) bootUp(b ReportUp, c Command) (any, error) {
 	old := s.MachineByBoot(b.PhoneToken)
 	if old == nil {
@@ -509,14 +594,22 @@ func (s *State) bootUp(b ReportUp, c Command) (any, error) {
 	if old.LastBoot.CameUp != nil {
 		return old, nil
 	}
+	if c.At.Sub(old.LastBoot.At) > answerLife {
+		return nil, refuse(Conflict, "machine %s booted profile %s too long ago to report for it", old.Name, old.LastBoot.Profile)
+	}
 	m, boot := *old, *old.LastBoot
 	boot.CameUp = &CameUp{At: c.At, Hostname: b.Hostname, IP: b.IP}
 	m.LastBoot = &boot
-	if boot.Erases && ValidHostname(b.Hostname) {
+	but := ""
+	switch other := s.named(b.Hostname); {
+	case !boot.Erases || !ValidHostname(b.Hostname):
+	case other != nil && other.ID != m.ID: // whoever approves for that one must not mean this
+		but = ", which is machine " + other.ID + "'s name, so it keeps its own"
+	default:
 		m.Name = b.Hostname
 	}
 	s.putMachine(&m, EventMachine)
 	s.note(c, AuditRecord{Machine: m.ID, Serial: m.IDs.Serial, Image: boot.Digest, PlanHash: boot.PlanHash,
-		What: "machine " + m.Name + ": what profile " + boot.Profile + " started reported as " + quoteOrNone(b.Hostname)})
+		What: "machine " + m.Name + ": what profile " + boot.Profile + " started reported as " + quoteOrNone(b.Hostname) + but})
 	return &m, nil
 }

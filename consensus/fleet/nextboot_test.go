@@ -231,6 +231,236 @@ func TestAWishToEraseEnds(t *testing.T) {
 	})
 }
 
+// Between the look and the boot a disk can be put into another machine.
+func TestWhatErasesIsGivenSoonAfterTheLook(t *testing.T) {
+	r := reported(t)
+	r.must(r.askErase("ann"), report("boot-2", withDebian(sda())))
+	r.at = r.at.Add(lookLife - 3*time.Second)
+	r.bootsAt(BootOnce)
+	r.at = r.at.Add(4 * time.Second)
+	r.bootsAt(BootAgent)
+	r.refused(Precondition, TakeBoot{MAC: mac1, ID: "b1"})
+	r.must(report("boot-3", withDebian(sda())))
+	r.bootsAt(BootOnce)
+	n := r.machine("m1").NextBoot
+	if n.Ready(n.CheckedAt.Add(-clocksApart - time.Second)) {
+		t.Error("a look of times to come counts")
+	}
+	r.must(TakeBoot{MAC: mac1, ID: "b1"})
+}
+
+// A machine with a MAC of another, and not its UUID, is given nothing of what that is asked
+// to boot.
+func TestFirmwareThatIsAnotherMachinesIsGivenNoProfile(t *testing.T) {
+	take := func(uuids ...string) TakeBoot { return TakeBoot{MAC: mac1, ID: "b1", UUIDs: uuids} }
+	r := reported(t)
+	r.must(r.askErase("ann"), report("boot-2", withDebian(sda())))
+	if _, err := r.do(take(uuid2, "22222222")); ErrorCode(err) != Conflict {
+		t.Fatalf("another machine was given it, or not refused for that: %v", err)
+	}
+	m := r.machine("m1")
+	if m.NextBoot != nil || m.NotBooted == nil || !strings.Contains(m.NotBooted.Reason, uuid2) || r.alarms() != 1 {
+		t.Errorf("it is to boot %+v, not booted for %+v, %d alarms", m.NextBoot, m.NotBooted, r.alarms())
+	}
+	r.refused(Conflict, take(uuid1)) // the machine itself: a person has to look first
+	for _, uuids := range [][]string{nil, {uuid1}, {uuid2, uuid1}} {
+		r := reported(t)
+		r.must(r.askErase("ann"), report("boot-2", withDebian(sda())), take(uuids...))
+	}
+	r = reported(t)
+	r.must(ask("rescue"))
+	r.refused(Conflict, take(uuid2))
+	r.must(take(uuid1))
+	r = newRig(t)
+	unnamed := report("boot-1")
+	unnamed.Inventory.System.UUID = ""
+	r.must(unnamed, ask("rescue"), take(uuid2)) // of whose UUID nobody knows
+}
+
+// What a profile left on a disk nobody has seen until the agent has looked, and a word for it
+// would be void at that look.
+func TestWhatErasedOnceErasesAgainAfterALook(t *testing.T) {
+	r := reported(t)
+	r.must(r.askErase("ann"), report("boot-2", withDebian(sda())))
+	again := r.askErase("ann")
+	again.ID, again.Token = "b2", "tok2"
+	r.must(TakeBoot{MAC: mac1, ID: "b1"})
+	if _, err := ProfilePlan(r.machine("m1"), r.s.Profile("d-i"), ""); ErrorCode(err) != Conflict || !strings.Contains(err.Error(), "boot the agent first: nobody has seen what profile d-i left") {
+		t.Errorf("there is a plan, or none for this: %v", err)
+	}
+	if err := r.refused(Conflict, again); !strings.Contains(err.Message, "boot the agent first") {
+		t.Error(err)
+	}
+	r.must(create("t1"))
+	if task := r.task("t1"); task.Plan != nil {
+		t.Errorf("an install has a plan of what nobody has seen: %+v", task.Plan.Erase)
+	}
+	r.bootsAt(BootAgent)
+	written := sda()
+	written.Contents = wire.Contents{Table: "gpt", OS: "Debian 13"}
+	r.must(report("boot-3", written), CancelTask{TaskID: "t1", By: "ann"})
+	r.bootsAt(BootLocal)
+	second := r.askErase("ann")
+	second.ID, second.Token = "b2", "tok2"
+	r.must(second, report("boot-4", written))
+	r.bootsAt(BootOnce)
+	r.must(TakeBoot{MAC: mac1, ID: "b2"})
+	if e := r.s.Evidence("m1"); len(e) != 2 || e[0].Held != "Debian 13" && e[1].Held != "Debian 13" {
+		t.Errorf("the evidence is %+v", e)
+	}
+}
+
+// After an installer, a rescue shell does not make the disk blank.
+func TestAMachineWhoseDiskNobodyHasSeenBootsIt(t *testing.T) {
+	r := newRig(t)
+	r.must(installer(), report("boot-1"))
+	r.must(r.askErase("ann"), report("boot-2"), TakeBoot{MAC: mac1, ID: "b1"})
+	rescue := ask("rescue")
+	rescue.ID, rescue.Token = "b2", "tok2"
+	r.at = r.at.Add(answerLife)
+	r.must(rescue, TakeBoot{MAC: mac1, ID: "b2"})
+	if d := r.bootsAt(BootLocal); !strings.Contains(d.Reason, "profile d-i was to install it") {
+		t.Error(d.Reason)
+	}
+}
+
+// installed by profile d-i is machine m1, which has not reported.
+func installedByProfile(t testing.TB) *rig {
+	t.Helper()
+	r := reported(t)
+	r.must(r.askErase("ann"), report("boot-2", withDebian(sda())), TakeBoot{MAC: mac1, ID: "b1"})
+	return r
+}
+
+// The secret of a boot is good for what that boot has begun, and for a while.
+func TestTheWordOfAProfilesSystem(t *testing.T) {
+	up := ReportUp{PhoneToken: "tok1", Hostname: "web9", IP: "10.0.0.9"}
+	t.Run("not after an install has begun to erase it", func(t *testing.T) {
+		r := installedByProfile(t)
+		r.must(create("t1"), report("boot-3", withDebian(sda())))
+		r.must(r.approve("t1"))
+		r.must(r.start("t1"))
+		r.refused(NotFound, up)
+		if m := r.machine("m1"); m.LastBoot != nil || m.Name != "web1" {
+			t.Errorf("it is %s, booted last %+v", m.Name, m.LastBoot)
+		}
+		if _, _, err := r.s.AnswerFor("tok1", "preseed.cfg", "", "", r.at); err == nil {
+			t.Error("its answers are given out")
+		}
+	})
+	t.Run("not for ever", func(t *testing.T) {
+		r := installedByProfile(t)
+		r.at = r.at.Add(answerLife)
+		r.refused(Conflict, up)
+	})
+	t.Run("not under another machine's name", func(t *testing.T) {
+		r := installedByProfile(t)
+		r.must(seen("m2", uuid2, "WEB9", mac2))
+		up := up
+		up.Hostname = "Web9"
+		r.must(up)
+		if m := r.machine("m1"); m.Name != "ser1" || m.LastBoot.CameUp == nil {
+			t.Errorf("it is %s, %+v", m.Name, m.LastBoot)
+		}
+		if said := r.s.Audit(1)[0].What; !strings.Contains(said, "which is machine m2's name") {
+			t.Errorf("the audit says %q", said)
+		}
+	})
+}
+
+// While an installer may be running, its profile stays, and no other boot takes the place
+// of what it will report for.
+func TestAProfileThatMayBeInstallingIsInUse(t *testing.T) {
+	rescue := ask("rescue")
+	rescue.ID, rescue.Token = "b2", "tok2"
+	other := installer()
+	other.Profile.Args += " quiet"
+	end := map[string]func(r *rig){
+		"it has reported": func(r *rig) { r.must(ReportUp{PhoneToken: "tok1", Hostname: "web9"}) },
+		"the agent has":   func(r *rig) { r.must(report("boot-3", withDebian(sda()))) },
+		"its time is over": func(r *rig) {
+			r.at = r.at.Add(answerLife)
+		},
+		"it was given up": func(r *rig) {
+			r.must(CancelBoot{MachineID: "m1", By: "ann"})
+			r.bootsAt(BootLocal)
+			r.refused(NotFound, ReportUp{PhoneToken: "tok1"})
+			r.refused(Conflict, CancelBoot{MachineID: "m1", By: "ann"})
+		},
+	}
+	for name, end := range end {
+		t.Run(name, func(t *testing.T) {
+			r := installedByProfile(t)
+			for _, b := range []Body{rescue, other, DeleteProfile{Name: "d-i"}} {
+				if err := r.refused(Conflict, b); !strings.Contains(err.Message, "lpmos machine boot ser1 --cancel") {
+					t.Error(err)
+				}
+			}
+			end(r)
+			r.must(rescue, other, DeleteProfile{Name: "d-i"})
+		})
+	}
+}
+
+// A word for what erases is about one machine. When another has shown one of its ids it is
+// void, however the question is answered; what erases nothing stands.
+func TestAWishToEraseEndsWithDoubtAboutWhichMachineItIs(t *testing.T) {
+	rival := seen("m2", uuid2, "SER2", mac1)
+	for name, settle := range map[string]func(r *rig){
+		"nobody has answered": func(*rig) {},
+		"it is the other":     func(r *rig) { r.must(SettleQuestion{MachineID: "m1", Accept: true}) },
+		"it is not the other": func(r *rig) { r.must(SettleQuestion{MachineID: "m1"}) },
+		"and never is":        func(r *rig) { r.must(SettleQuestion{MachineID: "m1", Remember: true}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := reported(t)
+			r.must(r.askErase("ann"), report("boot-2", withDebian(sda())))
+			r.bootsAt(BootOnce)
+			if _, err := r.do(rival); ErrorCode(err) != Conflict {
+				t.Fatal(err)
+			}
+			settle(r)
+			m := r.machine("m1")
+			if m.NextBoot != nil || m.NotBooted == nil || !strings.Contains(m.NotBooted.Reason, uuid2) {
+				t.Errorf("it is to boot %+v, and not to because of %+v", m.NextBoot, m.NotBooted)
+			}
+			r.refused(Conflict, TakeBoot{MAC: mac1, ID: "b1"})
+		})
+	}
+	t.Run("somebody has said before that it is another", func(t *testing.T) {
+		r := reported(t)
+		_, _ = r.do(rival)
+		r.must(SettleQuestion{MachineID: "m1", Remember: true}, r.askErase("ann"), report("boot-2", withDebian(sda())))
+		_, _ = r.do(rival)
+		r.refused(Conflict, TakeBoot{MAC: mac1, ID: "b1"})
+	})
+	t.Run("two machines have an id of a third", func(t *testing.T) {
+		const first = "52:54:00:00:00:00" // the question is asked about its machine
+		r := reported(t)
+		r.must(seen("m2", uuid2, "SER2", first), r.askErase("ann"), report("boot-2", withDebian(sda())))
+		_, _ = r.do(seen("m3", "", "", first, mac1))
+		r.refused(Conflict, TakeBoot{MAC: mac1, ID: "b1"})
+	})
+	t.Run("it erases nothing", func(t *testing.T) {
+		r := reported(t)
+		r.must(ask("rescue"))
+		_, _ = r.do(rival)
+		r.must(SettleQuestion{MachineID: "m1"}, TakeBoot{MAC: mac1, ID: "b1"})
+	})
+	t.Run("a word for an install does not pass on either", func(t *testing.T) {
+		r := reported(t)
+		r.must(create("t1"))
+		r.must(report("boot-2", withDebian(sda())))
+		r.must(r.approve("t1"))
+		_, _ = r.do(rival)
+		r.must(SettleQuestion{MachineID: "m1", Accept: true})
+		r.must(rival) // only who reports is told to erase, and a report makes the plan anew
+		if task := r.task("t1"); task.Approval != nil || task.Status != wire.StatusNeedsReview {
+			t.Errorf("the task is %s, approved by %+v", task.Status, task.Approval)
+		}
+	})
+}
+
 func TestATaskAndAWishToBootExcludeEachOther(t *testing.T) {
 	r := reported(t)
 	r.must(ask("rescue"))

@@ -47,3 +47,49 @@ func (p pastTask) String() string { return "past task " + p.ID }
 
 // GoString is what %#v prints.
 func (p pastTask) GoString() string { return p.String() }
+
+// String names the profile.
+func (p Profile) String() string { return fmt.Sprintf("profile %s (%s)", p.Name, short(p.Digest)) }
+
+// GoString is what %#v prints.
+func (p Profile) GoString() string { return p.String() }
+
+// String says how much there is of it.
+func (a AnswerFile) String() string { return fmt.Sprintf("%s of %d bytes", a.Name, len(a.Text)) }
+
+// GoString is what %#v prints.
+func (a AnswerFile) GoString() string { return a.String() }
+
+// String names the profile that is to be.
+func (c PutProfile) String() string { return "put " + c.Profile.String() }
+
+// GoString is what %#v prints.
+func (c PutProfile) GoString() string { return c.String() }
+
+// String says which machine is to boot what.
+func (c AskBoot) String() string {
+	return fmt.Sprintf("ask boot %s of machine %s into profile %s", c.ID, c.MachineID, c.Profile)
+}
+
+// GoString is what %#v prints.
+func (c AskBoot) GoString() string { return c.String() }
+
+// String names what is to be booted.
+func (n NextBoot) String() string {
+	return fmt.Sprintf("next boot %s into profile %s", n.ID, n.Profile)
+}
+
+// GoString is what %#v prints.
+func (n NextBoot) GoString() string { return n.String() }
+
+// String names what was booted.
+func (b ProfileBoot) String() string { return fmt.Sprintf("boot %s into profile %s", b.ID, b.Profile) }
+
+// GoString is what %#v prints.
+func (b ProfileBoot) GoString() string { return b.String() }
+
+// String says who is meant.
+func (v Values) String() string { return fmt.Sprintf("values for %s at %s", v.MAC, v.Addr) }
+
+// GoString is what %#v prints.
+func (v Values) GoString() string { return v.String() }

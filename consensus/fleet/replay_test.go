@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -195,7 +196,7 @@ func TestAnOldLogGivesTheStateItGaveThen(t *testing.T) {
 		}
 		// Of the header, the version is the writer's.
 		header, rest, _ := bytes.Cut(want, []byte("\n"))
-		header = regexp.MustCompile(`"version":\d+,`).ReplaceAll(header, fmt.Appendf(nil, `"version":%d,`, snapshotVersion))
+		header = regexp.MustCompile(`"version":\d+,`).ReplaceAll(header, fmt.Appendf(nil, `"version":%d,`, s.Snapshot().version()))
 		want = slices.Concat(header, []byte("\n"), rest)
 		if got := snapshotOf(t, s); !bytes.Equal(got, want) {
 			t.Errorf("%s: the state is\n%s\nit was\n%s", name, got, want)
@@ -225,6 +226,41 @@ func TestAnEntryOfANewerNodeIsRecognised(t *testing.T) {
 	}
 }
 
+// What an older node would drop in silence it does not read at all; what says nothing of
+// that it still reads.
+func TestASnapshotWithWhatIsNewIsNotForOlderNodes(t *testing.T) {
+	version := func(r *rig) int {
+		h, _, _ := bytes.Cut(snapshotOf(t, r.s), []byte("\n"))
+		var header snapshotHeader
+		if err := json.Unmarshal(h, &header); err != nil {
+			t.Fatal(err)
+		}
+		return header.Version
+	}
+	for name, change := range map[string]func(r *rig){
+		"next": func(r *rig) { r.must(ask("rescue")) },
+		"not":  func(r *rig) { r.must(ask("rescue"), CancelBoot{MachineID: "m1"}) },
+		"last": func(r *rig) { r.must(ask("rescue"), TakeBoot{MAC: mac1, ID: "b1"}) },
+		"unseen": func(r *rig) {
+			r.must(r.askErase("ann"), report("boot-2", withDebian(sda())), TakeBoot{MAC: mac1, ID: "b1"})
+		},
+		"assigned": func(r *rig) { r.must(AssignAddress{MachineID: "m1", Address: "10.0.0.20"}) },
+		"left": func(r *rig) {
+			r.must(AssignAddress{MachineID: "m1", Address: "10.0.0.20"}, AssignAddress{MachineID: "m1"})
+		},
+	} {
+		r := reported(t)
+		r.must(PutNode{Node{ID: "n1"}}, claim("n1", "100", "199"))
+		if got := version(r); got != 3 {
+			t.Errorf("before %s it is version %d", name, got)
+		}
+		change(r)
+		if got := version(r); got != 4 {
+			t.Errorf("with %s it is version %d", name, got)
+		}
+	}
+}
+
 const oneRecord = `{"format":"lpmos-fleet","version":1,"records":1}` + "\n"
 
 func TestASnapshotThatIsNotWholeIsRefused(t *testing.T) {
@@ -249,7 +285,7 @@ func TestASnapshotThatIsNotWholeIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for name, b := range map[string]string{"version": `{"format":"lpmos-fleet","version":4,"records":0}`,
+	for name, b := range map[string]string{"version": `{"format":"lpmos-fleet","version":5,"records":0}`,
 		"record": oneRecord + `{"kind":"tunnel","value":{}}`} {
 		if _, err := Restore(strings.NewReader(b)); !errors.Is(err, ErrNewerSnapshot) {
 			t.Errorf("a newer %s gives %v", name, err)

@@ -61,7 +61,7 @@ func (b StartInstall) apply(s *State, c Command) (any, error) {
 	t.log(c.At, "the agent may erase disk "+t.Plan.Erase.String()+" now")
 	changed := *m
 	t.WasUnfinished = m.Unfinished
-	changed.Unfinished, changed.Erasing = true, nil
+	changed.Unfinished, changed.Erasing, changed.LastBoot = true, nil, nil // what a profile put there has no more to say
 	if c.guarded() && !m.Unfinished {
 		disk := t.Plan.Erase
 		changed.Erasing = &disk

@@ -57,6 +57,10 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 		question = doubt(known, ids, b)
 	}
 	if question != "" {
+		for _, m := range s.machinesWith(ids) { // of two machines with one id, nobody knows which netboots next
+			s.dropErasing(m, c, question)
+		}
+		known = s.machines[known.ID]
 		if known.Dismissed == question {
 			return nil, refuse(Conflict, "%s; a person has said that they are two machines: forget %s on the dashboard if that was wrong", question, known.Name)
 		}
@@ -92,7 +96,8 @@ func (b ReportMachine) apply(s *State, c Command) (any, error) {
 	}
 	m.BootID, m.SessionHash = b.BootID, b.SessionHash
 	m.AgentMAC, m.AgentIP, m.AgentDone, m.ReportedAt = b.MAC, b.IP, false, c.At
-	m.Addresses, m.ClockOff = s.keepAddress(m, b.MAC, b.IP), b.ClockOff
+	m.Addresses, m.ClockOff = s.keepAddress(m, b.MAC, b.IP, c.At), b.ClockOff
+	m.Unseen = ""
 	m.Netboots, m.Held = 0, nil // the agent starts, and says so
 	s.useClaim(b, m, c)
 
@@ -134,18 +139,7 @@ func (s *State) cancelRivals(of *Task, macs []string, at time.Time) {
 // recognise finds the known machine that the ids belong to, or the question
 // they raise about it.
 func (s *State) recognise(ids IDs, c Command) (*Machine, string) {
-	var found []*Machine
-	add := func(id string) {
-		if m := s.machines[id]; m != nil && !slices.Contains(found, m) {
-			found = append(found, m)
-		}
-	}
-	for _, mac := range ids.MACs {
-		add(s.byMAC[mac])
-	}
-	if ids.UUID != "" {
-		add(s.byUUID[ids.UUID])
-	}
+	found := s.machinesWith(ids)
 	for _, m := range found {
 		q := clash(m.IDs, ids)
 		if q == "" && c.guarded() {
@@ -164,6 +158,22 @@ func (s *State) recognise(ids IDs, c Command) (*Machine, string) {
 	return found[0], "a machine reported with MACs that belong to " + found[0].Name + " and to " + found[1].Name
 }
 
+// machinesWith are the known machines that have one of the ids.
+func (s *State) machinesWith(ids IDs) (found []*Machine) {
+	add := func(id string) {
+		if m := s.machines[id]; m != nil && !slices.Contains(found, m) {
+			found = append(found, m)
+		}
+	}
+	for _, mac := range ids.MACs {
+		add(s.byMAC[mac])
+	}
+	if ids.UUID != "" {
+		add(s.byUUID[ids.UUID])
+	}
+	return found
+}
+
 func (s *State) taskWaitingFor(macs []string) *Task {
 	for _, mac := range macs {
 		if t := s.tasks[s.byTarget[mac]]; t != nil {
@@ -175,7 +185,7 @@ func (s *State) taskWaitingFor(macs []string) *Task {
 
 // keepAddress adds the address the machine reported from to those it keeps,
 // unless it is another machine's.
-func (s *State) keepAddress(m *Machine, mac, ip string) map[string]string {
+func (s *State) keepAddress(m *Machine, mac, ip string, at time.Time) map[string]string {
 	addr, err := netip.ParseAddr(ip)
 	if err != nil || !addr.Is4() || mac == "" {
 		return m.Addresses
@@ -187,6 +197,9 @@ func (s *State) keepAddress(m *Machine, mac, ip string) map[string]string {
 		// What a person has given goes before, and what it had stays its own: a node that
 		// has not heard of that yet may give it to it still.
 		return m.Addresses
+	}
+	if since, left := m.Left[ip]; left && at.Before(since.Add(leaseRest)) {
+		return m.Addresses // it was taken back, and the agent has not heard of that yet
 	}
 	out := maps.Clone(m.Addresses)
 	if out == nil {
@@ -353,7 +366,7 @@ func (b SettleQuestion) apply(s *State, c Command) (any, error) {
 	m.Question, m.Rival = "", nil
 	s.putMachine(&m, EventMachine)
 	s.noteMachine(c, &m, answered(b.Accept))
-	return &m, nil
+	return s.dropErasing(&m, c, "a person has said which of two machines it is"), nil
 }
 
 func (b DeleteMachine) apply(s *State, c Command) (any, error) {

@@ -9,8 +9,12 @@ import (
 	"slices"
 )
 
-// snapshotVersion is raised when an older node could not read a snapshot rightly.
-const snapshotVersion = 3
+// snapshotVersion is raised when an older node could not read a snapshot rightly. What
+// says nothing that is new is written as it was before, so that one can go back.
+const (
+	snapshotVersion = 4
+	snapshotNoBoots = 3 // knows neither boots into profiles nor addresses that people give
+)
 
 // ErrNewerSnapshot is met by a node older than the snapshot.
 var ErrNewerSnapshot = errors.New("snapshot was made by a newer version; upgrade this node")
@@ -118,6 +122,17 @@ func (s *State) Snapshot() *Snapshot {
 	return sn
 }
 
+// version is the oldest that can say it all: an older node drops fields that it does not
+// know, in silence.
+func (sn *Snapshot) version() int {
+	for _, m := range sn.machines {
+		if m.NextBoot != nil || m.LastBoot != nil || m.NotBooted != nil || m.Unseen != "" || len(m.Assigned) > 0 || len(m.Left) > 0 {
+			return snapshotVersion
+		}
+	}
+	return snapshotNoBoots
+}
+
 // Write puts the snapshot out as lines of JSON: a header, then one record a
 // line in a fixed order, so that equal states give equal bytes.
 func (sn *Snapshot) Write(w io.Writer) error {
@@ -126,7 +141,7 @@ func (sn *Snapshot) Write(w io.Writer) error {
 	n := len(sn.cluster) + len(sn.leader) + len(sn.tokens) + len(sn.nodes) + len(sn.images) + len(sn.profiles) + len(sn.pools) +
 		len(sn.machines) + len(sn.claims) + len(sn.tasks) + len(sn.past) + len(sn.audit) + len(sn.guard) + len(sn.done) +
 		len(sn.evidence) + len(sn.users) + len(sn.sessions) + len(sn.apiTokens) + len(sn.codes)
-	if err := enc.Encode(snapshotHeader{Format: "lpmos-fleet", Version: snapshotVersion, Index: sn.index, Records: n}); err != nil {
+	if err := enc.Encode(snapshotHeader{Format: "lpmos-fleet", Version: sn.version(), Index: sn.index, Records: n}); err != nil {
 		return err
 	}
 	err := errors.Join(

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -42,9 +43,9 @@ type Profile struct {
 	Text      string              `json:"text"`
 	BuiltIn   bool                `json:"built_in" doc:"Every node has it, and it cannot be removed"`
 	Erases    bool                `json:"erases"`
-	Kernel    *fleet.ProfileFile  `json:"kernel,omitempty"`
+	Kernel    *fleet.ProfileFile  `json:"kernel,omitempty" doc:"The digests of files are empty but when one profile is asked for, by an operator: who knows them can fetch the files"`
 	Initrds   []fleet.ProfileFile `json:"initrds,omitempty"`
-	Args      string              `json:"args,omitempty"`
+	Args      string              `json:"args,omitempty" doc:"When one profile is asked for, by an operator"`
 	Script    string              `json:"script,omitempty" doc:"When one profile is asked for, by an operator"`
 	BIOS      *fleet.ProfileFile  `json:"bios,omitempty"`
 	UEFI      *fleet.ProfileFile  `json:"uefi,omitempty"`
@@ -197,13 +198,25 @@ func (s *Server) keepFile(w http.ResponseWriter, r *http.Request) (*fleet.Profil
 	return &fleet.ProfileFile{Name: name, Digest: digest, SizeBytes: size}, nil
 }
 
-// profileView is a profile as it may be shown; whole adds what may hold passwords.
+// profileView is a profile as it may be shown; whole adds what may hold passwords, and the
+// digests of files, with which machines fetch them and so can anybody.
 func profileView(p *fleet.Profile, whole bool) Profile {
-	v := Profile{Name: p.Name, Kind: p.Kind, Text: p.Text, BuiltIn: p.BuiltIn(), Erases: p.Erases, Kernel: p.Kernel, Initrds: p.Initrds, Args: p.Args,
+	v := Profile{Name: p.Name, Kind: p.Kind, Text: p.Text, BuiltIn: p.BuiltIn(), Erases: p.Erases, Kernel: p.Kernel, Initrds: p.Initrds,
 		BIOS: p.BIOS, UEFI: p.UEFI, Files: p.Files, Digest: p.Digest, By: p.By, CreatedAt: p.CreatedAt}
 	if whole {
-		v.Script, v.Answers = p.Script, p.Answers
+		v.Args, v.Script, v.Answers = p.Args, p.Script, p.Answers
 		return v
+	}
+	for _, f := range []**fleet.ProfileFile{&v.Kernel, &v.BIOS, &v.UEFI} {
+		if *f != nil {
+			*f = &fleet.ProfileFile{Name: (*f).Name, SizeBytes: (*f).SizeBytes}
+		}
+	}
+	for _, list := range []*[]fleet.ProfileFile{&v.Initrds, &v.Files} {
+		*list = slices.Clone(*list) // the state's own stays as it is
+		for i := range *list {
+			(*list)[i].Digest = ""
+		}
 	}
 	for _, a := range p.Answers {
 		v.Answers = append(v.Answers, fleet.AnswerFile{Name: a.Name})

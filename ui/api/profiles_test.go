@@ -21,7 +21,7 @@ func (p *people) keepFile(who, name, content string) string {
 }
 
 func (p *people) installer(erases string) string {
-	return fmt.Sprintf(`{"name":"d-i","kind":"kernel","kernel":%s,"initrds":[%s],"args":"url={{answers}}preseed.cfg"%s,"answers":[{"name":"preseed.cfg","text":"password secret1\n%s"}]}`,
+	return fmt.Sprintf(`{"name":"d-i","kind":"kernel","kernel":%s,"initrds":[%s],"args":"url={{answers}}preseed.cfg passwd/root-password=secret2"%s,"answers":[{"name":"preseed.cfg","text":"password secret1\n%s"}]}`,
 		p.keepFile("ann", "linux", "a kernel"), p.keepFile("ann", "initrd.gz", "an initramfs"), erases, map[bool]string{true: "", false: "disk {{disk}}\\n"}[strings.Contains(erases, "false")])
 }
 
@@ -57,6 +57,25 @@ func TestProfilesAreMadeByAdmins(t *testing.T) {
 	if w := p.ask("oli2", "GET", "/api/v1/profiles/d-i", ""); w.Code != 200 || strings.Contains(w.Body.String(), "secret1") {
 		t.Errorf("a viewer is told %d %s", w.Code, w.Body)
 	}
+	var files []fleet.ProfileFile
+	p.node.Cluster.View(func(st *fleet.State) { files = st.Profile("d-i").AllFiles() })
+	for who, paths := range map[string][]string{
+		"oli2": {"/api/v1/profiles/d-i", "/api/v1/profiles"},
+		"ann":  {"/api/v1/profiles", "/api/v1/machines/m-02/boot?profile=d-i"}, // lists and previews are for everybody's eyes
+	} {
+		for _, path := range paths {
+			body := p.ask(who, "GET", path, "").Body.String()
+			for _, secret := range []string{"secret1", "secret2", files[0].Digest, files[1].Digest} {
+				if strings.Contains(body, secret) || !strings.Contains(body, "initrd.gz") {
+					t.Errorf("%s tells %s %q: %s", path, who, secret, body)
+				}
+			}
+		}
+	}
+	if len(files) != 2 || files[0].Digest == "" || files[1].Digest == "" {
+		t.Errorf("the profile itself is changed: %+v", files)
+	}
+	p.wants(200, files[1].Digest, "ann", "GET", "/api/v1/profiles/d-i", "")
 	p.wants(403, "needs operator", "oli2", "POST", "/api/v1/machines/m-01/boot", `{"profile":"rescue"}`)
 }
 
