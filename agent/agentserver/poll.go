@@ -147,8 +147,9 @@ func (s *Server) verdict(mac, session string, r *http.Request) (wire.ApprovalRes
 		return wait("nobody has approved task %s yet; approve it at %s", t.ID, s.cfg.Dashboard)
 	case boot.Action == fleet.BootOnce:
 		return wire.ApprovalResponse{Verdict: wire.VerdictReboot, Reason: "it is to boot profile " + boot.Once.Profile + ", " + boot.Reason}, long
-	case m.NextBoot != nil && m.NextBoot.Approval != nil && !m.NextBoot.Ready(s.cfg.Now()) && boot.Action == fleet.BootAgent:
-		// What may be erased was approved after it had looked.
+	case m.NextBoot != nil && m.NextBoot.Agent() && boot.Action == fleet.BootAgent,
+		m.NextBoot != nil && m.NextBoot.Approval != nil && !m.NextBoot.Ready(s.cfg.Now()) && boot.Action == fleet.BootAgent:
+		// It was asked for, or what may be erased was approved, after it had looked.
 		return wire.ApprovalResponse{Verdict: wire.VerdictReport, Reason: boot.Reason}, long
 	case boot.Action == fleet.BootLocal && t != nil && t.Error != nil:
 		// Nothing was written, or it would not boot its disk. People get the time to

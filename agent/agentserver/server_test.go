@@ -413,6 +413,12 @@ func TestVerdicts(t *testing.T) {
 			r.propose(fleet.DecideTask{TaskID: "t-1", By: "anna"})
 			return s
 		}, wire.VerdictReboot, "nothing is asked"},
+		{"a look is asked for", func(r *rig) string {
+			s, id := r.report(withOS), ""
+			r.c.View(func(s *fleet.State) { id = s.MachineByMAC(mac).ID })
+			r.propose(fleet.AskBoot{MachineID: id, Profile: "agent", ID: "b-1", Token: "token-1", By: "anna"})
+			return s
+		}, wire.VerdictReport, "anna asked for a look at it, once"},
 		{"installing, the answer was lost", func(r *rig) string { s, _ := r.installing(); return s }, wire.VerdictInstall, "anna"},
 		{"failed before the first byte, a system on disk", func(r *rig) string {
 			s := refusedInstall(r, withOS)

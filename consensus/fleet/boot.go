@@ -59,6 +59,8 @@ func (s *State) BootAt(mac string, now time.Time) BootDecision {
 		d.Action, d.Reason = BootAgent, "task "+t.ID+" is "+string(t.Status)
 	case m.asked(now) && !m.NextBoot.Ready(now):
 		d.Action, d.Reason = BootAgent, "its disks are looked at once more before profile "+m.NextBoot.Profile+" may erase one"
+	case m.asked(now) && m.NextBoot.Agent():
+		d.Action, d.Reason = BootAgent, who(m.NextBoot.By)+" asked for a look at it, once"
 	case m.asked(now):
 		d.Action, d.Reason, d.Once = BootOnce, "asked by "+who(m.NextBoot.By)+", once", m.NextBoot
 	case m.Unfinished:

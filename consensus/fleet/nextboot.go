@@ -124,6 +124,9 @@ func (n *NextBoot) Ready(at time.Time) bool {
 	return !n.Erases || n.Approval != nil && !n.CheckedAt.IsZero() && fresh
 }
 
+// Agent reports whether it is the agent that is to look at the machine anew.
+func (n *NextBoot) Agent() bool { return n.Profile == agentProfile }
+
 // Waits says what it waits for, in half a sentence.
 func (n *NextBoot) Waits() string {
 	switch {
@@ -190,7 +193,7 @@ func (s *State) AnswerFor(token, name, node, addr string, at time.Time) (text st
 // disk it may erase, with what lies on it. What is written there only the profile knows.
 func ProfilePlan(m *Machine, p *Profile, disk string) (wire.Plan, error) {
 	if m.Unseen != "" {
-		return wire.Plan{}, refuse(Conflict, "boot the agent first: nobody has seen what profile %s left on the disk of machine %s; ask for any install of it, let it netboot, and cancel the task when its agent has reported", m.Unseen, m.Name)
+		return wire.Plan{}, refuse(Conflict, "boot the agent first: nobody has seen what profile %s left on the disk of machine %s: lpmos machine boot %s agent, and start it anew", m.Unseen, m.Name, m.Name)
 	}
 	plan, err := MakePlan(m, Spec{DiskLayout: DiskLayout{Disk: disk, KeepRoot: true}}, &Image{Name: p.planName(), Digest: p.Digest})
 	if err != nil {
@@ -297,7 +300,7 @@ func (b AskBoot) apply(s *State, c Command) (any, error) {
 	switch {
 	case asked != nil && !second:
 		return nil, refuse(Conflict, "machine %s is asked to boot profile %s already; cancel that first: lpmos machine boot %s --cancel", old.Name, asked.Profile, old.Name)
-	case old.installing(c.At) && !p.Erases: // which takes a look of the agent's, and so a plan
+	case old.installing(c.At) && !p.Erases && p.Kind != ProfileAgent: // what erases takes a plan, and so a look of the agent's
 		return nil, old.refuseInstalling()
 	case !second && (b.ID == "" || b.Token == "" || s.machines[s.byBoot[b.Token]] != nil):
 		return nil, invalid("id", "a new wish needs a new id and a new token")
@@ -361,6 +364,8 @@ func (p *Profile) fits(m *Machine) error {
 		return nil
 	}
 	switch f, arch := m.Inventory.Firmware, m.Inventory.CPU.Arch; {
+	case p.Kind == ProfileAgent:
+		return nil // it has reported from there
 	case p.BuiltIn() && arch != "" && arch != "amd64":
 		return refuse(Conflict, "machine %s has a processor of kind %s, and profile %s is for amd64 alone", m.Name, arch, p.Name)
 	case f.SecureBoot:
@@ -549,6 +554,13 @@ const ResultHandedOver wire.Status = "handed_over"
 // erased, and gives the machine as it is then.
 func (s *State) checkNextBoot(m *Machine, c Command) *Machine {
 	n := m.NextBoot
+	if n != nil && n.Agent() { // which is this
+		looked := *m
+		looked.NextBoot = nil
+		s.putMachine(&looked, EventMachine)
+		s.noteBoot(c, &looked, n, "", "its agent has looked at it anew, as "+who(n.By)+" asked")
+		return &looked
+	}
 	if n == nil || !n.Erases || n.Approval == nil {
 		return m
 	}

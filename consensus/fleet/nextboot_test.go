@@ -91,7 +91,7 @@ func TestAWishToBootIsRefused(t *testing.T) {
 		because string
 	}{
 		{"for a machine nobody knows", nil, func(*rig) AskBoot { b := ask("rescue"); b.MachineID = "m9"; return b }, NotFound, "no machine m9"},
-		{"for a profile nobody knows", nil, func(*rig) AskBoot { return ask("nonsense") }, NotFound, "there are: memtest, rescue, d-i"},
+		{"for a profile nobody knows", nil, func(*rig) AskBoot { return ask("nonsense") }, NotFound, "there are: agent, memtest, rescue, d-i"},
 		{"beside a task", func(r *rig) { r.must(create("t1")) }, func(*rig) AskBoot { return ask("rescue") }, Conflict, "open task t1"},
 		{"beside another wish", func(r *rig) { r.must(ask("memtest")) }, func(*rig) AskBoot { b := ask("rescue"); b.ID = "b2"; return b }, Conflict, "asked to boot profile memtest already"},
 		{"with an open question", func(r *rig) { _, _ = r.do(seen("m2", uuid2, "SER2", mac1)) }, func(*rig) AskBoot { return ask("rescue") }, Conflict, "open question"},
@@ -322,6 +322,33 @@ func TestAMachineWhoseDiskNobodyHasSeenBootsIt(t *testing.T) {
 	if d := r.bootsAt(BootLocal); !strings.Contains(d.Reason, "profile d-i was to install it") {
 		t.Error(d.Reason)
 	}
+}
+
+// The agent looks anew at a machine that would boot its disk, once; that is how a disk that
+// a profile has written can be erased again.
+func TestTheAgentIsBootedForALook(t *testing.T) {
+	r := installedByProfile(t)
+	r.bootsAt(BootLocal)
+	look := ask("agent")
+	look.ID, look.Token = "b2", "tok2"
+	r.must(look)
+	if d := r.bootsAt(BootAgent); d.Reason != "ann asked for a look at it, once" {
+		t.Error(d.Reason)
+	}
+	r.must(report("boot-3", withDebian(sda())))
+	if m := r.machine("m1"); m.NextBoot != nil || m.Unseen != "" {
+		t.Errorf("when it has looked: %+v, unseen %q", m.NextBoot, m.Unseen)
+	}
+	if records := r.s.Audit(1 << 30); records[0].What != "machine ser1: its agent has looked at it anew, as ann asked" {
+		t.Errorf("the audit says %q", records[0].What)
+	}
+	r.bootsAt(BootLocal)
+	if _, err := ProfilePlan(r.machine("m1"), r.s.Profile("d-i"), ""); err != nil {
+		t.Error(err)
+	}
+	r.must(func() AskBoot { l := look; l.ID, l.Token = "b3", "tok3"; return l }())
+	r.at = r.at.Add(NextBootLife)
+	r.bootsAt(BootLocal)
 }
 
 // installed by profile d-i is machine m1, which has not reported.

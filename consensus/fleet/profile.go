@@ -17,8 +17,9 @@ import (
 // ProfileKind says what a profile is made of.
 type ProfileKind string
 
-// The kinds. The first two are part of every node.
+// The kinds. The first three are part of every node.
 const (
+	ProfileAgent   ProfileKind = "agent"   // the agent, which looks at the machine anew
 	ProfileRescue  ProfileKind = "rescue"  // our kernel, with a shell on its console
 	ProfileMemtest ProfileKind = "memtest" // Memtest86+
 	ProfileKernel  ProfileKind = "kernel"  // a kernel, its initramfs and its command line
@@ -86,8 +87,12 @@ func builtin(name string) *Profile {
 	return nil
 }
 
+// agentProfile is the one that is over when the machine's agent has reported.
+const agentProfile = "agent"
+
 func builtins() []*Profile {
 	list := []*Profile{
+		{Name: agentProfile, Kind: ProfileAgent, Text: "the agent looks at the machine anew, and changes nothing"},
 		{Name: "memtest", Kind: ProfileMemtest, Text: "tests the memory (Memtest86+), until somebody stops it"},
 		{Name: "rescue", Kind: ProfileRescue, Text: "a shell on the console, with network; no disk is mounted and nothing is written"},
 	}
@@ -105,7 +110,9 @@ func (p Profile) sum() string {
 }
 
 // BuiltIn reports whether every node has it.
-func (p *Profile) BuiltIn() bool { return p.Kind == ProfileRescue || p.Kind == ProfileMemtest }
+func (p *Profile) BuiltIn() bool {
+	return p.Kind == ProfileAgent || p.Kind == ProfileRescue || p.Kind == ProfileMemtest
+}
 
 // AllFiles are the files it is made of.
 func (p *Profile) AllFiles() (out []ProfileFile) {

@@ -39,7 +39,7 @@ type ProfileWish struct {
 // Profile is what a machine can be booted into once.
 type Profile struct {
 	Name      string              `json:"name"`
-	Kind      fleet.ProfileKind   `json:"kind" doc:"rescue, memtest, kernel, script or program"`
+	Kind      fleet.ProfileKind   `json:"kind" doc:"agent, rescue, memtest, kernel, script or program"`
 	Text      string              `json:"text"`
 	BuiltIn   bool                `json:"built_in" doc:"Every node has it, and it cannot be removed"`
 	Erases    bool                `json:"erases"`

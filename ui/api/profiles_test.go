@@ -82,7 +82,7 @@ func TestProfilesAreMadeByAdmins(t *testing.T) {
 func TestAMachineIsAskedToBootAProfile(t *testing.T) {
 	p := newPeople(t)
 	const path = "/api/v1/machines/m-02/boot"
-	p.wants(404, "there is no profile none; there are: memtest, rescue", "oli", "POST", path, `{"profile":"none"}`)
+	p.wants(404, "there is no profile none; there are: agent, memtest, rescue", "oli", "POST", path, `{"profile":"none"}`)
 	p.wants(404, "there is no machine m-99", "oli", "GET", "/api/v1/machines/m-99/boot?profile=rescue", "")
 	p.wants(404, "there is no machine m-99", "oli", "POST", "/api/v1/machines/m-99/boot", `{"profile":"rescue"}`)
 	p.wants(409, "has open task t-03", "oli", "POST", "/api/v1/machines/m-03/boot", `{"profile":"rescue"}`)
