@@ -19,8 +19,9 @@ const NextBootLife = time.Hour
 const answerLife = 6 * time.Hour
 
 // lookLife is how long it counts that a machine's agent has found what was approved to be
-// erased: as long as a machine needs to start anew, and not as long as a disk is changed in.
-const lookLife = 10 * time.Minute
+// erased: as long as a large server needs to start anew (its memory is counted for a quarter
+// of an hour), or it would go round between the agent and its firmware.
+const lookLife = 20 * time.Minute
 
 // NextBoot is a wish that a machine boots a profile once, at its next netboot.
 type NextBoot struct {
