@@ -30,25 +30,37 @@ func machineCommand(node *nodeFlags) *cobra.Command {
 				}
 			})
 		})}
-	show := &cobra.Command{Use: "show MACHINE", Short: "Show one machine: hardware, disks, what it did on the wire", Args: exactly(1, "a machine's id"),
+	show := &cobra.Command{Use: "show MACHINE", Short: "Show one machine: hardware, disks, what it did on the wire", Args: exactly(1, "a machine's id or name"),
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			m, err := c.Machine(cmd.Context(), args[0])
+			id, err := machineID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			m, err := c.Machine(cmd.Context(), id)
 			if err != nil {
 				return err
 			}
 			return node.print(cmd.OutOrStdout(), m, func(w io.Writer) { showMachine(w, m) })
 		})}
-	forget := &cobra.Command{Use: "forget MACHINE", Short: "Forget a machine that has no open task", Args: exactly(1, "a machine's id"),
+	forget := &cobra.Command{Use: "forget MACHINE", Short: "Forget a machine that has no open task", Args: exactly(1, "a machine's id or name"),
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			if err := c.DeleteMachine(cmd.Context(), args[0]); err != nil {
+			id, err := machineID(cmd.Context(), c, args[0])
+			if err != nil {
 				return err
 			}
-			return node.done(cmd.OutOrStdout(), "forgotten", args[0])
+			if err := c.DeleteMachine(cmd.Context(), id); err != nil {
+				return err
+			}
+			return node.done(cmd.OutOrStdout(), "forgotten", id)
 		})}
 	var accept bool
-	settle := &cobra.Command{Use: "settle MACHINE", Short: "Answer a clash of ids: keep what is known, or --accept what was seen", Args: exactly(1, "a machine's id"),
+	settle := &cobra.Command{Use: "settle MACHINE", Short: "Answer a clash of ids: keep what is known, or --accept what was seen", Args: exactly(1, "a machine's id or name"),
 		RunE: node.with(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			m, err := c.Settle(cmd.Context(), args[0], accept)
+			id, err := machineID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			m, err := c.Settle(cmd.Context(), id, accept)
 			if err != nil {
 				return err
 			}
