@@ -58,8 +58,12 @@ func (l clues) quiet(s Sighting) time.Duration { return l.now.Sub(s.At) }
 
 // leavesToDisk says whether firmware was given none.efi, by which it goes on to its disk:
 // where GRUB or shim would be its loader, it is told so by DHCP and by no script. The
-// file itself is asked for and not found, which is as it should be and not told.
+// file itself is asked for and not found, which is as it should be and not told. Over HTTP
+// a machine that is to start the agent is given it, too, where PXE alone can do that.
 func (s Sighting) leavesToDisk() bool {
+	if s.Stage == StageHTTP {
+		return false
+	}
 	switch s.Step {
 	case StepOffer, StepAck, StepProxy, StepProxyAck:
 		return isNone(s.File)

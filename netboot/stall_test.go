@@ -109,7 +109,7 @@ func TestStalls(t *testing.T) {
 		"left to its disk, and quick before":   {seen: with(whole, seenAt{150, noneOffer}, seenAt{151, noneAck}), j: Journey{AgentSpoke: after(100), Installed: after(100), UpTook: 20 * time.Second}, now: 206, id: "never-came-up", says: "has not come up for 55 s; it took 20 s before"},
 		"left to its disk, and slow before":    {seen: with(whole, seenAt{150, noneOffer}, seenAt{151, noneAck}), j: Journey{AgentSpoke: after(100), Installed: after(100), UpTook: 8 * time.Minute}, now: 860},
 		"left to its disk by a proxy":          {seen: with(whole, seenAt{150, noneProxy}, seenAt{154, noneProxyAck}), j: Journey{AgentSpoke: after(100), Installed: after(100), UpTook: 20 * time.Second}, now: 209, id: "never-came-up", says: "has not come up for 55 s"},
-		"left to its disk by HTTP boot":        {seen: with(whole, seenAt{151, noneHTTP}), j: Journey{AgentSpoke: after(100), Installed: after(100)}, now: 451, id: "never-came-up", says: "has not come up for 5 min"},
+		"refused by PXE, none by HTTP boot":    {seen: []seenAt{{0, pxeAck}, {2, loaded}, {6, noneHTTP}}, now: 60, id: "loader-silent", says: "did Secure Boot refuse it?"},
 		"left to its disk before the install":  {seen: []seenAt{{0, noneAck}}, j: Journey{Installed: after(100)}, now: 600},
 		"left to its disk, and back":           {seen: []seenAt{{0, noneOffer}, {1, noneAck}, {40, noneOffer}, {41, noneAck}, {80, noneOffer}, {84, noneOffer}, {85, noneAck}}, now: 86, id: "disk-loop", says: "told to boot its own disk 3 times in 84 s and came back"},
 		"and beside another server":            {seen: []seenAt{{0, noneProxy}, {4, noneProxyAck}, {40, noneProxy}, {44, noneProxyAck}, {80, noneProxy}, {84, noneProxyAck}}, others: true, now: 86, id: "disk-loop", says: "3 times in 80 s"},
